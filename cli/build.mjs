@@ -1,0 +1,86 @@
+// Turns cli/main.ts and all it imports into JavaScript under dist/, because Node 20 does not run TypeScript. Packages
+// stay outside the bundle, and each lazily imported command becomes a chunk of its own, so that `gifgrad --help` loads
+// almost nothing. Called by gifgrad.mjs before every command; esbuild itself is loaded only when something changed.
+
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { basename, dirname, join, relative, sep } from "node:path";
+import { fileURLToPath } from "node:url";
+import { root } from "./environment.mjs";
+
+export const dist = join(root, "dist");
+const stamp = join(dist, "build.json"); // {source file: its modification time when it was built}
+const DAY = 24 * 3600 * 1000;
+
+/** True when dist is missing or any file that went into it has changed, or gone, since. */
+export function stale() {
+  if (!existsSync(stamp)) return true;
+  const built = JSON.parse(readFileSync(stamp, "utf8"));
+  return Object.entries(built).some(([file, time]) => modified(join(root, file)) !== time);
+}
+
+/** Bundles into dist. Throws with esbuild's message, which names file and line, when a source does not parse. */
+export async function build() {
+  const { build: bundle } = await import("esbuild");
+  const started = Date.now();
+  const { outputFiles, metafile } = await bundle({
+    absWorkingDir: root,
+    entryPoints: ["cli/main.ts"],
+    outdir: "dist",
+    bundle: true,
+    format: "esm",
+    platform: "node",
+    target: "node20",
+    packages: "external",
+    splitting: true,
+    sourcemap: true,
+    metafile: true,
+    write: false,
+    logLevel: "silent",
+    plugins: [sourceUrls],
+  });
+  mkdirSync(dist, { recursive: true });
+  for (const { path, contents } of outputFiles) replaceFile(path, contents);
+  removeOldChunks(new Set(outputFiles.map(({ path }) => path)));
+  // A file saved while esbuild was reading gets time 0 and so is built again next time.
+  const time = (file) => (modified(join(root, file)) < started ? modified(join(root, file)) : 0);
+  const inputs = [
+    ...Object.keys(metafile.inputs),
+    relative(root, fileURLToPath(import.meta.url))
+      .split(sep)
+      .join("/"),
+  ];
+  replaceFile(stamp, JSON.stringify(Object.fromEntries(inputs.map((file) => [file, time(file)]))));
+}
+
+// `new URL("font.ttf", import.meta.url)` must mean the file beside the source, not beside the bundle: dist is flat and
+// one level below the root, so each source's own address is "../<path>" from any chunk.
+const sourceUrls = {
+  name: "source-urls",
+  setup(esbuild) {
+    esbuild.onLoad({ filter: /\.ts$/ }, ({ path }) => {
+      const text = readFileSync(path, "utf8");
+      if (!text.includes("import.meta.url")) return undefined;
+      const from = JSON.stringify(`../${relative(root, path).split(sep).join("/")}`);
+      return { loader: "ts", contents: text.replaceAll("import.meta.url", `new URL(${from}, import.meta.url).href`) };
+    });
+  },
+};
+
+function modified(path) {
+  return statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? -1;
+}
+
+/** Written aside and renamed: another command may be importing from dist at this moment. */
+function replaceFile(path, contents) {
+  const aside = join(dirname(path), `.${basename(path)}.${process.pid}.tmp`);
+  writeFileSync(aside, contents);
+  renameSync(aside, path);
+}
+
+/** Chunks of earlier builds stay for a day: a training run started from one may not have imported all of it yet. */
+function removeOldChunks(current) {
+  for (const name of readdirSync(dist)) {
+    const path = join(dist, name);
+    if (!current.has(path) && path !== stamp && Date.now() - modified(path) > DAY) rmSync(path, { force: true });
+  }
+}

@@ -1,0 +1,134 @@
+// The `gifgrad` command line: what the commands are called, their options and help. Each command's work is in its own
+// file, imported only when that command runs, so that help is immediate. Called by gifgrad.mjs with process.argv.
+
+import { Argument, Command, Option } from "commander";
+import {
+  above,
+  caption,
+  type GenerateOptions,
+  PRESETS,
+  pixels,
+  RECIPES,
+  type StarterOptions,
+  type StartOptions,
+  seed,
+  type TrainOptions,
+  whole,
+} from "./options.ts";
+
+/** Runs the command that `argv` (as process.argv) names. An error ends the process with one message and code 1. */
+export async function main(argv: readonly string[]): Promise<void> {
+  try {
+    await createProgram().parseAsync(argv);
+  } catch (error) {
+    report(error);
+    process.exit(1);
+  }
+}
+
+function createProgram(): Command {
+  const program = new Command("gifgrad")
+    .description("Animated stickers from text: make a data set, train a model on it, generate GIFs.")
+    .configureOutput({ outputError: (text, write) => write(`gifgrad: ${oneLine(text)}\n`) })
+    .showHelpAfterError(false)
+    .addHelpText(
+      "after",
+      "\nOptions of a command: gifgrad <command> --help. Where an error arose: DEBUG=stack gifgrad ...",
+    );
+  for (const add of [addStart, addStarter, addTrain, addGenerate, addDoctor]) add(program);
+  return program;
+}
+
+function addStart(program: Command): void {
+  program
+    .command("start")
+    .description("the whole job in a few minutes: starter stickers, training, GIFs and a report page")
+    .option("--out <folder>", "where the stickers, models, GIFs and report go", "runs/start")
+    .addOption(seedOption())
+    .action(async (options: StartOptions) => (await import("./start.ts")).run(options));
+}
+
+function addStarter(program: Command): void {
+  program
+    .command("starter")
+    .description("write the starter set: procedural captioned stickers, English and Chinese")
+    .argument("<out>", "folder to write into")
+    .option("--count <n>", "how many stickers", whole(1, 1_000_000), 500)
+    .option("--size <pixels>", "width and height", pixels, 64)
+    .addOption(seedOption())
+    .action(async (out: string, options: Omit<StarterOptions, "out">) =>
+      (await import("./starter.ts")).run({ out, ...options }),
+    );
+}
+
+function addTrain(program: Command): void {
+  program
+    .command("train")
+    .description("train one stage of a model on a folder of stickers")
+    .argument("<data>", "folder of stickers with a metadata.jsonl: file_name, caption and optionally domain")
+    .addOption(new Option("--recipe <name>", "what to train").choices(RECIPES).makeOptionMandatory())
+    .addOption(new Option("--preset <name>", "size of the model").choices(PRESETS).default("micro"))
+    .option("--steps <n>", "optimiser steps, those of a resumed run included", whole(1), 2000)
+    .requiredOption("--out <folder>", "run folder: checkpoints, metrics.jsonl, run.json")
+    .option("--resume", "go on from the last checkpoint in the run folder", false)
+    .option("--autoencoder <folder>", "diffusion: run folder of the trained autoencoder (default: the one in --out)")
+    .option("--batch <n>", "stickers per step (default: the recipe's)", whole(1))
+    .option("--lr <rate>", "peak learning rate (default: the recipe's)", above(0))
+    .option("--size <pixels>", "width and height stickers are resized to (default: the preset's)", pixels)
+    .addOption(seedOption())
+    .action(async (data: string, options: Omit<TrainOptions, "data">) =>
+      (await import("./train.ts")).run({ data, ...options }),
+    );
+}
+
+function addGenerate(program: Command): void {
+  program
+    .command("generate")
+    .description("sample GIFs for captions from a trained run")
+    .addArgument(new Argument("<caption...>", 'as in "Cartoon \\t a red heart beating"').argParser(captions))
+    .requiredOption("--run <folder>", "run folder of the trained model")
+    .option("--steps <n>", "DDIM steps", whole(1, 1000), 25)
+    .option("--guidance <scale>", "classifier-free guidance; 1 is none", above(0, { orEqual: true }), 7.5)
+    .option("-o, --out <path>", 'a .gif file, or a folder (default: the folder "generated" in the run)')
+    .addOption(seedOption())
+    .action(async (captions: string[], options: Omit<GenerateOptions, "captions">) => {
+      if (captions.length > 1 && options.out?.endsWith(".gif")) {
+        throw new Error(`generate: ${captions.length} captions cannot share the file ${options.out}: give -o a folder`);
+      }
+      await (await import("./generate.ts")).run({ captions, ...options });
+    });
+}
+
+function addDoctor(program: Command): void {
+  program
+    .command("doctor")
+    .description("check the adapter, its driver and each kernel family; say what is wrong and what to do")
+    .action(async () => (await import("./doctor.ts")).run());
+}
+
+function seedOption(): Option {
+  return new Option("--seed <n>", "same seed and adapter, same bytes").argParser(seed).default(1);
+}
+
+/** Commander calls a variadic argument's parser once per word. */
+function captions(text: string, previous: string[] | undefined): string[] {
+  return [...(previous ?? []), caption(text)];
+}
+
+/** Commander writes "error: ..." and puts its suggestion on a line of its own. */
+function oneLine(text: string): string {
+  return text
+    .replace(/^error: /, "")
+    .trim()
+    .replaceAll(/\s*\n\s*/g, " ");
+}
+
+/** Prints what went wrong. Errors of the language itself are our mistakes, not the user's, and say so. */
+function report(error: unknown): void {
+  const message = error instanceof Error ? error.message : String(error);
+  console.error(`gifgrad: ${message}`);
+  if (error instanceof Error && process.env.DEBUG?.split(",").includes("stack")) console.error(error.stack);
+  else if (error instanceof TypeError || error instanceof ReferenceError) {
+    console.error("gifgrad: this is a bug in Gifgrad; DEBUG=stack shows where");
+  }
+}

@@ -1,0 +1,87 @@
+// The options that each command's `run(options)` takes, and the parsers that turn words on the command line into them.
+// Checked here so that a wrong value stops before anything is loaded. Used by main.ts; the types by each command's file.
+
+import { InvalidArgumentError } from "commander";
+
+export const PRESETS = ["nano", "micro", "tiny", "small", "paper"] as const;
+export const RECIPES = ["autoencoder", "diffusion"] as const;
+
+export interface StarterOptions {
+  /** Folder to write the stickers into. */
+  out: string;
+  count: number;
+  /** Pixels a side. */
+  size: number;
+  seed: number;
+}
+
+export interface TrainOptions {
+  /** Folder of stickers with a metadata.jsonl. */
+  data: string;
+  recipe: (typeof RECIPES)[number];
+  preset: (typeof PRESETS)[number];
+  steps: number;
+  /** Run folder. */
+  out: string;
+  resume: boolean;
+  seed: number;
+  /** Stickers per step, peak learning rate, pixels a side: the recipe's own for the preset where absent. */
+  batch?: number;
+  lr?: number;
+  size?: number;
+  /** Run folder of the autoencoder that the diffusion recipe works in; absent: the one in `out`. */
+  autoencoder?: string;
+}
+
+export interface GenerateOptions {
+  /** Run folder of a trained diffusion model. */
+  run: string;
+  /** At least one; "[Domain] \t [Description]" with a real tab. */
+  captions: string[];
+  seed: number;
+  steps: number;
+  guidance: number;
+  /** A .gif file for one caption, else a folder; absent: the folder "generated" in the run. */
+  out?: string;
+}
+
+export interface StartOptions {
+  out: string;
+  seed: number;
+}
+
+/** A parser of whole numbers in [min, max] for commander's option(). */
+export function whole(min: number, max = Number.MAX_SAFE_INTEGER): (text: string) => number {
+  return (text) => {
+    const value = /^-?\d+$/.test(text) ? Number(text) : Number.NaN;
+    if (value >= min && value <= max) return value;
+    const range = max === Number.MAX_SAFE_INTEGER ? `of at least ${min}` : `from ${min} to ${max}`;
+    throw new InvalidArgumentError(`Expected a whole number ${range}.`);
+  };
+}
+
+/** A seed is one 32-bit word of the counter-based generator's key. */
+export const seed = whole(0, 0xffffffff);
+
+/** Pixels a side: the presets halve the picture three times in the autoencoder, and 512 is the paper's largest. */
+export function pixels(text: string): number {
+  const value = whole(16, 512)(text);
+  if (value % 8 === 0) return value;
+  throw new InvalidArgumentError("Expected a multiple of 8.");
+}
+
+/** A parser of finite numbers above `min`, or equal to it where `orEqual`. */
+export function above(min: number, { orEqual = false } = {}): (text: string) => number {
+  return (text) => {
+    const value = text.trim() === "" ? Number.NaN : Number(text);
+    if (Number.isFinite(value) && (value > min || (orEqual && value === min))) return value;
+    throw new InvalidArgumentError(`Expected a number ${orEqual ? "of at least" : "above"} ${min}.`);
+  };
+}
+
+/** Shells pass "\t" on as two characters; captions mean the tab between domain and description. */
+export function caption(text: string): string {
+  const value = text.replaceAll("\\t", "\t").trim();
+  if (value === "") throw new InvalidArgumentError("The caption is empty.");
+  return value;
+}

@@ -1,0 +1,65 @@
+// One line of progress on standard error: rewritten in place on a terminal, a new line every few seconds elsewhere, so
+// that logs stay readable. Standard output is left for results. Used by the commands and by the training loops' callers.
+
+export interface Progress {
+  /** `done` of the total so far; `note` is shown at the end of the line, e.g. the loss. */
+  update(done: number, note?: string): void;
+  /** Ends the line with the time that it took. */
+  done(note?: string): void;
+}
+
+export interface ProgressOptions {
+  /** Where a resumed job starts, so that the speed counts only what this process did. */
+  from?: number;
+  stream?: { isTTY?: boolean; columns?: number; write(text: string): unknown };
+  /** Milliseconds, only differences count. */
+  clock?: () => number;
+}
+
+const TERMINAL_INTERVAL = 100; // ms between redraws
+const LOG_INTERVAL = 10_000; // ms between lines
+
+/** Starts a line for a job of `total` units. */
+export function progress(label: string, total: number, options: ProgressOptions = {}): Progress {
+  const { from = 0, stream = process.stderr, clock = () => performance.now() } = options;
+  const terminal = stream.isTTY === true;
+  const started = clock();
+  let shown = terminal ? Number.NEGATIVE_INFINITY : started;
+  let last = from;
+
+  const write = (text: string, end: string) => {
+    const line = terminal ? `\r${text.slice(0, (stream.columns || 80) - 1)}\x1b[K` : text;
+    stream.write(line + end);
+  };
+  return {
+    update(done, note = "") {
+      last = done;
+      const now = clock();
+      if (now - shown < (terminal ? TERMINAL_INTERVAL : LOG_INTERVAL)) return;
+      shown = now;
+      const rate = (1000 * (done - from)) / (now - started);
+      const speed = rate > 0 ? [`${number(rate)}/s`, `${duration((total - done) / rate)} left`] : [];
+      write(join(label, `${done}/${total}`, ...speed, note), terminal ? "" : "\n");
+    },
+    done(note = "") {
+      write(join(label, `${last}/${total}`, `in ${duration((clock() - started) / 1000)}`, note), "\n");
+    },
+  };
+}
+
+function join(...parts: string[]): string {
+  return parts.filter((part) => part !== "").join("  ");
+}
+
+function number(value: number): string {
+  return value >= 100 ? value.toFixed(0) : value.toPrecision(2);
+}
+
+/** "8.1 s", "42 s", "3 min 20 s", "2 h 05 min". */
+function duration(seconds: number): string {
+  if (seconds < 9.95) return `${seconds.toFixed(1)} s`;
+  const whole = Math.round(seconds);
+  if (whole < 60) return `${whole} s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)} min ${String(whole % 60).padStart(2, "0")} s`;
+  return `${Math.floor(whole / 3600)} h ${String(Math.floor((whole % 3600) / 60)).padStart(2, "0")} min`;
+}

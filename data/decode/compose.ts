@@ -1,0 +1,63 @@
+// Turns the partial frames of an animation file into whole ones, as browsers do: the canvas starts transparent, each
+// patch is painted on it, and its disposal is applied before the next. Shared by GIF and APNG; knows neither format.
+
+export interface Rect {
+  readonly x: number;
+  readonly y: number;
+  readonly width: number;
+  readonly height: number;
+}
+
+/** One stored frame. `paint` writes it into a straight-alpha RGBA canvas and may decode lazily. */
+export interface Patch extends Rect {
+  /** What becomes of the rectangle after display: left, made transparent, or put back as it was. */
+  readonly disposal: "keep" | "clear" | "previous";
+  readonly delayMs: number;
+  paint(canvas: Uint8ClampedArray): void;
+}
+
+/** Chooses frames by index from the file's frame count; an index may repeat. */
+export type FrameSelection = (count: number) => readonly number[];
+
+export interface Animation {
+  readonly width: number;
+  readonly height: number;
+  /** Frames in the file. */
+  readonly frameCount: number;
+  /** The selected frames, straight-alpha RGBA of width * height * 4 bytes; a repeated index shares one array. */
+  readonly frames: Uint8ClampedArray[];
+  /** Display time of each selected frame as players show it. */
+  readonly delaysMs: number[];
+}
+
+/** Browsers show frames that ask for 10 ms or less for 100 ms. */
+export const playedDelay = (ms: number): number => (ms <= 10 ? 100 : ms);
+
+/** Plays `patches` on a width x height canvas and keeps the selected frames only, so memory follows the selection. */
+export function compose(width: number, height: number, patches: readonly Patch[], select: FrameSelection): Animation {
+  const wanted = select(patches.length);
+  const shots = new Map<number, Uint8ClampedArray>();
+  const canvas = new Uint8ClampedArray(width * height * 4);
+  const last = Math.max(...wanted);
+  for (let i = 0; i <= last; i++) {
+    const patch = patches[i];
+    const before = patch.disposal === "previous" ? canvas.slice() : undefined;
+    patch.paint(canvas);
+    if (wanted.includes(i)) shots.set(i, canvas.slice());
+    if (patch.disposal === "clear") clear(canvas, width, height, patch);
+    if (before) canvas.set(before);
+  }
+  return {
+    width,
+    height,
+    frameCount: patches.length,
+    frames: wanted.map((i) => shots.get(i)!),
+    delaysMs: wanted.map((i) => playedDelay(patches[i].delayMs)),
+  };
+}
+
+function clear(canvas: Uint8ClampedArray, width: number, height: number, rect: Rect): void {
+  const right = Math.min(rect.x + rect.width, width);
+  const bottom = Math.min(rect.y + rect.height, height);
+  for (let y = rect.y; y < bottom; y++) canvas.fill(0, 4 * (y * width + rect.x), 4 * (y * width + right));
+}

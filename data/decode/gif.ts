@@ -1,0 +1,156 @@
+// GIF 87a/89a -> composed frames. Browsers are the truth where the specification and practice differ: the background
+// colour is ignored (cleared areas are transparent), and disposal 4 means "previous". The whole block structure is
+// walked before any pixel is decoded, so sizes, frame count and a missing end are known without allocating.
+
+import { ByteReader } from "./bytes.ts";
+import { type Animation, compose, type FrameSelection, type Patch, type Rect } from "./compose.ts";
+import { checkFrameBudget, checkSize } from "./limits.ts";
+import { decodeLzw } from "./lzw.ts";
+
+interface Control {
+  readonly disposal: Patch["disposal"];
+  readonly delayMs: number;
+  /** Palette index that is not drawn, or -1. */
+  readonly transparent: number;
+}
+
+interface Image extends Rect, Control {
+  readonly palette: Uint8Array;
+  readonly interlaced: boolean;
+  readonly literalBits: number;
+  /** Where the image's data sub-blocks start. */
+  readonly dataAt: number;
+}
+
+const NO_CONTROL: Control = { disposal: "keep", delayMs: 0, transparent: -1 };
+const DISPOSALS: readonly Patch["disposal"][] = ["keep", "keep", "clear", "previous", "previous"];
+const BLOCK = { image: 0x2c, extension: 0x21, trailer: 0x3b, graphicControl: 0xf9 };
+
+/** Decodes the selected frames of a GIF. Throws Error with the reason when it is damaged or over the limits. */
+export function decodeGif(bytes: Uint8Array, select: FrameSelection): Animation {
+  const reader = new ByteReader(bytes);
+  reader.skip(6);
+  const width = reader.u16le();
+  const height = reader.u16le();
+  checkSize(width, height, "the image");
+  const images = readImages(reader, width * height);
+  if (images.length === 0) throw new Error("the GIF has no frames");
+  const patches = images.map((image, i): Patch => {
+    const paint = (canvas: Uint8ClampedArray) => paintImage(bytes, image, i, canvas, width, height);
+    return { ...image, paint };
+  });
+  return compose(width, height, patches, select);
+}
+
+/** Walks all blocks up to the trailer; only structure is read. */
+function readImages(reader: ByteReader, canvasPixels: number): Image[] {
+  const globalPalette = readPalette(reader, reader.u8(), 2);
+  const images: Image[] = [];
+  let control = NO_CONTROL;
+  let pixels = 0;
+  for (;;) {
+    const block = reader.u8();
+    if (block === BLOCK.trailer) return images;
+    if (block === BLOCK.extension) {
+      control = readExtension(reader) ?? control;
+    } else if (block === BLOCK.image) {
+      const image = readImage(reader, globalPalette, control, images.length);
+      // A patch may be larger than the canvas; what has to be decoded is what counts.
+      pixels += Math.max(canvasPixels, image.width * image.height);
+      checkFrameBudget(images.length + 1, pixels);
+      images.push(image);
+      control = NO_CONTROL;
+    } else {
+      throw new Error(`byte ${reader.at - 1} is 0x${block.toString(16)}, where a GIF block should start`);
+    }
+  }
+}
+
+/** The colour table that `flags` announces after `unused` more bytes, padded with black to 256 entries. */
+function readPalette(reader: ByteReader, flags: number, unused: number): Uint8Array | undefined {
+  reader.skip(unused);
+  if ((flags & 0x80) === 0) return undefined;
+  const palette = new Uint8Array(3 * 256);
+  palette.set(reader.take(3 << ((flags & 7) + 1)));
+  return palette;
+}
+
+function skipSubBlocks(reader: ByteReader): void {
+  for (let length = reader.u8(); length !== 0; length = reader.u8()) reader.skip(length);
+}
+
+/** Returns the control block if the extension is one and skips any other kind. */
+function readExtension(reader: ByteReader): Control | undefined {
+  const isControl = reader.u8() === BLOCK.graphicControl;
+  const start = reader.at;
+  skipSubBlocks(reader);
+  if (!isControl || reader.bytes[start] < 4) return undefined;
+  const [, flags, low, high, transparent] = reader.bytes.subarray(start);
+  return {
+    disposal: DISPOSALS[(flags >> 2) & 7] ?? "keep",
+    delayMs: 10 * (low | (high << 8)),
+    transparent: flags & 1 ? transparent : -1,
+  };
+}
+
+function readImage(reader: ByteReader, globalPalette: Uint8Array | undefined, control: Control, i: number): Image {
+  const [x, y, width, height] = [reader.u16le(), reader.u16le(), reader.u16le(), reader.u16le()];
+  checkSize(width, height, `frame ${i}`);
+  const flags = reader.u8();
+  const palette = readPalette(reader, flags, 0) ?? globalPalette;
+  if (!palette) throw new Error(`frame ${i} has no colour table`);
+  const literalBits = reader.u8();
+  if (literalBits < 1 || literalBits > 8)
+    throw new Error(`frame ${i} has an LZW code size of ${literalBits}, not 1..8`);
+  const dataAt = reader.at;
+  skipSubBlocks(reader);
+  return { x, y, width, height, ...control, palette, interlaced: (flags & 0x40) !== 0, literalBits, dataAt };
+}
+
+function joinSubBlocks(bytes: Uint8Array, start: number): Uint8Array {
+  const blocks: Uint8Array[] = [];
+  for (let at = start; bytes[at] !== 0; at += 1 + bytes[at]) blocks.push(bytes.subarray(at + 1, at + 1 + bytes[at]));
+  return Buffer.concat(blocks);
+}
+
+function paintImage(
+  bytes: Uint8Array,
+  image: Image,
+  i: number,
+  canvas: Uint8ClampedArray,
+  canvasWidth: number,
+  canvasHeight: number,
+): void {
+  const indices = new Uint8Array(image.width * image.height);
+  const decoded = decodeLzw(joinSubBlocks(bytes, image.dataAt), image.literalBits, indices);
+  if (decoded < indices.length) throw new Error(`frame ${i} ends after ${decoded} of ${indices.length} pixels`);
+  const rows = image.interlaced ? interlacedRows(image.height) : undefined;
+  const visibleWidth = Math.min(image.width, canvasWidth - image.x);
+  for (let stored = 0; stored < image.height; stored++) {
+    const y = image.y + (rows ? rows[stored] : stored);
+    if (y >= canvasHeight) continue;
+    for (let x = 0; x < visibleWidth; x++) {
+      const index = indices[stored * image.width + x];
+      if (index === image.transparent) continue;
+      const at = 4 * (y * canvasWidth + image.x + x);
+      canvas[at] = image.palette[3 * index];
+      canvas[at + 1] = image.palette[3 * index + 1];
+      canvas[at + 2] = image.palette[3 * index + 2];
+      canvas[at + 3] = 255;
+    }
+  }
+}
+
+/** The image row of each stored row (GIF89a appendix E): every 8th from 0, every 8th from 4, 4th from 2, 2nd from 1. */
+function interlacedRows(height: number): number[] {
+  const rows: number[] = [];
+  for (const [first, step] of [
+    [0, 8],
+    [4, 8],
+    [2, 4],
+    [1, 2],
+  ]) {
+    for (let y = first; y < height; y += step) rows.push(y);
+  }
+  return rows;
+}

@@ -1,0 +1,47 @@
+// Still PNG, JPEG and (animated) WebP through sharp. GIF and APNG have decoders of their own: sharp fills cleared GIF
+// areas with the background colour, accepts truncated GIFs and sees one frame of an APNG.
+
+import sharp from "sharp";
+import { type Animation, type FrameSelection, playedDelay } from "./compose.ts";
+import { checkFrameBudget, checkSize, LIMITS } from "./limits.ts";
+
+// A data set is read once, file by file: libvips' cache would only hold memory, and the caller brings the parallelism.
+sharp.cache(false);
+sharp.concurrency(1);
+
+const TIMEOUT_SECONDS = 10;
+
+/** Decodes the selected frames. Throws Error with the reason when the file is damaged or over the limits. */
+export async function decodeImage(bytes: Uint8Array, select: FrameSelection): Promise<Animation> {
+  checkRiffLength(bytes);
+  // The limit is ours to report, so it is off for reading the header and on, as a second lock, for the pixels.
+  const header = await sharp(bytes, { animated: true, limitInputPixels: false, failOn: "truncated" }).metadata();
+  const pages = header.pages ?? 1;
+  const pageHeight = header.pageHeight ?? header.height;
+  checkSize(header.width, pageHeight, "the image");
+  checkFrameBudget(pages, pages * header.width * pageHeight);
+  const { data, info } = await sharp(bytes, { pages, limitInputPixels: LIMITS.totalPixels, failOn: "truncated" })
+    .timeout({ seconds: TIMEOUT_SECONDS })
+    .autoOrient()
+    .toColourspace("srgb")
+    .ensureAlpha()
+    .raw()
+    .toBuffer({ resolveWithObject: true });
+  const frameBytes = data.length / pages;
+  const wanted = select(pages);
+  const pixels = new Uint8ClampedArray(data.buffer, data.byteOffset, data.length);
+  return {
+    width: info.width,
+    height: frameBytes / (4 * info.width),
+    frameCount: pages,
+    frames: wanted.map((i) => pixels.slice(i * frameBytes, (i + 1) * frameBytes)),
+    delaysMs: wanted.map((i) => playedDelay(header.delay?.[i] ?? 0)),
+  };
+}
+
+/** libwebp reads what is there of a cut animation without complaint; the RIFF header says how long it should be. */
+function checkRiffLength(bytes: Uint8Array): void {
+  if (bytes[0] !== 0x52) return;
+  const expected = 8 + new DataView(bytes.buffer, bytes.byteOffset).getUint32(4, true);
+  if (bytes.length < expected) throw new Error(`the file is truncated: ${bytes.length} of ${expected} bytes`);
+}

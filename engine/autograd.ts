@@ -1,0 +1,51 @@
+// Reverse-mode differentiation: walk the graph backwards once, let each op's record say what its inputs receive, add up.
+// The result is an ordinary graph, so gradients of gradients need nothing more.
+
+import { ShapeError, show } from "./error.ts";
+import { type Node, toposort } from "./graph.ts";
+import { isComposite } from "./ops/op.ts";
+import { numel } from "./shape.ts";
+import { full, Tensor } from "./tensor.ts";
+
+/** Nodes on a path from one of `wrt` to the loss: only these need gradients. */
+function between(order: readonly Node[], wrt: ReadonlySet<Node>): Set<Node> {
+  const needed = new Set<Node>();
+  for (const n of order) if (wrt.has(n) || n.src.some((s) => needed.has(s))) needed.add(n);
+  return needed;
+}
+
+/** What the inputs of `node` receive when its output receives `g`. */
+function pullback(node: Node, g: Tensor): readonly (Tensor | null)[] {
+  const { op, attrs } = node;
+  const ins = node.src.map((s) => new Tensor(s));
+  if (isComposite(op) && !op.vjp) return vjp(op.decompose(ins, attrs), ins, g);
+  if (op.vjp === "none") return ins.map(() => null);
+  return (op.vjp as NonNullable<typeof op.vjp>)(g, ins, new Tensor(node), attrs);
+}
+
+/** Gradients of sum(g * out) with respect to `wrt`: g^T (d out / d wrt). Zeros where `out` does not depend on one. */
+export function vjp(out: Tensor, wrt: readonly Tensor[], g: Tensor): Tensor[] {
+  const targets = wrt.map((t) => t.node);
+  const stop = new Set(targets);
+  const order = toposort([out.node]);
+  const needed = between(order, stop);
+  const received = new Map<Node, Tensor>([[out.node, g]]);
+  for (let i = order.length - 1; i >= 0; i--) {
+    const node = order[i];
+    const total = received.get(node);
+    if (!total || !needed.has(node)) continue;
+    if (node.src.some((s) => needed.has(s))) {
+      pullback(node, total).forEach((part, j) => {
+        const src = node.src[j];
+        if (part && needed.has(src)) received.set(src, received.get(src)?.add(part) ?? part);
+      });
+    }
+  }
+  return targets.map((n) => received.get(n) ?? full(n.shape, 0));
+}
+
+/** Gradients of a scalar with respect to each of `wrt`. Throws ShapeError when `loss` is not one number. */
+export function grad(loss: Tensor, wrt: readonly Tensor[]): Tensor[] {
+  if (numel(loss.shape) !== 1) throw new ShapeError(`grad: the loss must be one number, got ${show(loss.shape)} (take its mean or sum)`);
+  return vjp(loss, wrt, full(loss.shape, 1));
+}

@@ -1,0 +1,72 @@
+// What a back end must do, and which one is open. Nothing here knows a back end: `openDevice` loads it, so that a machine
+// without Dawn still runs everything on the float64 reference.
+
+import type { Data } from "./dtype.ts";
+import { DeviceError } from "./error.ts";
+import type { Node } from "./graph.ts";
+import type { Caps } from "../kernels/wgsl.ts";
+import type { Storage } from "./storage.ts";
+
+/** A traced computation: named inputs (placeholders), named outputs, and the new values of state leaves. */
+export interface Program {
+  readonly name: string;
+  readonly inputs: Readonly<Record<string, Node>>;
+  readonly outputs: Readonly<Record<string, Node>>;
+  readonly assigns: readonly (readonly [state: Node, value: Node])[];
+  /** Steps that are called again keep two sets of results; a one-off program gives each result its own memory. */
+  readonly reused: boolean;
+}
+
+export type FeedValue = Storage | number;
+
+/** Live memory of a device: what a leak test watches. */
+export interface MemoryStats {
+  readonly buffers: number;
+  readonly bytes: number;
+}
+
+export interface Device {
+  readonly name: string;
+  readonly caps: Caps;
+  /** Submits the program and returns its results without waiting for them. */
+  run(program: Program, feed: Readonly<Record<string, FeedValue>>): Record<string, Storage>;
+  read(storage: Storage): Promise<Data>;
+  /** What the program compiles to, for people. */
+  explain(program: Program): string;
+  memory(): MemoryStats;
+  /** Waits until everything submitted has run; rejects when the device reported an error since the last call. */
+  settle(): Promise<void>;
+  close(): void;
+}
+
+let open: Device | null = null;
+
+/** The open device. Throws when there is none. */
+export function device(): Device {
+  if (!open) throw new DeviceError("no device is open: call `await openDevice()` first");
+  return open;
+}
+
+export interface DeviceOptions {
+  /** "gpu" takes the best WebGPU adapter (a software one counts); "reference" is float64 on the host. */
+  readonly device?: "gpu" | "reference";
+  /** Overrides of what the adapter offers, to exercise other kernel variants. */
+  readonly caps?: Partial<Caps>;
+}
+
+/** Opens a device and makes it the current one. Throws DeviceError when there is no adapter. */
+export async function openDevice(options: DeviceOptions = {}): Promise<Device> {
+  const kind = options.device ?? (process.env.DEVICE === "reference" ? "reference" : "gpu");
+  if (kind === "reference") {
+    const { ReferenceDevice } = await import("./reference.ts");
+    return useDevice(new ReferenceDevice());
+  }
+  const { openGpu } = await import("./runtime/gpu.ts");
+  return useDevice(await openGpu(options.caps ?? {}));
+}
+
+/** Makes `next` the current device and returns it; null closes nothing but forgets the current one. */
+export function useDevice<D extends Device | null>(next: D): D {
+  open = next;
+  return next;
+}

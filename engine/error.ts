@@ -1,0 +1,27 @@
+// The engine's error types and the one formatter of shapes. A message says: op, what was expected, what came, where
+// they disagree; then one line of help when there is a usual cause.
+
+/** Shapes that an op cannot take. Thrown where the op is called, not when it runs. */
+export class ShapeError extends Error {
+  override name = "ShapeError";
+}
+
+/** A dtype that an op cannot take. */
+export class DTypeError extends Error {
+  override name = "DTypeError";
+}
+
+/** No adapter, a lost device, a refused shader, or a limit of the adapter. */
+export class DeviceError extends Error {
+  override name = "DeviceError";
+}
+
+/** The result of a compiled step was used after two later calls of the same step had overwritten it. */
+export class StaleTensorError extends Error {
+  override name = "StaleTensorError";
+}
+
+/** `[8, 64]` */
+export function show(shape: readonly number[]): string {
+  return `[${shape.join(", ")}]`;
+}

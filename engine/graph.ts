@@ -1,0 +1,75 @@
+// Nodes of the expression graph: immutable, hash-consed (the same op on the same sources with the same attributes is
+// the same node), plus the walks everything else uses. A node has no memory; Storage has, and only leaves have Storage.
+
+import type { DType } from "./dtype.ts";
+import type { AnyOp, Attrs } from "./ops/op.ts";
+import type { Shape } from "./shape.ts";
+import type { Storage } from "./storage.ts";
+
+export interface Node {
+  readonly id: number;
+  readonly op: AnyOp;
+  readonly src: readonly Node[];
+  readonly attrs: Attrs;
+  readonly shape: Shape;
+  readonly dtype: DType;
+  /** Where a leaf's values live; undefined for constants, placeholders and everything computed. */
+  readonly storage?: Storage;
+}
+
+let nextId = 1;
+const interned = new Map<string, WeakRef<Node>>();
+const forgotten = new FinalizationRegistry<string>((key) => {
+  if (interned.get(key)?.deref() === undefined) interned.delete(key);
+});
+
+/** The node for `op(src, attrs)`: an existing one when an equal one is alive. `shape` and `dtype` follow from the rest. */
+export function intern(op: AnyOp, src: readonly Node[], attrs: Attrs, shape: Shape, dtype: DType): Node {
+  const key = `${op.name}(${src.map((s) => s.id).join()})${JSON.stringify(attrs)}:${dtype}${shape.join()}`;
+  const known = interned.get(key)?.deref();
+  if (known) return known;
+  const node: Node = Object.freeze({ id: nextId++, op, src, attrs, shape, dtype });
+  interned.set(key, new WeakRef(node));
+  forgotten.register(node, key);
+  return node;
+}
+
+/** A leaf: always a new node, because two leaves with equal shapes are different values. */
+export function leaf(op: AnyOp, attrs: Attrs, shape: Shape, dtype: DType, storage?: Storage): Node {
+  return Object.freeze({ id: nextId++, op, src: [], attrs, shape, dtype, storage });
+}
+
+/** All nodes that `roots` need, sources before users, in a deterministic order. A loop, because graphs are deep. */
+export function toposort(roots: readonly Node[], sources: (n: Node) => readonly Node[] = (n) => n.src): Node[] {
+  const order: Node[] = [];
+  const state = new Map<Node, "open" | "done">();
+  const stack = [...roots].reverse();
+  while (stack.length > 0) {
+    const node = stack[stack.length - 1];
+    if (state.get(node) === "done") {
+      stack.pop();
+    } else if (state.get(node) === "open") {
+      state.set(node, "done");
+      order.push(node);
+      stack.pop();
+    } else {
+      state.set(node, "open");
+      const src = sources(node);
+      for (let i = src.length - 1; i >= 0; i--) if (!state.has(src[i])) stack.push(src[i]);
+    }
+  }
+  return order;
+}
+
+/** One line per node, for people: `%7 = matmul(%3, %5) f32[8, 64]`. */
+export function print(roots: readonly Node[]): string {
+  const number = new Map<Node, number>();
+  return toposort(roots)
+    .map((n, i) => {
+      number.set(n, i);
+      const attrs = Object.keys(n.attrs).length > 0 ? ` ${JSON.stringify(n.attrs)}` : "";
+      const src = n.src.map((s) => `%${number.get(s)}`).join(", ");
+      return `%${i} = ${n.op.name}(${src})${attrs} ${n.dtype}[${n.shape.join(", ")}]`;
+    })
+    .join("\n");
+}

@@ -1,0 +1,10 @@
+// The engine's public surface: re-exports and nothing else.
+
+export { grad, vjp } from "./autograd.ts";
+export { type CompileOptions, compile, type Feed, type Named, type Step } from "./compile.ts";
+export { type Device, type DeviceOptions, device, openDevice, useDevice } from "./device.ts";
+export { type Data, type DType, packHalf, unpackHalf } from "./dtype.ts";
+export { DeviceError, DTypeError, ShapeError, StaleTensorError } from "./error.ts";
+export type { Shape } from "./shape.ts";
+export { Parameter, Rng } from "./state.ts";
+export { type ConvOptions, full, ones, type Padding, Tensor, tensor, zeros } from "./tensor.ts";

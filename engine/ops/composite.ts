@@ -1,0 +1,135 @@
+// Ops defined by their decomposition, with a kernel that must equal it. `grad` and the fuser expand them where they have
+// no gradient or no kernel of their own, so a new one starts as a few lines and is made fast later.
+
+import { attention as attentionFamily } from "../../kernels/attention.ts";
+import { moments as momentsFamily } from "../../kernels/norm.ts";
+import { averagePool as poolFamily } from "../../kernels/resize.ts";
+import { softmaxRows } from "../../kernels/softmax.ts";
+import { ShapeError, show } from "../error.ts";
+import { numel } from "../shape.ts";
+import { type Attrs, defineComposite } from "./op.ts";
+
+/** exp(x - max) / sum over the last axis. */
+export const softmax = defineComposite<Attrs>({
+  name: "softmax",
+  shape: ([x]) => x,
+  decompose: ([x]) => {
+    const e = x.sub(x.max(-1, { keepdims: true })).exp();
+    return e.div(e.sum(-1, { keepdims: true }));
+  },
+  vjp: (g, _, y) => [y.mul(g.sub(g.mul(y).sum(-1, { keepdims: true })))],
+  lower: { kind: "kernel", family: softmaxRows, spec: ([x]) => ({ rows: numel(x) / x[x.length - 1], cols: x[x.length - 1] }) },
+  draw: (d) => ({ inputs: [{ shape: [...Array.from({ length: d.int(0, 2) }, () => d.int(1, 4)), d.int(1, 9)] }], attrs: {} }),
+  rtol: 1e-5,
+});
+
+export interface MomentsAttrs extends Attrs {
+  readonly eps: number;
+}
+
+/**
+ * Statistics that normalisation layers share: x [outer, inner, groups, channels] -> [outer, groups, 2] holding the mean
+ * over inner and channels and 1 / sqrt(variance + eps). The variance is the biased one, as in every norm layer.
+ */
+export const moments = defineComposite<MomentsAttrs>({
+  name: "moments",
+  shape: ([x]) => {
+    if (x.length !== 4) throw new ShapeError(`moments: expected "outer inner groups channels", got ${show(x)}`);
+    return [x[0], x[2], 2];
+  },
+  decompose: ([x], { eps }) => {
+    const { outer, groups } = x.dims("outer inner groups channels");
+    const mean = x.mean([1, 3], { keepdims: true });
+    const centred = x.sub(mean);
+    const scale = centred.mul(centred).mean([1, 3], { keepdims: true }).add(eps).rsqrt();
+    return mean.reshape([outer, groups, 1]).concat([scale.reshape([outer, groups, 1])], 2);
+  },
+  // d mean / dx = 1/n and d scale / dx = -scale^3 (x - mean) / n.
+  vjp: (g, [x], y) => {
+    const { outer, inner, groups, channels } = x.dims("outer inner groups channels");
+    const part = (t: typeof g, i: number): typeof g => t.slice(2, i, i + 1).reshape([outer, 1, groups, 1]);
+    const [mean, scale] = [part(y, 0), part(y, 1)];
+    const slope = part(g, 1).mul(scale.mul(scale).mul(scale)).neg();
+    return [x.sub(mean).mul(slope).add(part(g, 0)).mul(1 / (inner * channels))];
+  },
+  lower: {
+    kind: "kernel",
+    family: momentsFamily,
+    spec: ([x], { eps }) => ({ outer: x[0], inner: x[1], groups: x[2], channels: x[3], eps }),
+  },
+  draw: (d) => ({ inputs: [{ shape: [d.int(1, 3), d.int(1, 4), d.int(1, 3), d.int(2, 5)] }], attrs: { eps: 1e-3 } }),
+  rtol: 1e-5,
+});
+
+export interface AttentionAttrs extends Attrs {
+  readonly scale: number;
+  readonly causal: boolean;
+}
+
+/** Large enough that exp underflows to zero, small enough to stay finite in f32 (WGSL may not see infinities). */
+const MASKED = -1e30;
+
+/**
+ * softmax(scale q k^T) v per head: q [b, n, heads, d], k and v [b, m, heads, d] -> [b, n, heads, d]. Causal: query i sees
+ * keys up to i + (m - n). Vaswani et al. 2017, eq. 1.
+ */
+export const attention = defineComposite<AttentionAttrs>({
+  name: "attention",
+  shape: ([q, k, v]) => {
+    const fits = q.length === 4 && k.length === 4 && k.every((n, i) => n === v[i]) && q[0] === k[0] && q[2] === k[2] && q[3] === k[3];
+    if (!fits) throw new ShapeError(`attention: expected q "b n heads d" and k, v "b m heads d", got ${show(q)}, ${show(k)}, ${show(v)}`);
+    return q;
+  },
+  decompose: ([q, k, v], { scale, causal }) => {
+    const { b, n, heads } = q.dims("b n heads d");
+    const m = k.shape[1];
+    const byHead = (x: typeof q): typeof q => x.permute([0, 2, 1, 3]);
+    let scores = byHead(q).matmul(byHead(k).transpose()).mul(scale);
+    if (causal) {
+      const row = q.arange(n).reshape([n, 1]).add(m - n);
+      const future = row.less(q.arange(m).reshape([1, m]));
+      scores = future.reshape([1, 1, n, m]).expand([b, heads, n, m]).where(MASKED, scores);
+    }
+    return byHead(scores.softmax().matmul(byHead(v)));
+  },
+  lower: {
+    kind: "kernel",
+    family: attentionFamily,
+    spec: ([q, k], { scale, causal }) => ({ batch: q[0], queries: q[1], keys: k[1], heads: q[2], dim: q[3], scale, causal }),
+  },
+  draw: (d) => {
+    const [b, n, m, heads, dim] = [d.int(1, 2), d.int(1, 5), d.int(1, 5), d.int(1, 2), d.pick([4, 5, 8])];
+    const causal = d.pick([false, true]) && m >= n;
+    return { inputs: [{ shape: [b, n, heads, dim] }, { shape: [b, m, heads, dim] }, { shape: [b, m, heads, dim] }], attrs: { scale: dim ** -0.5, causal } };
+  },
+  rtol: 1e-5,
+});
+
+export interface PoolAttrs extends Attrs {
+  readonly window: number;
+}
+
+/** Mean over window x window blocks; an odd last row or column is dropped: [b, h, w, c] -> [b, h/s, w/s, c]. */
+export const averagePool = defineComposite<PoolAttrs>({
+  name: "averagePool",
+  shape: ([x], { window }) => {
+    const [b, h, w, c] = x;
+    if (x.length !== 4 || h < window || w < window) throw new ShapeError(`averagePool: a ${window} x ${window} window does not fit into ${show(x)}`);
+    return [b, Math.floor(h / window), Math.floor(w / window), c];
+  },
+  decompose: ([x], { window: s }) => {
+    const { b, h, w, c } = x.dims("b h w c");
+    const [rows, cols] = [Math.floor(h / s), Math.floor(w / s)];
+    return x.slice(1, 0, rows * s).slice(2, 0, cols * s).reshape([b, rows, s, cols, s, c]).mean([2, 4]);
+  },
+  lower: {
+    kind: "kernel",
+    family: poolFamily,
+    spec: ([x], { window }) => ({ batch: x[0], height: x[1], width: x[2], channels: x[3], window }),
+  },
+  draw: (d) => {
+    const window = d.int(1, 3);
+    return { inputs: [{ shape: [d.int(1, 2), d.int(window, 6), d.int(window, 6), d.int(1, 4)] }], attrs: { window } };
+  },
+  rtol: 1e-6,
+});

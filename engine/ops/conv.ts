@@ -1,0 +1,128 @@
+// Convolution, channels last, always with three spatial axes: 1-D and 2-D convolutions have unit ones. The two gradient
+// ops are linear in both inputs and are each other's gradients, so second derivatives need nothing more.
+
+import { type ConvSpec, convForward, convInputGrad as convInputGradFamily, convWeightGrad as convWeightGradFamily } from "../../kernels/conv.ts";
+import type { Draw } from "../../kernels/wgsl.ts";
+import { ShapeError, show } from "../error.ts";
+import type { Shape } from "../shape.ts";
+import { type Attrs, defineOp, familyReference, type KernelLowering } from "./op.ts";
+
+type Three = readonly [number, number, number];
+
+export interface ConvAttrs extends Attrs {
+  readonly stride: Three;
+  /** Zeros before and after the data, per spatial axis. */
+  readonly low: Three;
+  readonly high: Three;
+  readonly dilation: Three;
+}
+export interface InputGradAttrs extends ConvAttrs {
+  /** Spatial sizes of the input: a strided convolution does not determine them. */
+  readonly input: Three;
+}
+export interface WeightGradAttrs extends ConvAttrs {
+  readonly kernel: Three;
+}
+
+const three = (f: (i: 0 | 1 | 2) => number): [number, number, number] => [f(0), f(1), f(2)];
+const spatial = (s: Shape): Three => [s[1], s[2], s[3]];
+
+/** Spatial size of the result: floor((n + low + high - dilation (k - 1) - 1) / stride) + 1. */
+function outputSize(input: Three, kernel: Three, a: ConvAttrs): Three {
+  return three((i) => Math.floor((input[i] + a.low[i] + a.high[i] - a.dilation[i] * (kernel[i] - 1) - 1) / a.stride[i]) + 1);
+}
+
+function specOf(x: Shape, w: Shape, y: Shape, a: ConvAttrs): ConvSpec {
+  const { stride, dilation, low } = a;
+  return { batch: x[0], in: spatial(x), out: spatial(y), channels: w[3], filters: w[4], kernel: [w[0], w[1], w[2]], stride, padding: low, dilation };
+}
+
+function forwardShape([x, w]: readonly Shape[], a: ConvAttrs): Shape {
+  if (x.length !== 5 || w.length !== 5 || x[4] !== w[3]) {
+    throw new ShapeError(`conv: expected input "b d h w c" and weight "kd kh kw c o", got ${show(x)} and ${show(w)} (c ${x[4]} vs ${w[3]})`);
+  }
+  const out = outputSize(spatial(x), [w[0], w[1], w[2]], a);
+  if (out.some((n) => n < 1)) throw new ShapeError(`conv: kernel ${show(w.slice(0, 3))} does not fit into ${show(x)} with padding ${show(a.low)}`);
+  return [x[0], ...out, w[4]];
+}
+
+const forward: KernelLowering<ConvAttrs> = {
+  kind: "kernel",
+  family: convForward,
+  epilogue: true,
+  spec: ([x, w], a) => specOf(x, w, forwardShape([x, w], a), a),
+};
+const inputGradShape = ([g, w]: readonly Shape[], a: InputGradAttrs): Shape => [g[0], ...a.input, w[3]];
+const inputGrad: KernelLowering<InputGradAttrs> = {
+  kind: "kernel",
+  family: convInputGradFamily,
+  spec: ([g, w], a) => specOf(inputGradShape([g, w], a), w, g, a),
+};
+const weightGradShape = ([x, g]: readonly Shape[], a: WeightGradAttrs): Shape => [...a.kernel, x[4], g[4]];
+const weightGrad: KernelLowering<WeightGradAttrs> = {
+  kind: "kernel",
+  family: convWeightGradFamily,
+  spec: ([x, g], a) => specOf(x, weightGradShape([x, g], a), g, a),
+};
+
+/** A random convolution: input and weight shapes and attributes under which the result has at least one element. */
+function geometry(d: Draw): { x: number[]; w: number[]; y: Shape; attrs: ConvAttrs } {
+  const used = d.int(1, 3);
+  const per = (f: () => number, unit: number): [number, number, number] => three((i) => (i < 3 - used ? unit : f()));
+  const kernel = per(() => d.int(1, 3), 1);
+  const attrs: ConvAttrs = {
+    stride: per(() => d.int(1, 2), 1),
+    low: per(() => d.int(0, 2), 0),
+    high: per(() => d.int(0, 2), 0),
+    dilation: per(() => d.int(1, 2), 1),
+  };
+  const input = three((i) => Math.max(1, attrs.dilation[i] * (kernel[i] - 1) + 1 - attrs.low[i] - attrs.high[i]) + (i < 3 - used ? 0 : d.int(0, 3)));
+  const [c, o] = [d.int(1, 4), d.int(1, 4)];
+  const x = [d.int(1, 2), ...input, c];
+  const w = [...kernel, c, o];
+  return { x, w, y: forwardShape([x, w], attrs), attrs };
+}
+
+export const conv = defineOp<ConvAttrs>({
+  name: "conv",
+  shape: forwardShape,
+  reference: familyReference(forward),
+  vjp: (g, [x, w], _, a) => [
+    g.convInputGrad(w, { ...a, input: spatial(x.shape) }),
+    x.convWeightGrad(g, { ...a, kernel: [w.shape[0], w.shape[1], w.shape[2]] }),
+  ],
+  lower: forward,
+  draw: (d) => {
+    const { x, w, attrs } = geometry(d);
+    return { inputs: [{ shape: x }, { shape: w }], attrs };
+  },
+  rtol: 1e-5,
+});
+
+/** (gradient of the output, weight) -> gradient of the input: the transposed convolution. */
+export const convInputGrad = defineOp<InputGradAttrs>({
+  name: "convInputGrad",
+  shape: inputGradShape,
+  reference: familyReference(inputGrad),
+  vjp: (gx, [g, w], _, { input, ...a }) => [gx.convWith(w, a), gx.convWeightGrad(g, { ...a, kernel: [w.shape[0], w.shape[1], w.shape[2]] })],
+  lower: inputGrad,
+  draw: (d) => {
+    const { x, w, y, attrs } = geometry(d);
+    return { inputs: [{ shape: y }, { shape: w }], attrs: { ...attrs, input: spatial(x) } };
+  },
+  rtol: 1e-5,
+});
+
+/** (input, gradient of the output) -> gradient of the weight. */
+export const convWeightGrad = defineOp<WeightGradAttrs>({
+  name: "convWeightGrad",
+  shape: weightGradShape,
+  reference: familyReference(weightGrad),
+  vjp: (gw, [x, g], _, { kernel, ...a }) => [g.convInputGrad(gw, { ...a, input: spatial(x.shape) }), x.convWith(gw, a)],
+  lower: weightGrad,
+  draw: (d) => {
+    const { x, w, y, attrs } = geometry(d);
+    return { inputs: [{ shape: x }, { shape: y }], attrs: { ...attrs, kernel: [w[0], w[1], w[2]] } };
+  },
+  rtol: 1e-5,
+});

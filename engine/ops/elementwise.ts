@@ -1,0 +1,247 @@
+// Ops that work element by element on inputs of one shape (broadcasting is an explicit `expand` before them). Arithmetic
+// traps of WGSL are kept out here: no infinities or NaN are relied on, exp and tanh get arguments that cannot overflow.
+
+import { DTypeError, ShapeError, show } from "../error.ts";
+import { sameShape } from "../shape.ts";
+import type { Tensor } from "../tensor.ts";
+import { type Attrs, defineOp, type OpDef, type Sample, type WgslType } from "./op.ts";
+import type { DType } from "../dtype.ts";
+import type { Draw } from "../../kernels/wgsl.ts";
+
+const none: Attrs = {};
+
+function small(d: Draw): number[] {
+  return Array.from({ length: d.int(0, 3) }, () => d.int(1, 5));
+}
+
+function draws(count: number): (d: Draw) => Sample<Attrs> {
+  return (d) => {
+    const shape = small(d);
+    return { inputs: Array.from({ length: count }, () => ({ shape })), attrs: none };
+  };
+}
+
+function sameShapes(name: string): OpDef["shape"] {
+  return (ins) => {
+    const odd = ins.find((s) => !sameShape(s, ins[0]));
+    if (odd) throw new ShapeError(`${name}: shapes differ: ${show(ins[0])} and ${show(odd)}`);
+    return ins[0];
+  };
+}
+
+interface Unary {
+  f(x: number): number;
+  df(g: Tensor, x: Tensor, y: Tensor): Tensor;
+  wgsl(x: string, t: WgslType): string;
+  domain?: readonly [number, number];
+  rtol?: number;
+}
+
+/** Most f32 builtins are within a few ulp; the ones that are not say so. */
+const ULPS = 2e-6;
+
+function unary(name: string, u: Unary): OpDef<Attrs> {
+  return defineOp({
+    name,
+    shape: ([a]) => a,
+    reference: ([a], out) => {
+      for (let i = 0; i < out.data.length; i++) out.data[i] = u.f(a.data[i]);
+    },
+    vjp: (g, [x], y) => [u.df(g, x, y)],
+    lower: { kind: "elementwise", wgsl: ([x], t) => u.wgsl(x, t) },
+    draw: draws(1),
+    domain: u.domain,
+    rtol: u.rtol ?? ULPS,
+  });
+}
+
+interface Binary {
+  f(a: number, b: number): number;
+  df: ((g: Tensor, a: Tensor, b: Tensor, y: Tensor) => readonly (Tensor | null)[]) | "none";
+  wgsl(a: string, b: string, t: WgslType): string;
+  domain?: readonly [number, number];
+  dtype?: DType;
+  rtol?: number;
+}
+
+function binary(name: string, b: Binary): OpDef<Attrs> {
+  const { df } = b;
+  const result = b.dtype;
+  return defineOp({
+    name,
+    shape: sameShapes(name),
+    dtype: ([x, y]) => {
+      if (x !== y) throw new DTypeError(`${name}: dtypes differ: ${x} and ${y} (cast one of them)`);
+      return result ?? x;
+    },
+    reference: ([x, y], out) => {
+      for (let i = 0; i < out.data.length; i++) out.data[i] = b.f(x.data[i], y.data[i]);
+    },
+    vjp: df === "none" ? "none" : (g, [x, y], out) => df(g, x, y, out),
+    lower: { kind: "elementwise", wgsl: ([x, y], t) => b.wgsl(x, y, t) },
+    draw: draws(2),
+    domain: b.domain,
+    rtol: b.rtol ?? ULPS,
+  });
+}
+
+export const neg = unary("neg", { f: (x) => -x, df: (g) => g.neg(), wgsl: (x) => `(-${x})` });
+export const exp = unary("exp", { f: Math.exp, df: (g, _, y) => g.mul(y), wgsl: (x, t) => `exp(min(${x}, ${t}(88.0)))`, domain: [-3, 3], rtol: 1e-5 });
+export const log = unary("log", { f: Math.log, df: (g, x) => g.div(x), wgsl: (x) => `log(${x})`, domain: [0.2, 5], rtol: 1e-5 });
+export const sqrt = unary("sqrt", { f: Math.sqrt, df: (g, _, y) => g.div(y.mul(2)), wgsl: (x) => `sqrt(${x})`, domain: [0.2, 5] });
+export const rsqrt = unary("rsqrt", {
+  f: (x) => 1 / Math.sqrt(x),
+  df: (g, _, y) => g.mul(y.mul(y).mul(y)).mul(-0.5),
+  wgsl: (x) => `inverseSqrt(${x})`,
+  domain: [0.2, 5],
+});
+export const reciprocal = unary("reciprocal", {
+  f: (x) => 1 / x,
+  df: (g, _, y) => g.mul(y).mul(y).neg(),
+  wgsl: (x, t) => `(${t}(1.0) / ${x})`,
+  domain: [0.2, 5],
+});
+// sin and cos are specified to 2^-11 absolute error inside [-pi, pi]; drivers do far better, and tests hold them to it.
+export const sin = unary("sin", { f: Math.sin, df: (g, x) => g.mul(x.cos()), wgsl: (x) => `sin(${x})`, domain: [-3, 3], rtol: 1e-5 });
+export const cos = unary("cos", { f: Math.cos, df: (g, x) => g.mul(x.sin()).neg(), wgsl: (x) => `cos(${x})`, domain: [-3, 3], rtol: 1e-5 });
+export const tanh = unary("tanh", {
+  f: Math.tanh,
+  df: (g, _, y) => g.mul(y.mul(y).neg().add(1)),
+  wgsl: (x, t) => `tanh(clamp(${x}, ${t}(-15.0), ${t}(15.0)))`,
+  domain: [-3, 3],
+  rtol: 1e-5,
+});
+export const sigmoid = unary("sigmoid", {
+  f: (x) => 1 / (1 + Math.exp(-x)),
+  df: (g, _, y) => g.mul(y.mul(y.neg().add(1))),
+  wgsl: (x, t) => `(${t}(1.0) / (${t}(1.0) + exp(min(-${x}, ${t}(80.0)))))`,
+  domain: [-4, 4],
+  rtol: 1e-5,
+});
+export const abs = unary("abs", { f: Math.abs, df: (g, x) => g.mul(x.sign()), wgsl: (x) => `abs(${x})`, domain: [0.1, 3] });
+export const sign = unary("sign", { f: Math.sign, df: (g) => g.mul(0), wgsl: (x) => `sign(${x})`, domain: [0.1, 3] });
+export const floor = unary("floor", { f: Math.floor, df: (g) => g.mul(0), wgsl: (x) => `floor(${x})`, domain: [0.1, 0.9] });
+
+/** Identity whose gradient is zero (stop-gradient). */
+export const detach = defineOp({
+  name: "detach",
+  shape: ([a]) => a,
+  reference: ([a], out) => out.data.set(a.data),
+  vjp: () => [null],
+  lower: { kind: "elementwise", wgsl: ([x]) => x },
+  draw: draws(1),
+  domain: [1, 1], // a constant as far as gradients go: checked by its own test
+  rtol: 0,
+});
+
+/** Error function. WGSL has none: a ratio of odd polynomials on [-4, 4], outside of which erf rounds to +-1 in float32. */
+export const erf = unary("erf", {
+  f: erf64,
+  df: (g, x) => g.mul(x.mul(x).neg().exp().mul(2 / Math.sqrt(Math.PI))),
+  wgsl: (x, t) => erfWgsl(x, t),
+  domain: [-2.5, 2.5],
+  rtol: 1e-6,
+});
+
+/** erf in float64: Taylor series near zero, continued fraction of erfc beyond. */
+export function erf64(x: number): number {
+  const a = Math.abs(x);
+  if (a > 6) return Math.sign(x);
+  if (a < 2.5) {
+    let term = x;
+    let sum = x;
+    for (let n = 1; Math.abs(term) > 1e-18 * Math.abs(sum) && n < 200; n++) {
+      term *= (-x * x) / n;
+      sum += term / (2 * n + 1);
+    }
+    return (2 / Math.sqrt(Math.PI)) * sum;
+  }
+  let fraction = 0;
+  for (let k = 120; k > 0; k--) fraction = k / 2 / (a + fraction);
+  return Math.sign(x) * (1 - Math.exp(-a * a) / (Math.sqrt(Math.PI) * (a + fraction)));
+}
+
+// Minimax coefficients of x P(x^2) / Q(x^2) as used by several maths libraries for float32, highest power first.
+const ERF_P = [-2.72614225801306e-10, 2.77068142495902e-8, -2.10102402082508e-6, -5.69250639462346e-5, -7.34990630326855e-4, -2.954599808545515e-3, -1.60960333262415e-2];
+const ERF_Q = [-1.45660718464996e-5, -2.13374055278905e-4, -1.68282697438203e-3, -7.37332916720468e-3, -1.42647390514189e-2];
+
+function erfWgsl(x: string, t: WgslType): string {
+  const c = `clamp(${x}, ${t}(-4.0), ${t}(4.0))`;
+  const poly = (terms: readonly number[]): string =>
+    terms.slice(1).reduce((sum, k) => `fma(${sum}, ${c} * ${c}, ${t}(${k}))`, `${t}(${terms[0]})`);
+  return `(${c} * ${poly(ERF_P)} / ${poly(ERF_Q)})`;
+}
+
+export const add = binary("add", { f: (a, b) => a + b, df: (g) => [g, g], wgsl: (a, b) => `(${a} + ${b})` });
+export const sub = binary("sub", { f: (a, b) => a - b, df: (g) => [g, g.neg()], wgsl: (a, b) => `(${a} - ${b})` });
+export const mul = binary("mul", { f: (a, b) => a * b, df: (g, a, b) => [g.mul(b), g.mul(a)], wgsl: (a, b) => `(${a} * ${b})` });
+export const div = binary("div", {
+  f: (a, b) => a / b,
+  df: (g, _, b, y) => [g.div(b), g.mul(y).div(b).neg()],
+  wgsl: (a, b) => `(${a} / ${b})`,
+  domain: [0.3, 3],
+});
+export const pow = binary("pow", {
+  f: (a, b) => a ** b,
+  df: (g, a, b, y) => [g.mul(b).mul(a.pow(b.sub(1))), g.mul(y).mul(a.log())],
+  wgsl: (a, b) => `pow(${a}, ${b})`,
+  domain: [0.3, 2],
+  rtol: 3e-5, // exp2(b * log2(a)): the error of log2 is multiplied by b
+});
+/** 1 where a > b, 0 where a < b; at ties both inputs get half of the gradient, which keeps max(x, x) right. */
+const share = (a: Tensor, b: Tensor): Tensor => a.sub(b).sign().add(1).mul(0.5);
+export const maximum = binary("maximum", {
+  f: Math.max,
+  df: (g, a, b) => [g.mul(share(a, b)), g.mul(share(b, a))],
+  wgsl: (a, b) => `max(${a}, ${b})`,
+});
+export const minimum = binary("minimum", {
+  f: Math.min,
+  df: (g, a, b) => [g.mul(share(b, a)), g.mul(share(a, b))],
+  wgsl: (a, b) => `min(${a}, ${b})`,
+});
+export const less = binary("less", { f: (a, b) => Number(a < b), df: "none", wgsl: (a, b) => `(${a} < ${b})`, dtype: "bool" });
+export const equal = binary("equal", { f: (a, b) => Number(a === b), df: "none", wgsl: (a, b) => `(${a} == ${b})`, dtype: "bool" });
+
+/** cond ? a : b, with cond a bool tensor. */
+export const where = defineOp({
+  name: "where",
+  shape: sameShapes("where"),
+  dtype: ([c, a, b]) => {
+    if (c !== "bool") throw new DTypeError(`where: the condition must be bool, got ${c}`);
+    if (a !== b) throw new DTypeError(`where: dtypes differ: ${a} and ${b}`);
+    return a;
+  },
+  reference: ([c, a, b], out) => {
+    for (let i = 0; i < out.data.length; i++) out.data[i] = c.data[i] !== 0 ? a.data[i] : b.data[i];
+  },
+  vjp: (g, [c]) => [null, c.where(g, 0), c.where(0, g)],
+  lower: { kind: "elementwise", wgsl: ([c, a, b]) => `select(${b}, ${a}, ${c})` },
+  draw: (d) => {
+    const shape = small(d);
+    return { inputs: [{ shape, dtype: "bool", below: 2 }, { shape }, { shape }], attrs: none };
+  },
+  rtol: 0,
+});
+
+export interface CastAttrs extends Attrs {
+  readonly to: DType;
+}
+
+/** Conversion between dtypes; float to integer rounds towards zero. */
+export const cast = defineOp<CastAttrs>({
+  name: "cast",
+  shape: ([a]) => a,
+  dtype: (_, { to }) => to,
+  reference: ([a], out, { to }) => {
+    for (let i = 0; i < out.data.length; i++) {
+      const x = a.data[i];
+      out.data[i] = to === "f32" ? x : to === "bool" ? Number(x !== 0) : to === "i32" ? Math.trunc(x) | 0 : Math.trunc(x) >>> 0;
+    }
+  },
+  vjp: (g, [x], _, { to }) => [to === "f32" && x.dtype === "f32" ? g : null],
+  lower: { kind: "elementwise", wgsl: ([x], t) => `${t}(${x})` },
+  draw: (d) => ({ inputs: [{ shape: small(d), dtype: "i32", below: 9 }], attrs: { to: "f32" } }),
+  rtol: 0,
+});
+

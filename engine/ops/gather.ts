@@ -1,0 +1,117 @@
+// Row lookup (embedding) and its gradient, which adds rows in a fixed order so that the same seed gives the same bits;
+// and nearest-neighbour resizing to any size, an index map whose gradient is a gather as well.
+
+import { gatherRows as gatherFamily, gatherRowsGrad as gatherGradFamily } from "../../kernels/gather.ts";
+import { resizeNearestGrad as resizeGradFamily } from "../../kernels/resize.ts";
+import { ShapeError, show } from "../error.ts";
+import type { Shape } from "../shape.ts";
+import { type Attrs, defineOp, familyReference, type KernelLowering } from "./op.ts";
+
+function checkGather([table, index]: readonly Shape[]): Shape {
+  if (table.length !== 2 || index.length !== 1) {
+    throw new ShapeError(`gatherRows: expected a table "n d" and an index "k", got ${show(table)} and ${show(index)}`);
+  }
+  return [index[0], table[1]];
+}
+
+const gather: KernelLowering<Attrs> = {
+  kind: "kernel",
+  family: gatherFamily,
+  spec: ([table, index]) => ({ rows: table[0], dim: table[1], count: index[0] }),
+};
+
+/** table [n, d], index i32 [k] (values outside 0..n-1 are clamped) -> [k, d]. */
+export const gatherRows = defineOp<Attrs>({
+  name: "gatherRows",
+  shape: checkGather,
+  reference: familyReference(gather),
+  vjp: (g, [table, index]) => [g.gatherRowsGrad(index, table.shape[0]), null],
+  lower: gather,
+  draw: (d) => {
+    const [n, dim, k] = [d.int(1, 6), d.int(1, 5), d.int(1, 7)];
+    return { inputs: [{ shape: [n, dim] }, { shape: [k], dtype: "i32", below: n }], attrs: {} };
+  },
+  rtol: 0,
+});
+
+export interface GatherGradAttrs extends Attrs {
+  readonly rows: number;
+}
+
+const gatherGrad: KernelLowering<GatherGradAttrs> = {
+  kind: "kernel",
+  family: gatherGradFamily,
+  spec: ([g], { rows }) => ({ rows, dim: g[1], count: g[0] }),
+};
+
+/** g [k, d], index i32 [k] -> [rows, d]: the sum of the rows of g that each table row was read into. */
+export const gatherRowsGrad = defineOp<GatherGradAttrs>({
+  name: "gatherRowsGrad",
+  shape: ([g], { rows }) => [rows, g[1]],
+  reference: familyReference(gatherGrad),
+  vjp: (gt, [, index]) => [gt.gatherRows(index), null],
+  lower: gatherGrad,
+  draw: (d) => {
+    const [rows, dim, k] = [d.int(1, 6), d.int(1, 5), d.int(1, 7)];
+    return { inputs: [{ shape: [k, dim] }, { shape: [k], dtype: "i32", below: rows }], attrs: { rows } };
+  },
+  rtol: 1e-6,
+});
+
+export interface ResizeAttrs extends Attrs {
+  readonly height: number;
+  readonly width: number;
+}
+
+/** Nearest neighbour: [b, h, w, c] -> [b, height, width, c], source row floor(i h / height). */
+export const resizeNearest = defineOp<ResizeAttrs>({
+  name: "resizeNearest",
+  shape: ([x], { height, width }) => {
+    if (x.length !== 4) throw new ShapeError(`resizeNearest: expected "b h w c", got ${show(x)}`);
+    return [x[0], height, width, x[3]];
+  },
+  reference: ([x], out, { height, width }) => {
+    const [b, h, w, c] = x.shape;
+    for (let i = 0; i < b * height; i++) {
+      const row = Math.floor(i / height) * h + Math.floor(((i % height) * h) / height);
+      for (let j = 0; j < width; j++) {
+        const from = (row * w + Math.floor((j * w) / width)) * c;
+        out.data.set(x.data.subarray(from, from + c), (i * width + j) * c);
+      }
+    }
+  },
+  vjp: (g, [x]) => [g.resizeNearestGrad(x.shape[1], x.shape[2])],
+  lower: {
+    kind: "view",
+    read: ({ height, width }, node, [b, y, x, c]) => {
+      const [, h, w] = node.src[0].shape;
+      return [{ src: 0, at: [b, y.times(h).over(height), x.times(w).over(width), c], when: [] }];
+    },
+  },
+  draw: (d) => ({
+    inputs: [{ shape: [d.int(1, 2), d.int(1, 5), d.int(1, 5), d.int(1, 3)] }],
+    attrs: { height: d.int(1, 7), width: d.int(1, 7) },
+  }),
+  rtol: 0,
+});
+
+const resizeGrad: KernelLowering<ResizeAttrs> = {
+  kind: "kernel",
+  family: resizeGradFamily,
+  spec: ([g], { height, width }) => ({ batch: g[0], inHeight: height, inWidth: width, outHeight: g[1], outWidth: g[2], channels: g[3] }),
+};
+
+/** Gradient of `resizeNearest`: [b, H, W, c] -> [b, height, width, c], the sum over the pixels each source was copied to. */
+export const resizeNearestGrad = defineOp<ResizeAttrs>({
+  name: "resizeNearestGrad",
+  shape: ([g], { height, width }) => [g[0], height, width, g[3]],
+  reference: familyReference(resizeGrad),
+  vjp: (gx, [g]) => [gx.resizeNearest(g.shape[1], g.shape[2])],
+  lower: resizeGrad,
+  draw: (d) => ({
+    inputs: [{ shape: [d.int(1, 2), d.int(1, 7), d.int(1, 7), d.int(1, 3)] }],
+    attrs: { height: d.int(1, 5), width: d.int(1, 5) },
+  }),
+  rtol: 1e-6,
+});
+

@@ -1,0 +1,132 @@
+// What the project knows about one op, in one record: shape rule, float64 definition, gradient, WGSL, random calls for
+// the generic tests, and its accuracy. Adding an op means adding a record; no other file switches on op names.
+
+import type { Draw, Family } from "../../kernels/wgsl.ts";
+import type { DType } from "../dtype.ts";
+import type { Node } from "../graph.ts";
+import { type Shape, stridesOf } from "../shape.ts";
+import type { Tensor } from "../tensor.ts";
+import type { Index, Piece, Space } from "./view.ts";
+
+export type Attrs = Readonly<Record<string, unknown>>;
+
+/** A dense float64 array: what references read and write. Integers and bools are stored as numbers. */
+export interface Array64 {
+  readonly shape: Shape;
+  readonly data: Float64Array;
+}
+
+/** A random legal call. Integer inputs give the bound `below` which their values stay. */
+export interface Sample<A> {
+  readonly inputs: readonly { readonly shape: Shape; readonly dtype?: DType; readonly below?: number }[];
+  readonly attrs: A;
+}
+
+export type WgslType = "f32" | "i32" | "u32" | "bool" | "vec4<f32>" | "vec4<i32>" | "vec4<u32>" | "vec4<bool>";
+
+/** Specs and attributes differ per op; the record that declares them is the only place that reads them. */
+// biome-ignore lint/suspicious/noExplicitAny: existential type, see above
+export type AnySpec = any;
+
+export type Lowering<A> =
+  /** An expression of the inputs' values; `t` is the result type (scalar or vec4), for literals. */
+  | { readonly kind: "elementwise"; wgsl(x: readonly string[], t: WgslType, attrs: A): string }
+  | { readonly kind: "reduce"; readonly combine: "sum" | "max" }
+  /** An index map: never a dispatch of its own unless its result must be stored. */
+  | {
+      readonly kind: "view";
+      read(attrs: A, node: Node, at: readonly Index[], space: Space): readonly Piece[];
+      /** The result holds the same elements in the same row-major order. */
+      readonly linear?: boolean;
+    }
+  | KernelLowering<A>
+  | { readonly kind: "leaf" };
+
+/** How an operand lies in its buffer: element [i, j, ...] at offset + i * strides[0] + j * strides[1] + ... */
+export interface Layout {
+  readonly offset: number;
+  readonly strides: readonly number[];
+}
+
+/** A hand-written kernel family. */
+export interface KernelLowering<A> {
+  readonly kind: "kernel";
+  readonly family: Family<AnySpec>;
+  spec(ins: readonly Shape[], attrs: A, layouts: readonly Layout[]): AnySpec;
+  /** Operands may be strided views of a buffer when this accepts their layout; otherwise they are made contiguous. */
+  readonly strided?: (layout: Layout, shape: Shape) => boolean;
+  /** The spec has an `epilogue` hole for fused elementwise ops. */
+  readonly epilogue?: boolean;
+}
+
+/** Reference of an op whose kernel family already holds the float64 definition for contiguous operands. */
+export function familyReference<A>(lower: KernelLowering<A>): (ins: readonly Array64[], out: Array64, attrs: A) => void {
+  return (ins, out, attrs) => {
+    const shapes = ins.map((a) => a.shape);
+    const spec = lower.spec(shapes, attrs, shapes.map(contiguous));
+    out.data.set(lower.family.reference(spec, ins.map((a) => a.data))[0]);
+  };
+}
+
+export function contiguous(shape: Shape): Layout {
+  return { offset: 0, strides: stridesOf(shape) };
+}
+
+export interface OpDef<A extends Attrs = AnySpec> {
+  readonly name: string;
+  /** The only place that validates; throws ShapeError. */
+  shape(ins: readonly Shape[], attrs: A): Shape;
+  /** dtype of the result; that of the first input when absent. */
+  dtype?(ins: readonly DType[], attrs: A): DType;
+  /** The definition: plain loops in float64. */
+  reference(ins: readonly Array64[], out: Array64, attrs: A): void;
+  /** Gradients with respect to the inputs given that of the output; null where there is none. "none": not differentiable. */
+  readonly vjp: ((g: Tensor, ins: readonly Tensor[], out: Tensor, attrs: A) => readonly (Tensor | null)[]) | "none";
+  readonly lower: Lowering<A>;
+  draw(d: Draw): Sample<A>;
+  /** Where the op is smooth: gradients are checked for inputs in this interval. */
+  readonly domain?: readonly [lo: number, hi: number];
+  /** WGSL against the reference in f32, relative to the largest magnitude of the result. */
+  readonly rtol: number;
+}
+
+/** An op defined by other ops. `grad` and the fuser expand it unless it has a vjp or a kernel of its own. */
+export interface CompositeDef<A extends Attrs = AnySpec> {
+  readonly name: string;
+  shape(ins: readonly Shape[], attrs: A): Shape;
+  decompose(ins: readonly Tensor[], attrs: A): Tensor;
+  readonly vjp?: (g: Tensor, ins: readonly Tensor[], out: Tensor, attrs: A) => readonly (Tensor | null)[];
+  readonly lower: KernelLowering<A>;
+  draw(d: Draw): Sample<A>;
+  readonly domain?: readonly [lo: number, hi: number];
+  readonly rtol: number;
+}
+
+export type AnyOp = OpDef | CompositeDef;
+
+export function isComposite(op: AnyOp): op is CompositeDef {
+  return "decompose" in op;
+}
+
+const table = new Map<string, AnyOp>();
+
+/** Adds a record to the op table. Throws when the name is taken. */
+export function defineOp<A extends Attrs>(def: OpDef<A>): OpDef<A> {
+  return register(def);
+}
+
+/** Adds a composite record to the op table. Throws when the name is taken. */
+export function defineComposite<A extends Attrs>(def: CompositeDef<A>): CompositeDef<A> {
+  return register(def);
+}
+
+function register<T extends AnyOp>(def: T): T {
+  if (table.has(def.name)) throw new Error(`op ${def.name} is defined twice`);
+  table.set(def.name, def);
+  return def;
+}
+
+/** Every op, in the order of definition: what the generic tests loop over. */
+export function allOps(): readonly AnyOp[] {
+  return [...table.values()];
+}

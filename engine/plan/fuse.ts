@@ -1,0 +1,341 @@
+// Which nodes share a kernel. A program becomes groups, one dispatch each (or the few passes of one kernel family): a group
+// stores one value (or several of one shape), computes everything elementwise and every movement on the way in registers,
+// and may contain one `core`, a reduction or a hand-written kernel, whose epilogue the elementwise part is.
+//
+// Decisions, in order: (1) composites whose parts are needed anyway are replaced by their decomposition; (2) results,
+// kernel operands and kernel results are stored; (3) each kernel and reduction takes along the elementwise ops that only it
+// feeds; (4) a value used more than once is stored unless recomputing it is as cheap as loading it; (5) values whose only
+// reader is one elementwise group are stored by that group (this is what makes an optimiser update one kernel).
+
+import type { Program } from "../device.ts";
+import { type Node, toposort } from "../graph.ts";
+import { contiguous, isComposite, type KernelLowering, type Layout } from "../ops/op.ts";
+import { flatten, SplitRequest } from "../ops/view.ts";
+import { numel, sameShape } from "../shape.ts";
+import { Tensor } from "../tensor.ts";
+import { type Boundary, pointOf } from "./expr.ts";
+
+export interface Operand {
+  /** The stored node that the kernel reads. */
+  readonly node: Node;
+  readonly layout: Layout;
+}
+
+export interface Group {
+  /** Values this group stores, all of one shape; the last is the one it was made for. */
+  readonly roots: Node[];
+  readonly core: Node | null;
+  /** Operands of a kernel core, in order. */
+  readonly operands: readonly Operand[];
+}
+
+export interface Fusion extends Boundary {
+  /** In no particular order: plan.ts orders them. */
+  readonly groups: readonly Group[];
+  /** Results and new state values, after replacement of composites. */
+  resolve(n: Node): Node;
+}
+
+export interface FuseOptions {
+  /** Storage bindings a dispatch may have. */
+  readonly maxBindings: number;
+  /** false: every node on its own, for tests that compare the two. */
+  readonly fuse: boolean;
+}
+
+/** Ops and transcendental calls worth recomputing rather than storing, given that one large operand is read either way. */
+const RECOMPUTE_OPS = 24;
+/** Ops on a small tensor that is then broadcast: more than these and it is computed once instead of per element. */
+const BROADCAST_OPS = 3;
+
+export function fuse(program: Program, options: FuseOptions): Fusion {
+  return new Fuser(program, options).run();
+}
+
+class Fuser {
+  readonly #options: FuseOptions;
+  readonly #replaced = new Map<Node, Node>();
+  readonly #roots: readonly Node[];
+  readonly #order: readonly Node[];
+  readonly #uses: ReadonlyMap<Node, readonly Node[]>;
+  readonly #stored = new Set<Node>();
+  readonly #operands = new Map<Node, readonly Operand[]>();
+  /** Last node of an epilogue -> the kernel it belongs to. */
+  readonly #coreOf = new Map<Node, Node>();
+
+  constructor(program: Program, options: FuseOptions) {
+    this.#options = options;
+    const wanted = [...Object.values(program.outputs), ...program.assigns.map(([, value]) => value)];
+    this.#order = this.#expandComposites(wanted);
+    this.#roots = wanted.map((n) => this.resolve(n));
+    this.#uses = this.#countUses();
+  }
+
+  resolve = (n: Node): Node => this.#replaced.get(n) ?? n;
+  sources = (n: Node): readonly Node[] => (this.#replaced.size === 0 ? n.src : n.src.map(this.resolve));
+  stored = (n: Node): boolean => this.#stored.has(n);
+
+  run(): Fusion {
+    this.#storeForced();
+    if (this.#options.fuse) this.#takeEpilogues();
+    for (const n of this.#order) if (this.#isCore(n) && !this.#absorbed.has(n)) this.#store(n);
+    this.#storeShared();
+    const groups = this.#options.fuse ? this.#mergeReaders(this.#makeGroups()) : this.#makeGroups();
+    return { groups, resolve: this.resolve, sources: this.sources, stored: this.stored };
+  }
+
+  // (1) A composite stays whole (one kernel) unless the gradient made its parts live: then the parts serve both.
+  #expandComposites(wanted: readonly Node[]): Node[] {
+    for (;;) {
+      const order = toposort(wanted.map(this.resolve), this.sources);
+      const live = new Set(order);
+      const shared = order.filter((n) => isComposite(n.op) && this.#partsOf(n).some((p) => live.has(p)));
+      if (shared.length === 0) return order;
+      for (const n of shared) this.#replaced.set(n, this.#decompose(n));
+    }
+  }
+  #decompose(n: Node): Node {
+    if (!isComposite(n.op)) return n;
+    return n.op.decompose(n.src.map((s) => new Tensor(s)), n.attrs).node;
+  }
+  /** The kernels and reductions inside a composite's decomposition. */
+  #partsOf(n: Node): Node[] {
+    const outside = new Set(toposort(n.src));
+    return toposort([this.#decompose(n)]).filter((p) => !outside.has(p) && this.#isCore(p));
+  }
+
+  #isCore(n: Node): boolean {
+    return n.op.lower.kind === "reduce" || n.op.lower.kind === "kernel";
+  }
+  #countUses(): Map<Node, Node[]> {
+    const uses = new Map<Node, Node[]>();
+    for (const n of this.#order) for (const s of this.sources(n)) uses.set(s, [...(uses.get(s) ?? []), n]);
+    return uses;
+  }
+  #store(n: Node): void {
+    if (n.op.lower.kind !== "leaf" || n.op.name === "constant") this.#stored.add(n);
+  }
+
+  // (2)
+  #storeForced(): void {
+    for (const n of this.#roots) this.#store(n);
+    for (const n of this.#order) {
+      if (n.op.lower.kind === "kernel") this.#operands.set(n, this.sources(n).map((s) => this.#operand(s, n.op.lower as KernelLowering<unknown>)));
+      if (!this.#options.fuse && n.op.lower.kind !== "leaf") this.#store(n);
+    }
+  }
+
+  /** How a kernel reads `n`: through movement ops where its strides allow it, else from a contiguous copy. */
+  #operand(n: Node, lower: KernelLowering<unknown>): Operand {
+    const through = this.#options.fuse ? this.#layoutOf(n) : null;
+    const same = through && sameShape(through.layout.strides, contiguous(n.shape).strides) && through.layout.offset === 0;
+    if (through && (same || lower.strided?.(through.layout, n.shape))) {
+      this.#store(through.node);
+      return through;
+    }
+    this.#store(n);
+    return { node: n, layout: contiguous(n.shape) };
+  }
+
+  /** The node below a chain of movement ops, and the affine layout of `n` in it; null when it is not affine. */
+  #layoutOf(n: Node): Operand | null {
+    const space = n.shape;
+    let at = pointOf(space, n.shape);
+    let node = n;
+    try {
+      while (node.op.lower.kind === "view" && !this.#stored.has(node)) {
+        const pieces = node.op.lower.read(node.attrs, node, at, space);
+        if (pieces.length !== 1 || pieces[0].when.length > 0) break;
+        node = this.sources(node)[pieces[0].src];
+        at = [...pieces[0].at];
+      }
+    } catch (e) {
+      if (e instanceof SplitRequest) return null;
+      throw e;
+    }
+    if (node.op.name === "constant") return null;
+    const linear = flatten(space, at, node.shape);
+    if (linear.quotients.length > 0) return null;
+    const strides = contiguous(n.shape).strides.map((s, i) => (n.shape[i] === 1 ? s : linear.coef[i]));
+    return { node, layout: { offset: linear.off, strides } };
+  }
+
+  // (3) Later kernels first: of two kernels feeding one sum, the one computed last can add the other's stored result.
+  readonly #absorbed = new Set<Node>();
+  #takeEpilogues(): void {
+    const claimed = new Set<Node>();
+    for (let i = this.#order.length - 1; i >= 0; i--) {
+      const core = this.#order[i];
+      const lower = core.op.lower;
+      if (!(lower.kind === "reduce" || (lower.kind === "kernel" && lower.epilogue))) continue;
+      const end = this.#epilogueEnd(core, claimed);
+      if (end === core) continue;
+      this.#coreOf.set(end, core);
+      this.#absorbed.add(core);
+      this.#store(end);
+    }
+  }
+
+  #epilogueEnd(core: Node, claimed: Set<Node>): Node {
+    let end = core;
+    let cur = core;
+    const path: Node[] = [];
+    const operands = new Set(this.#operands.get(core)?.map((o) => o.node));
+    while (!this.#stored.has(cur) && this.#uses.get(cur)?.length === 1) {
+      const user = (this.#uses.get(cur) as readonly Node[])[0];
+      const lower = user.op.lower;
+      const passes = lower.kind === "elementwise" ? user.dtype === "f32" : lower.kind === "view" && lower.linear === true;
+      if (!passes || claimed.has(user) || numel(user.shape) !== numel(core.shape)) break;
+      // One buffer cannot be bound twice in a dispatch, so an epilogue does not read what the kernel itself reads.
+      if (operands.size > 0 && this.sources(user).some((s) => s !== cur && this.#reaches(s, operands))) break;
+      path.push(user);
+      cur = user;
+      if (lower.kind === "elementwise") {
+        end = user;
+        for (const n of path) claimed.add(n);
+      }
+    }
+    return end;
+  }
+
+  /** Would computing `n` in place read one of `targets`? */
+  #reaches(n: Node, targets: ReadonlySet<Node>): boolean {
+    if (targets.has(n)) return true;
+    return !this.#stored.has(n) && !this.#isCore(n) && this.sources(n).some((s) => this.#reaches(s, targets));
+  }
+
+  // (4)
+  #storeShared(): void {
+    const costs = new Map<Node, Cost>();
+    for (const n of this.#order) {
+      const lower = n.op.lower;
+      if (lower.kind === "leaf" || (this.#isCore(n) && !this.#absorbed.has(n))) {
+        costs.set(n, n.op.name === "constant" ? FREE : loadOf(n));
+        continue;
+      }
+      let cost = this.#costOf(n, costs);
+      while (cost.loads.size > this.#options.maxBindings - 3) {
+        this.#store(this.#heaviestSource(n, costs));
+        for (const s of this.sources(n)) if (this.#stored.has(s)) costs.set(s, loadOf(s));
+        cost = this.#costOf(n, costs);
+      }
+      const many = (this.#uses.get(n)?.length ?? 0) > 1;
+      const large = [...cost.loads].filter((s) => numel(s.shape) * 8 > numel(n.shape)).length;
+      if (lower.kind === "elementwise" && many && (cost.core || large > 1 || cost.ops > RECOMPUTE_OPS)) this.#store(n);
+      costs.set(n, this.#stored.has(n) ? loadOf(n) : cost);
+    }
+  }
+
+  #costOf(n: Node, costs: Map<Node, Cost>): Cost {
+    const sources = this.sources(n);
+    if (n.op.name === "expand" && numel(n.shape) >= 8 * numel(sources[0].shape)) {
+      const small = costs.get(sources[0]) as Cost;
+      if (small.ops > BROADCAST_OPS && !this.#stored.has(sources[0])) {
+        this.#store(sources[0]);
+        costs.set(sources[0], loadOf(sources[0]));
+      }
+    }
+    const operands = this.#operands.get(n);
+    if (operands) return { loads: new Set(operands.map((o) => o.node)), ops: 0, core: true };
+    const parts = sources.map((s) => costs.get(s) as Cost);
+    const own = n.op.lower.kind === "elementwise" ? 1 : 0;
+    return {
+      loads: new Set(parts.flatMap((p) => [...p.loads])),
+      ops: own + parts.reduce((sum, p) => sum + p.ops, 0),
+      core: this.#absorbed.has(n) || parts.some((p) => p.core),
+    };
+  }
+
+  #heaviestSource(n: Node, costs: Map<Node, Cost>): Node {
+    const candidates = this.sources(n).filter((s) => !this.#stored.has(s) && s.op.lower.kind !== "leaf" && !(costs.get(s) as Cost).core);
+    if (candidates.length === 0) throw new Error(`${n.op.name} reads more than ${this.#options.maxBindings - 3} tensors`);
+    const weight = (s: Node): number => (costs.get(s) as Cost).loads.size;
+    return candidates.reduce((a, b) => (weight(b) > weight(a) ? b : a));
+  }
+
+  #makeGroups(): Group[] {
+    return this.#order
+      .filter((n) => this.#stored.has(n))
+      .map((n) => {
+        const core = this.#isCore(n) ? n : (this.#coreOf.get(n) ?? null);
+        return { roots: [n], core, operands: (core && this.#operands.get(core)) ?? [] };
+      });
+  }
+
+  // (5) A group that feeds exactly one other, element for element, is computed inside it and stored from there.
+  #mergeReaders(groups: Group[]): Group[] {
+    const byRoot = new Map(groups.map((g) => [g.roots[0], g]));
+    const readers = new Map<Node, Set<Group>>();
+    for (const g of groups) for (const n of this.#reads(g)) readers.set(n, (readers.get(n) ?? new Set()).add(g));
+    const gone = new Set<Group>();
+    for (const g of [...groups].reverse()) {
+      const root = g.roots[0];
+      const [reader, ...others] = readers.get(root) ?? [];
+      if (g.core || !reader || others.length > 0 || reader.core || gone.has(reader)) continue;
+      if (root.op.lower.kind !== "elementwise" || !sameShape(root.shape, reader.roots[0].shape)) continue;
+      if (!this.#readElementwise(reader, root) || !this.#fits(reader, g)) continue;
+      reader.roots.unshift(root);
+      gone.add(g);
+      for (const n of this.#reads(g)) {
+        const set = readers.get(n);
+        set?.delete(g);
+        set?.add(reader);
+      }
+      byRoot.delete(root);
+    }
+    return groups.filter((g) => !gone.has(g));
+  }
+
+  /** Stored nodes and leaves that a group reads. */
+  #reads(g: Group): Set<Node> {
+    const found = new Set<Node>(g.operands.map((o) => o.node));
+    const inside = new Set<Node>(g.roots);
+    if (g.core) inside.add(g.core);
+    const stack: Node[] = [...g.roots];
+    const seen = new Set<Node>();
+    while (stack.length > 0) {
+      const n = stack.pop() as Node;
+      if (seen.has(n)) continue;
+      seen.add(n);
+      const boundary = n.op.lower.kind === "leaf" || (this.#stored.has(n) && !inside.has(n));
+      if (boundary) {
+        if (n.op.name !== "constant") found.add(n);
+      } else if (!(n === g.core && n.op.lower.kind === "kernel")) stack.push(...this.sources(n));
+    }
+    return found;
+  }
+
+  /** Does `reader` use `root` only through elementwise ops, so at the very element it computes? */
+  #readElementwise(reader: Group, root: Node): boolean {
+    let only = true;
+    const seen = new Set<Node>();
+    const visit = (n: Node, elementwise: boolean): void => {
+      if (n === root) only &&= elementwise;
+      if (n === root || (seen.has(n) && elementwise) || n.op.lower.kind === "leaf") return;
+      seen.add(n);
+      if (this.#stored.has(n) && !reader.roots.includes(n)) return;
+      for (const s of this.sources(n)) visit(s, elementwise && n.op.lower.kind === "elementwise");
+    };
+    for (const r of reader.roots) visit(r, true);
+    return only;
+  }
+
+  #fits(reader: Group, g: Group): boolean {
+    const reads = new Set([...this.#reads(reader), ...this.#reads(g)]);
+    return reads.size + reader.roots.length + 1 <= this.#options.maxBindings - 1;
+  }
+}
+
+interface Cost {
+  /** Stored values that computing the node in place would read. */
+  readonly loads: ReadonlySet<Node>;
+  readonly ops: number;
+  /** Does it contain a kernel whose epilogue this is? Such a value cannot be computed anywhere else. */
+  readonly core: boolean;
+}
+
+const FREE: Cost = { loads: new Set(), ops: 0, core: false };
+
+function loadOf(n: Node): Cost {
+  return { loads: new Set([n]), ops: 0, core: false };
+}

@@ -1,0 +1,273 @@
+// Program -> Plan: groups in order, one place in memory for everything they read and write, kernels emitted. Pure: a plan can
+// be made, printed and tested without a device. runtime/gpu.ts turns it into buffers and pipelines.
+
+import type { Caps, KernelSource } from "../../kernels/wgsl.ts";
+import type { Program } from "../device.ts";
+import type { DType } from "../dtype.ts";
+import { show } from "../error.ts";
+import type { Node } from "../graph.ts";
+import { numel, type Shape } from "../shape.ts";
+import type { Storage } from "../storage.ts";
+import { emit } from "./emit.ts";
+import { type Fusion, fuse, type Group } from "./fuse.ts";
+import { type Arena, type Interval, planMemory } from "./memory.ts";
+
+export type Place =
+  /** A range of the arena. */
+  | { readonly kind: "arena"; readonly index: number; readonly bytes: number }
+  /** Memory of its own: a parameter, or data captured by the program. */
+  | { readonly kind: "storage"; readonly storage: Storage }
+  /** What the caller feeds, under this name. */
+  | { readonly kind: "input"; readonly name: string; readonly bytes: number };
+
+export interface Dispatch {
+  readonly source: KernelSource;
+  readonly places: readonly Place[];
+}
+
+export interface Plan {
+  readonly name: string;
+  readonly dispatches: readonly Dispatch[];
+  readonly arena: Arena;
+  readonly inputs: readonly { readonly name: string; readonly shape: Shape; readonly dtype: DType }[];
+  readonly outputs: readonly { readonly name: string; readonly place: Place; readonly shape: Shape; readonly dtype: DType }[];
+  /** State values that could not be written in place: copied after the last dispatch. */
+  readonly copies: readonly { readonly from: Place; readonly to: Storage }[];
+  /** Memory that the program reads or writes besides its arena. */
+  readonly storages: readonly Storage[];
+}
+
+export interface PlanOptions {
+  /** false: one kernel per node, for tests. */
+  readonly fuse?: boolean;
+}
+
+/** Bytes of a buffer that holds `n` elements: a whole number of vec4s, so that kernels may run over the end. */
+export function paddedBytes(n: number): number {
+  return Math.max(16, Math.ceil(n / 4) * 16);
+}
+
+export function makePlan(program: Program, caps: Caps, options: PlanOptions = {}): Plan {
+  const fusion = fuse(program, { maxBindings: caps.maxBindings, fuse: options.fuse ?? true });
+  return new Planner(program, caps, fusion).plan();
+}
+
+class Planner {
+  readonly #program: Program;
+  readonly #caps: Caps;
+  readonly #fusion: Fusion;
+  readonly #inputName = new Map<Node, string>();
+  readonly #inPlace = new Map<Node, Node>();
+  readonly #arenaIndex = new Map<string, number>();
+  readonly #intervals: { bytes: number; first: number; last: number }[] = [];
+
+  constructor(program: Program, caps: Caps, fusion: Fusion) {
+    this.#program = program;
+    this.#caps = caps;
+    this.#fusion = fusion;
+    for (const [name, node] of Object.entries(program.inputs)) this.#inputName.set(node, name);
+  }
+
+  plan(): Plan {
+    const order = this.#order();
+    const dispatches = order.flatMap((group, time) => this.#emitGroup(group, time));
+    const end = order.length;
+    const outputs = Object.entries(this.#program.outputs).map(([name, node]) => {
+      const place = this.#place(this.#fusion.resolve(node));
+      this.#touch(place, end);
+      return { name, place, shape: node.shape, dtype: node.dtype };
+    });
+    const copies = this.#lateCopies(end);
+    const arena = planMemory(this.#intervals as Interval[]);
+    const inputs = Object.entries(this.#program.inputs).map(([name, n]) => ({ name, shape: n.shape, dtype: n.dtype }));
+    return { name: this.#program.name, dispatches, arena, inputs, outputs, copies, storages: this.#storages(dispatches, outputs, copies) };
+  }
+
+  // ---- order -------------------------------------------------------------------------------------------------------
+
+  /** Groups after what they read; and a group that overwrites state after all groups that read the old value. */
+  #order(): Group[] {
+    const groups = [...this.#fusion.groups].sort((a, b) => newest(a) - newest(b));
+    const writer = new Map<Node, Group>();
+    for (const g of groups) for (const r of g.roots) writer.set(r, g);
+    const reads = new Map(groups.map((g) => [g, this.#readsOf(g)]));
+    const before = new Map<Group, Set<Group>>();
+    for (const g of groups) before.set(g, new Set([...(reads.get(g) as Set<Node>)].flatMap((n) => (writer.has(n) && writer.get(n) !== g ? [writer.get(n) as Group] : []))));
+    for (const [state, raw] of this.#program.assigns) this.#tryInPlace(state, this.#fusion.resolve(raw), writer, reads, before);
+    return depthFirst(groups, before);
+  }
+
+  /** Lets the group that computes a new state value write it over the old one, where nobody needs the old one later. */
+  #tryInPlace(state: Node, value: Node, writer: Map<Node, Group>, reads: Map<Group, Set<Node>>, before: Map<Group, Set<Group>>): void {
+    const group = writer.get(value);
+    const taken = [...this.#inPlace.keys()].includes(value);
+    const isOutput = Object.values(this.#program.outputs).some((n) => this.#fusion.resolve(n) === state);
+    if (!group || taken || isOutput) return;
+    const readers = [...reads].filter(([g, nodes]) => g !== group && nodes.has(state)).map(([g]) => g);
+    const selfRead = (reads.get(group) as Set<Node>).has(state);
+    if (selfRead && !this.#readsAtIdentity(group, state)) return;
+    if (this.#isSource(state)) return;
+    if (readers.some((g) => reachable(g, group, before))) return;
+    for (const g of readers) (before.get(group) as Set<Group>).add(g);
+    this.#inPlace.set(value, state);
+  }
+
+  /** Is the old value of `state` itself the new value of another state (a swap)? */
+  #isSource(state: Node): boolean {
+    return this.#program.assigns.some(([, value]) => this.#fusion.resolve(value) === state);
+  }
+
+  /** Does an elementwise group read `state` only at the element it writes? */
+  #readsAtIdentity(group: Group, state: Node): boolean {
+    if (group.core) return false;
+    let ok = true;
+    const seen = new Set<Node>();
+    const visit = (n: Node, identity: boolean): void => {
+      if (n === state) ok &&= identity;
+      const leafy = n.op.lower.kind === "leaf" || (this.#fusion.stored(n) && !group.roots.includes(n));
+      if (leafy || (seen.has(n) && identity)) return;
+      seen.add(n);
+      for (const s of this.#fusion.sources(n)) visit(s, identity && n.op.lower.kind === "elementwise");
+    };
+    for (const r of group.roots) visit(r, true);
+    return ok;
+  }
+
+  /** Stored nodes and leaves that a group reads. */
+  #readsOf(g: Group): Set<Node> {
+    const found = new Set<Node>(g.operands.map((o) => o.node));
+    const seen = new Set<Node>();
+    const stack: Node[] = [...g.roots];
+    while (stack.length > 0) {
+      const n = stack.pop() as Node;
+      if (seen.has(n)) continue;
+      seen.add(n);
+      const outside = n.op.lower.kind === "leaf" || (this.#fusion.stored(n) && !g.roots.includes(n));
+      if (outside) {
+        if (n.op.name !== "constant" || this.#fusion.stored(n)) found.add(n);
+      } else if (n !== g.core || n.op.lower.kind === "reduce") stack.push(...this.#fusion.sources(n));
+    }
+    return found;
+  }
+
+  // ---- places ------------------------------------------------------------------------------------------------------
+
+  #place(node: Node): Place {
+    const target = this.#inPlace.get(node) ?? node;
+    const name = this.#inputName.get(target);
+    if (name !== undefined) return { kind: "input", name, bytes: paddedBytes(numel(target.shape)) };
+    if (target.storage) return { kind: "storage", storage: target.storage };
+    return this.#arenaPlace(`n${target.id}`, numel(target.shape));
+  }
+
+  #arenaPlace(key: string, elements: number): Place {
+    let index = this.#arenaIndex.get(key);
+    const bytes = paddedBytes(elements);
+    if (index === undefined) {
+      index = this.#intervals.push({ bytes, first: Number.POSITIVE_INFINITY, last: -1 }) - 1;
+      this.#arenaIndex.set(key, index);
+    }
+    return { kind: "arena", index, bytes };
+  }
+
+  #touch(place: Place, time: number): void {
+    if (place.kind !== "arena") return;
+    const interval = this.#intervals[place.index];
+    interval.first = Math.min(interval.first, time);
+    interval.last = Math.max(interval.last, time);
+  }
+
+  #emitGroup(group: Group, time: number): Dispatch[] {
+    const emitted = emit(group, { boundary: this.#fusion, caps: this.#caps, place: (n) => keyOf(this.#place(n)) });
+    const scratch = emitted.scratch.map((elements, i) => this.#arenaPlace(`scratch ${time} ${i}`, elements));
+    return emitted.passes.map(({ source, slots }) => {
+      const places = slots.map((s) => ("scratch" in s ? scratch[s.scratch] : this.#place(s.node)));
+      for (const p of places) this.#touch(p, time);
+      return { source, places };
+    });
+  }
+
+  /** Assignments that are not in place: leaves assigned to states, values wanted by two states, old values needed late. */
+  #lateCopies(end: number): { from: Place; to: Storage }[] {
+    return this.#program.assigns.flatMap(([state, raw]) => {
+      const value = this.#fusion.resolve(raw);
+      if (this.#inPlace.get(value) === state || value === state) return [];
+      const from = this.#place(value);
+      this.#touch(from, end);
+      return [{ from, to: state.storage as Storage }];
+    });
+  }
+
+  #storages(dispatches: readonly Dispatch[], outputs: Plan["outputs"], copies: Plan["copies"]): Storage[] {
+    const places = [...dispatches.flatMap((d) => d.places), ...outputs.map((o) => o.place), ...copies.map((c) => c.from)];
+    return [...new Set([...places.flatMap((p) => (p.kind === "storage" ? [p.storage] : [])), ...copies.map((c) => c.to)])];
+  }
+}
+
+const storageIds = new WeakMap<Storage, number>();
+let nextStorageId = 0;
+
+function keyOf(place: Place): string {
+  if (place.kind === "arena") return `arena ${place.index}`;
+  if (place.kind === "input") return `input ${place.name}`;
+  if (!storageIds.has(place.storage)) storageIds.set(place.storage, nextStorageId++);
+  return `storage ${storageIds.get(place.storage)}`;
+}
+
+function newest(g: Group): number {
+  return Math.max(...g.roots.map((r) => r.id));
+}
+
+function depthFirst(groups: readonly Group[], before: ReadonlyMap<Group, ReadonlySet<Group>>): Group[] {
+  const order: Group[] = [];
+  const state = new Map<Group, "open" | "done">();
+  for (const start of groups) {
+    const stack = [start];
+    while (stack.length > 0) {
+      const g = stack[stack.length - 1];
+      if (state.get(g) === "open") {
+        state.set(g, "done");
+        order.push(g);
+      }
+      if (state.has(g)) {
+        stack.pop();
+        continue;
+      }
+      state.set(g, "open");
+      const next = [...(before.get(g) as ReadonlySet<Group>)].filter((b) => !state.has(b)).sort((a, b) => newest(b) - newest(a));
+      stack.push(...next);
+    }
+  }
+  return order;
+}
+
+/** Must `from` come before `to` finds out: is `to` among what `from` waits for? */
+function reachable(from: Group, to: Group, before: ReadonlyMap<Group, ReadonlySet<Group>>): boolean {
+  const stack = [from];
+  const seen = new Set<Group>();
+  while (stack.length > 0) {
+    const g = stack.pop() as Group;
+    if (g === to) return true;
+    if (seen.has(g)) continue;
+    seen.add(g);
+    stack.push(...(before.get(g) as ReadonlySet<Group>));
+  }
+  return false;
+}
+
+/** The plan in words: dispatches with what was fused, then memory. */
+export function explainPlan(plan: Plan): string {
+  const lines = plan.dispatches.map((d, i) => `${String(i).padStart(4)}  ${d.source.label.padEnd(48)} ${d.source.workgroups.join("x").padStart(10)}  ${d.places.map(describe).join(" ")}`);
+  const { bytes, lowerBound } = plan.arena;
+  const texts = new Set(plan.dispatches.map((d) => d.source.wgsl)).size;
+  const inputs = plan.inputs.map((i) => `${i.name} ${i.dtype}${show(i.shape)}`).join(", ");
+  return [
+    `${plan.name}(${inputs}): ${plan.dispatches.length} dispatches of ${texts} kernels`,
+    ...lines,
+    `arena ${bytes} bytes (lower bound ${lowerBound}), ${plan.copies.length} state copies, ${plan.storages.length} storages`,
+  ].join("\n");
+}
+
+function describe(p: Place): string {
+  return p.kind === "arena" ? `@${p.index}:${p.bytes}` : p.kind === "input" ? p.name : p.storage.mutable ? "state" : "data";
+}

@@ -1,0 +1,86 @@
+// Device "reference": runs a program with the float64 definitions of the ops, node by node. Slow, obvious, and the oracle
+// that gradients and kernels are checked against. Runs anywhere.
+
+import { MINIMUM_CAPS } from "../kernels/wgsl.ts";
+import { type Data, toData } from "./dtype.ts";
+import type { Device, FeedValue, MemoryStats, Program } from "./device.ts";
+import { DeviceError } from "./error.ts";
+import { type Node, toposort } from "./graph.ts";
+import { type Array64, isComposite } from "./ops/op.ts";
+import { numel } from "./shape.ts";
+import { Storage } from "./storage.ts";
+import { Tensor } from "./tensor.ts";
+
+/** Float64 values of `roots`, given those of the leaves they rest on. */
+export function evaluate64(roots: readonly Node[], leaf: (n: Node) => Array64): Map<Node, Array64> {
+  const values = new Map<Node, Array64>();
+  for (const node of toposort(roots)) values.set(node, evaluateNode(node, values, leaf));
+  return values;
+}
+
+function evaluateNode(node: Node, values: Map<Node, Array64>, leaf: (n: Node) => Array64): Array64 {
+  const { op, attrs, shape } = node;
+  if (isComposite(op)) return evaluateComposite(node, values, leaf);
+  if (op.lower.kind === "leaf" && op.name !== "constant") return leaf(node);
+  const out: Array64 = { shape, data: new Float64Array(numel(shape)) };
+  op.reference(node.src.map((s) => values.get(s) as Array64), out, attrs);
+  return out;
+}
+
+/** A composite means its decomposition: evaluate that on the values of its sources. */
+function evaluateComposite(node: Node, values: Map<Node, Array64>, leaf: (n: Node) => Array64): Array64 {
+  const { op, attrs } = node;
+  if (!isComposite(op)) throw new Error(`${op.name} is not a composite`);
+  const whole = op.decompose(node.src.map((s) => new Tensor(s)), attrs).node;
+  for (const inner of toposort([whole])) if (!values.has(inner)) values.set(inner, evaluateNode(inner, values, leaf));
+  return values.get(whole) as Array64;
+}
+
+export class ReferenceDevice implements Device {
+  readonly name = "reference (float64 on the host)";
+  readonly caps = MINIMUM_CAPS;
+  #values = new WeakMap<Storage, { version: number; array: Array64 }>();
+
+  run(program: Program, feed: Readonly<Record<string, FeedValue>>): Record<string, Storage> {
+    const fed = new Map<Node, Array64>();
+    for (const [name, node] of Object.entries(program.inputs)) {
+      const value = feed[name];
+      fed.set(node, typeof value === "number" ? { shape: [], data: Float64Array.of(value) } : this.#load(value));
+    }
+    const roots = [...Object.values(program.outputs), ...program.assigns.map(([, value]) => value)];
+    const values = evaluate64(roots, (n) => fed.get(n) ?? this.#load(n.storage));
+    const out = Object.entries(program.outputs).map(([name, node]) => {
+      const storage = new Storage(node.shape, node.dtype, null);
+      this.#store(storage, values.get(node) as Array64);
+      return [name, storage] as const;
+    });
+    for (const [state, value] of program.assigns) if (state.storage) this.#store(state.storage, values.get(value) as Array64);
+    return Object.fromEntries(out);
+  }
+
+  async read(storage: Storage): Promise<Data> {
+    return toData(storage.dtype, this.#load(storage).data);
+  }
+  explain(program: Program): string {
+    return `${program.name}: evaluated node by node in float64`;
+  }
+  memory(): MemoryStats {
+    return { buffers: 0, bytes: 0 };
+  }
+  async settle(): Promise<void> {}
+  close(): void {}
+
+  #load(storage: Storage | undefined): Array64 {
+    if (!storage) throw new DeviceError("a placeholder was used outside the step it belongs to");
+    const held = this.#values.get(storage);
+    if (held && held.version === storage.version) return held.array;
+    const host = storage.host();
+    if (!host) throw new DeviceError("a tensor's values live on another device");
+    const array = { shape: storage.shape, data: Float64Array.from(host) };
+    this.#store(storage, array);
+    return array;
+  }
+  #store(storage: Storage, array: Array64): void {
+    this.#values.set(storage, { version: storage.version, array });
+  }
+}

@@ -1,0 +1,73 @@
+// The only engine file that imports "webgpu" (Dawn). Opens an adapter and a device with everything the adapter offers, and
+// describes it as Caps. Keeps the object from create() alive: Dawn dies with it.
+
+import { create, globals } from "webgpu";
+import type { Caps } from "../../kernels/wgsl.ts";
+import { DeviceError } from "../error.ts";
+
+Object.assign(globalThis, globals);
+
+export interface Dawn {
+  readonly device: GPUDevice;
+  readonly adapterName: string;
+  /** True for a software rasteriser: it computes correctly, and far slower than a GPU. */
+  readonly software: boolean;
+  readonly caps: Caps;
+  readonly features: readonly string[];
+  readonly limits: Readonly<Record<string, number>>;
+  /** Lets the process end. */
+  release(): void;
+}
+
+const FEATURES = ["subgroups", "shader-f16", "timestamp-query"];
+const LIMITS = [
+  "maxStorageBuffersPerShaderStage",
+  "maxStorageBufferBindingSize",
+  "maxBufferSize",
+  "maxComputeInvocationsPerWorkgroup",
+  "maxComputeWorkgroupSizeX",
+  "maxComputeWorkgroupSizeY",
+  "maxComputeWorkgroupStorageSize",
+  "maxComputeWorkgroupsPerDimension",
+  "minStorageBufferOffsetAlignment",
+] as const;
+
+export interface DawnOptions {
+  /** "null" type-checks shaders and executes nothing: it exists on every machine. */
+  readonly backend?: "null";
+}
+
+/** Throws DeviceError when there is no adapter. */
+export async function openDawn(options: DawnOptions = {}): Promise<Dawn> {
+  process.env.XDG_RUNTIME_DIR ||= "/tmp"; // lavapipe warns without one
+  let gpu: GPU | null = create(options.backend ? [`backend=${options.backend}`] : []);
+  const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
+  if (!adapter) throw new DeviceError("no WebGPU adapter found: run `npx gifgrad doctor` to see what is missing");
+  const features = FEATURES.filter((f) => adapter.features.has(f));
+  const limits = Object.fromEntries(LIMITS.map((l) => [l, adapter.limits[l]]));
+  const device = await adapter.requestDevice({ requiredFeatures: features as GPUFeatureName[], requiredLimits: limits });
+  const info = adapter.info as GPUAdapterInfo & { readonly subgroupMinSize?: number; readonly subgroupMaxSize?: number };
+  const text = [info.vendor, info.architecture, info.device, info.description].join(" ");
+  const software = /llvmpipe|lavapipe|swiftshader|software|\bcpu\b/i.test(text);
+  const fixed = features.includes("subgroups") && info.subgroupMinSize === info.subgroupMaxSize;
+  return {
+    device,
+    adapterName: info.description || info.device || text.trim(),
+    software,
+    features,
+    limits,
+    caps: {
+      adapter: software ? "cpu" : "gpu",
+      subgroupSize: fixed ? (info.subgroupMaxSize ?? 0) : 0,
+      f16: features.includes("shader-f16"),
+      maxBindings: limits.maxStorageBuffersPerShaderStage,
+      maxInvocations: limits.maxComputeInvocationsPerWorkgroup,
+      maxWorkgroupMemory: limits.maxComputeWorkgroupStorageSize,
+      maxWorkgroupsPerDim: limits.maxComputeWorkgroupsPerDimension,
+    },
+    release: () => {
+      device.destroy();
+      gpu = null;
+    },
+  };
+}

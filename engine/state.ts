@@ -1,0 +1,120 @@
+// State: tensors that outlive a step and are updated in place (parameters, optimiser moments, averages), and the random
+// generator, whose counter is such state. A Parameter is a leaf; inside a step, reading it after `assign` gives the new value.
+
+import { normalTable, threefry2x32 } from "../kernels/random.ts";
+import { type Data, type DType, toData } from "./dtype.ts";
+import { device } from "./device.ts";
+import { ShapeError, show } from "./error.ts";
+import { leaf, type Node } from "./graph.ts";
+import * as leaves from "./ops/leaf.ts";
+import { numel, sameShape, type Shape } from "./shape.ts";
+import { Storage } from "./storage.ts";
+import { Tensor, tensor } from "./tensor.ts";
+import { currentTrace } from "./trace.ts";
+
+export interface ParameterOptions {
+  readonly dtype?: DType;
+  readonly trainable?: boolean;
+}
+
+export class Parameter extends Tensor {
+  readonly storage: Storage;
+  /** Frozen parameters get no gradients and no optimiser moments. */
+  trainable: boolean;
+  readonly #leaf: Node;
+
+  /** `init` runs on first use: a model can be counted and planned without allocating its weights. */
+  constructor(shape: Shape, init: Data | (() => Data), o: ParameterOptions = {}) {
+    const dtype = o.dtype ?? "f32";
+    const storage = new Storage(shape, dtype, init, true);
+    const node = leaf(leaves.state, {}, shape, dtype, storage);
+    super(node);
+    this.storage = storage;
+    this.trainable = o.trainable ?? true;
+    this.#leaf = node;
+  }
+
+  override get node(): Node {
+    return currentTrace()?.assigns.get(this.#leaf) ?? this.#leaf;
+  }
+
+  /** The state itself, whatever the step has assigned so far. */
+  get leaf(): Node {
+    return this.#leaf;
+  }
+
+  /** New value from the next read on. In a compiled step it is written back when the step runs; outside, at once. */
+  assign(value: Tensor): void {
+    if (!sameShape(value.shape, this.shape) || value.dtype !== this.dtype) {
+      throw new ShapeError(`assign: a ${this.dtype}${show(this.shape)} parameter cannot hold ${value.dtype}${show(value.shape)}`);
+    }
+    const trace = currentTrace();
+    if (trace) trace.assigns.set(this.#leaf, value.node);
+    else device().run({ name: "assign", inputs: {}, outputs: {}, assigns: [[this.#leaf, value.node]], reused: false }, {});
+  }
+
+  /** Replaces the values from the host. Throws when the count differs. */
+  write(values: ArrayLike<number>): void {
+    if (values.length !== numel(this.shape)) throw new ShapeError(`write: ${values.length} values for a parameter of shape ${show(this.shape)}`);
+    this.storage.write(toData(this.dtype, values));
+  }
+}
+
+let table: Tensor | undefined;
+
+/** FNV-1a of a string: names of generator branches become numbers. */
+function hash(name: string): number {
+  let h = 0x811c9dc5;
+  for (const c of new TextEncoder().encode(name)) h = Math.imul(h ^ c, 0x01000193);
+  return h >>> 0;
+}
+
+/**
+ * Counter-based generator (Threefry-2x32, Salmon et al. 2011). Its state is (key0, key1, counter, 0): draws inside a
+ * compiled step advance the counter on the device, so every call draws fresh numbers, the same ones for the same seed.
+ */
+export class Rng {
+  readonly state: Parameter;
+  readonly #key: readonly [number, number];
+  #eager = 0;
+
+  constructor(seed: number | readonly [number, number]) {
+    this.#key = typeof seed === "number" ? [seed >>> 0, Math.floor(seed / 2 ** 32) >>> 0] : seed;
+    this.state = new Parameter([4], new Uint32Array([...this.#key, 0, 0]), { dtype: "u32", trainable: false });
+  }
+
+  /** An independent generator for a named purpose. */
+  split(name: string): Rng {
+    const [a, b] = threefry2x32(this.#key[0], this.#key[1], hash(name), 0x5eed);
+    return new Rng([a, b]);
+  }
+
+  /** Standard normal numbers. */
+  normal(shape: Shape): Tensor {
+    return this.#draw("normal", shape);
+  }
+  /** Uniform in [0, 1), multiples of 2^-24. */
+  uniform(shape: Shape): Tensor {
+    return this.#draw("uniform", shape);
+  }
+  /** Whole numbers 0 <= n < below, i32; below at most 2^24. */
+  integers(shape: Shape, below: number): Tensor {
+    return this.uniform(shape).mul(below).floor().minimum(below - 1).cast("i32");
+  }
+
+  #draw(kind: "normal" | "uniform", shape: Shape): Tensor {
+    const trace = currentTrace();
+    table ??= tensor(normalTable());
+    const extra = kind === "normal" ? [table] : [];
+    if (!trace) {
+      // Outside a step there is no moment at which the state advances, so such draws use a stream of their own.
+      const state = tensor(new Uint32Array([this.#key[0] ^ 0x9e3779b9, this.#key[1], this.#eager++, 0]));
+      return state.random({ kind, shape: [...shape], draw: 0 }, ...extra);
+    }
+    const draw = trace.draws.get(this.state.leaf) ?? 0;
+    trace.draws.set(this.state.leaf, draw + 1);
+    const start = new Tensor(this.state.leaf);
+    this.state.assign(start.add(tensor(new Uint32Array([0, 0, draw + 1, 0]))));
+    return start.random({ kind, shape: [...shape], draw }, ...extra);
+  }
+}

@@ -1,0 +1,441 @@
+// Tensor: a description of a value, with one fluent method per op. Nothing is computed until `data()` or `item()`, or until
+// a compiled step runs. Broadcasting and number operands are resolved here, so op records see equal shapes only.
+
+import { type Data, type DType, dtypeOf, toData } from "./dtype.ts";
+import { device, type Program } from "./device.ts";
+import { ShapeError, show } from "./error.ts";
+import { intern, leaf, type Node } from "./graph.ts";
+import { parseRearrange } from "./einops.ts";
+import * as composite from "./ops/composite.ts";
+import * as convolution from "./ops/conv.ts";
+import * as elementwise from "./ops/elementwise.ts";
+import * as gathers from "./ops/gather.ts";
+import * as leaves from "./ops/leaf.ts";
+import { matmul as matmulOp } from "./ops/matmul.ts";
+import * as movement from "./ops/movement.ts";
+import type { AnyOp, Attrs } from "./ops/op.ts";
+import { type RandomAttrs, random as randomOp } from "./ops/random.ts";
+import * as reduce from "./ops/reduce.ts";
+import { axesOf, axisOf, broadcast, checkShape, type Dims, dims, numel, sameShape, type Shape } from "./shape.ts";
+import { Storage } from "./storage.ts";
+import { currentTrace } from "./trace.ts";
+
+/** A number stands for a tensor of the other operand's dtype that holds it everywhere. */
+export type Operand = Tensor | number;
+
+export interface ReduceOptions {
+  readonly keepdims?: boolean;
+}
+
+/** Zeros around the data: the same on every side, per axis, or [before, after] per axis. */
+export type Padding = number | readonly (number | readonly [before: number, after: number])[];
+
+export interface ConvOptions {
+  readonly stride?: number | readonly number[];
+  readonly padding?: Padding;
+  readonly dilation?: number | readonly number[];
+}
+
+const none: Attrs = {};
+
+/** Applies an op of the table to tensors: shape and dtype rules run here, where the line was written. */
+export function apply(op: AnyOp, ins: readonly Tensor[], attrs: Attrs = none): Tensor {
+  const src = ins.map((t) => t.node);
+  const shape = op.shape(src.map((n) => n.shape), attrs);
+  const types = src.map((n) => n.dtype);
+  const dtype = "dtype" in op && op.dtype ? op.dtype(types, attrs) : types[0];
+  return new Tensor(intern(op, src, attrs, shape, dtype));
+}
+
+const ranges = new Map<number, Tensor>();
+
+export class Tensor {
+  #node: Node;
+
+  /** Use `tensor(...)`, `zeros(...)` or methods; a node is the engine's own currency. */
+  constructor(node: Node) {
+    this.#node = node;
+  }
+
+  get node(): Node {
+    return this.#node;
+  }
+  get shape(): Shape {
+    return this.#node.shape;
+  }
+  get dtype(): DType {
+    return this.#node.dtype;
+  }
+  get rank(): number {
+    return this.shape.length;
+  }
+
+  /** Sizes by name; throws when the rank differs: `const { b, c } = x.dims("b c")`. */
+  dims<S extends string>(spec: S): Dims<S> {
+    return dims(this.shape, spec);
+  }
+
+  // ---- values ------------------------------------------------------------------------------------------------------
+
+  /** Values in row-major order. Waits for the device. */
+  async data(): Promise<Data> {
+    return device().read(this.realise());
+  }
+
+  /** The value of a tensor with one element. Waits for the device. */
+  async item(): Promise<number> {
+    if (numel(this.shape) !== 1) throw new ShapeError(`item: ${show(this.shape)} has ${numel(this.shape)} elements, not one`);
+    return (await this.data())[0];
+  }
+
+  /** Computes now (without waiting) and stays: results of a compiled step otherwise last until its second next call. */
+  keep(): Tensor {
+    return fromStorage(evaluate(this.node));
+  }
+
+  /** Memory that holds the value, computing it if need be. For devices and `compile`. */
+  realise(): Storage {
+    if (currentTrace()) throw new Error("a value was asked for inside a compiled step: return the tensor from the step instead");
+    if (!this.node.storage) this.#node = leaf(leaves.data, none, this.shape, this.dtype, evaluate(this.node));
+    return this.node.storage as Storage;
+  }
+
+  toString(): string {
+    return `Tensor ${this.dtype}${show(this.shape)}`;
+  }
+  /** There is no synchronous value: `a < b` and `if (a)` on tensors are mistakes that tsc lets through. */
+  valueOf(): never {
+    throw new TypeError(`a ${this} has no value yet: use less(), where(), or await item()`);
+  }
+
+  // ---- elementwise -------------------------------------------------------------------------------------------------
+
+  add(y: Operand): Tensor {
+    return binary(elementwise.add, this, y);
+  }
+  sub(y: Operand): Tensor {
+    return binary(elementwise.sub, this, y);
+  }
+  mul(y: Operand): Tensor {
+    return binary(elementwise.mul, this, y);
+  }
+  div(y: Operand): Tensor {
+    return typeof y === "number" ? this.mul(1 / y) : binary(elementwise.div, this, y);
+  }
+  pow(y: Operand): Tensor {
+    return binary(elementwise.pow, this, y);
+  }
+  maximum(y: Operand): Tensor {
+    return binary(elementwise.maximum, this, y);
+  }
+  minimum(y: Operand): Tensor {
+    return binary(elementwise.minimum, this, y);
+  }
+  /** bool: this < y */
+  less(y: Operand): Tensor {
+    return binary(elementwise.less, this, y);
+  }
+  /** bool: this == y */
+  equal(y: Operand): Tensor {
+    return binary(elementwise.equal, this, y);
+  }
+  /** this ? a : b, for a bool tensor; at least one of a and b is a tensor. */
+  where(a: Operand, b: Operand): Tensor {
+    const like = typeof a === "number" ? b : a;
+    if (typeof like === "number") throw new TypeError("where: one of the two values must be a tensor");
+    const [x, y] = [operand(a, like), operand(b, like)];
+    const shape = broadcast("where", this.shape, broadcast("where", x.shape, y.shape));
+    return apply(elementwise.where, [this.expand(shape), x.expand(shape), y.expand(shape)]);
+  }
+  neg(): Tensor {
+    return apply(elementwise.neg, [this]);
+  }
+  exp(): Tensor {
+    return apply(elementwise.exp, [this]);
+  }
+  log(): Tensor {
+    return apply(elementwise.log, [this]);
+  }
+  sqrt(): Tensor {
+    return apply(elementwise.sqrt, [this]);
+  }
+  rsqrt(): Tensor {
+    return apply(elementwise.rsqrt, [this]);
+  }
+  reciprocal(): Tensor {
+    return apply(elementwise.reciprocal, [this]);
+  }
+  sin(): Tensor {
+    return apply(elementwise.sin, [this]);
+  }
+  cos(): Tensor {
+    return apply(elementwise.cos, [this]);
+  }
+  tanh(): Tensor {
+    return apply(elementwise.tanh, [this]);
+  }
+  sigmoid(): Tensor {
+    return apply(elementwise.sigmoid, [this]);
+  }
+  erf(): Tensor {
+    return apply(elementwise.erf, [this]);
+  }
+  abs(): Tensor {
+    return apply(elementwise.abs, [this]);
+  }
+  sign(): Tensor {
+    return apply(elementwise.sign, [this]);
+  }
+  floor(): Tensor {
+    return apply(elementwise.floor, [this]);
+  }
+  square(): Tensor {
+    return this.mul(this);
+  }
+  relu(): Tensor {
+    return this.maximum(0);
+  }
+  /** x sigmoid(x) */
+  silu(): Tensor {
+    return this.mul(this.sigmoid());
+  }
+  /** The exact one: x (1 + erf(x / sqrt 2)) / 2 */
+  gelu(): Tensor {
+    return this.mul(this.mul(Math.SQRT1_2).erf().add(1)).mul(0.5);
+  }
+  /** Float to integer rounds towards zero. */
+  cast(to: DType): Tensor {
+    return to === this.dtype ? this : apply(elementwise.cast, [this], { to });
+  }
+  /** The same value, through which no gradient flows. */
+  detach(): Tensor {
+    return apply(elementwise.detach, [this]);
+  }
+
+  // ---- movement ----------------------------------------------------------------------------------------------------
+
+  /** One size may be -1: it follows from the others. */
+  reshape(shape: Shape): Tensor {
+    const known = shape.reduce((p, n) => (n === -1 ? p : p * n), 1);
+    const to = shape.map((n) => (n === -1 ? numel(this.shape) / known : n));
+    checkShape("reshape", to);
+    return sameShape(to, this.shape) ? this : apply(movement.reshape, [this], { to });
+  }
+  permute(order: readonly number[]): Tensor {
+    return order.every((o, i) => o === i) && order.length === this.rank ? this : apply(movement.permute, [this], { order });
+  }
+  /** Swaps the last two axes. */
+  transpose(): Tensor {
+    const order = this.shape.map((_, i) => i);
+    return this.permute([...order.slice(0, -2), this.rank - 1, this.rank - 2]);
+  }
+  /** Broadcasts to `shape`, adding leading axes as NumPy does. */
+  expand(shape: Shape): Tensor {
+    if (sameShape(shape, this.shape)) return this;
+    const lead = shape.length - this.rank;
+    if (lead < 0) throw new ShapeError(`expand: ${show(this.shape)} has more axes than ${show(shape)}`);
+    return apply(movement.expand, [this.reshape([...new Array<number>(lead).fill(1), ...this.shape])], { to: shape });
+  }
+  /** Elements start <= i < end of one axis; negative bounds count from the end. */
+  slice(axis: number, start: number, end: number = this.shape[axisOf("slice", axis, this.rank)]): Tensor {
+    const a = axisOf("slice", axis, this.rank);
+    const n = this.shape[a];
+    const from = start < 0 ? start + n : start;
+    const to = end < 0 ? end + n : end;
+    if (from < 0 || to > n || from > to) throw new ShapeError(`slice: ${start} to ${end} of axis ${axis} of ${show(this.shape)}`);
+    return this.sliceWith({
+      start: this.shape.map((_, i) => (i === a ? from : 0)),
+      size: this.shape.map((m, i) => (i === a ? to - from : m)),
+      step: this.shape.map(() => 1),
+    });
+  }
+  sliceWith(attrs: movement.SliceAttrs): Tensor {
+    return sameShape(attrs.size, this.shape) && attrs.step.every((s) => s === 1) ? this : apply(movement.slice, [this], attrs);
+  }
+  /** Reverses the order along axes. */
+  flip(axes: readonly number[]): Tensor {
+    if (axes.length === 0) return this;
+    const flipped = axesOf("flip", axes, this.rank);
+    return this.sliceWith({
+      start: this.shape.map((n, i) => (flipped.includes(i) ? n - 1 : 0)),
+      size: this.shape,
+      step: this.shape.map((_, i) => (flipped.includes(i) ? -1 : 1)),
+    });
+  }
+  /** Zeros before and after each axis: one [before, after] pair per axis. */
+  pad(sides: readonly (readonly [before: number, after: number])[]): Tensor {
+    if (sides.length !== this.rank) throw new ShapeError(`pad: ${sides.length} pairs for ${show(this.shape)}`);
+    return this.padWith({ low: sides.map((s) => s[0]), high: sides.map((s) => s[1]), holes: sides.map(() => 0) });
+  }
+  padWith(attrs: movement.PadAttrs): Tensor {
+    const nothing = [...attrs.low, ...attrs.high, ...attrs.holes].every((n) => n === 0);
+    return nothing ? this : apply(movement.pad, [this], attrs);
+  }
+  /** This and `others`, one after another along an axis. */
+  concat(others: readonly Tensor[], axis: number): Tensor {
+    return apply(movement.concat, [this, ...others], { axis: axisOf("concat", axis, this.rank) });
+  }
+  /** einops: `x.rearrange("b (h w) c -> b c h w", { h: 8 })`. */
+  rearrange(pattern: string, sizes: Readonly<Record<string, number>> = {}): Tensor {
+    const { split, order, merge } = parseRearrange(pattern, this.shape, sizes);
+    return this.reshape(split).permute(order).reshape(merge);
+  }
+  /** i32 [n] = 0, 1, ..., n - 1. A method, so that op records can make one without importing this module. */
+  arange(n: number): Tensor {
+    const known = ranges.get(n) ?? tensor(Int32Array.from({ length: n }, (_, i) => i));
+    ranges.set(n, known);
+    return known;
+  }
+
+  // ---- reductions --------------------------------------------------------------------------------------------------
+
+  sum(axis?: number | readonly number[], o: ReduceOptions = {}): Tensor {
+    return reduction(reduce.sum, this, axis, o);
+  }
+  mean(axis?: number | readonly number[], o: ReduceOptions = {}): Tensor {
+    const total = this.sum(axis, o);
+    return total.mul(numel(total.shape) / numel(this.shape));
+  }
+  max(axis?: number | readonly number[], o: ReduceOptions = {}): Tensor {
+    return reduction(reduce.max, this, axis, o);
+  }
+  /** Over the last axis. */
+  softmax(): Tensor {
+    return apply(composite.softmax, [this]);
+  }
+  /** [outer, inner, groups, channels] -> [outer, groups, 2]: mean and 1 / sqrt(variance + eps). */
+  moments(eps: number): Tensor {
+    return apply(composite.moments, [this], { eps });
+  }
+
+  // ---- products ----------------------------------------------------------------------------------------------------
+
+  /** [..., m, k] @ [..., k, n]; a matrix on the right is applied to all rows of the left. */
+  matmul(y: Tensor): Tensor {
+    const [m, k] = this.shape.slice(-2);
+    const n = y.shape[y.rank - 1];
+    if (this.rank < 2 || y.rank < 2 || k !== y.shape[y.rank - 2]) {
+      throw new ShapeError(`matmul: inner dimensions differ: ${show(this.shape)} @ ${show(y.shape)} (${k} vs ${y.shape[y.rank - 2]})`);
+    }
+    if (y.rank === 2) return apply(matmulOp, [this.reshape([-1, k]), y]).reshape([...this.shape.slice(0, -1), n]);
+    const batch = broadcast("matmul", this.shape.slice(0, -2), y.shape.slice(0, -2));
+    const folded = batch.length <= 2 ? batch : [numel(batch.slice(0, -1)), batch[batch.length - 1]];
+    const a = this.expand([...batch, m, k]).reshape([...folded, m, k]);
+    const b = y.expand([...batch, k, n]).reshape([...folded, k, n]);
+    return apply(matmulOp, [a, b]).reshape([...batch, m, n]);
+  }
+  /** Channels-last convolution: x [b, ...spatial, c], w [...kernel, c, o], with one to three spatial axes. */
+  conv(w: Tensor, o: ConvOptions = {}): Tensor {
+    const spatial = this.rank - 2;
+    if (spatial < 1 || spatial > 3 || w.rank !== this.rank) {
+      throw new ShapeError(`conv: expected "b ...spatial c" and "...kernel c o" of one rank from 3 to 5, got ${show(this.shape)} and ${show(w.shape)}`);
+    }
+    const each = (v: number | readonly number[] | undefined, unit: number): readonly number[] =>
+      typeof v === "number" ? new Array<number>(spatial).fill(v) : (v ?? new Array<number>(spatial).fill(unit));
+    const sides = typeof o.padding === "object" ? o.padding.map((p) => (typeof p === "number" ? [p, p] : p)) : each(o.padding, 0).map((p) => [p, p]);
+    const lift = (v: readonly number[], unit: number): [number, number, number] => [unit, unit, unit, ...v].slice(-3) as [number, number, number];
+    const attrs: convolution.ConvAttrs = {
+      stride: lift(each(o.stride, 1), 1),
+      low: lift(sides.map((s) => s[0]), 0),
+      high: lift(sides.map((s) => s[1]), 0),
+      dilation: lift(each(o.dilation, 1), 1),
+    };
+    const [c, f] = w.shape.slice(-2);
+    const pointwise = w.shape.slice(0, -2).every((k) => k === 1) && attrs.stride.every((s) => s === 1) && [...attrs.low, ...attrs.high].every((p) => p === 0);
+    if (pointwise) return this.matmul(w.reshape([c, f]));
+    const ones = new Array<number>(3 - spatial).fill(1);
+    const y = this.reshape([this.shape[0], ...ones, ...this.shape.slice(1)]).convWith(w.reshape([...ones, ...w.shape]), attrs);
+    return y.reshape([y.shape[0], ...y.shape.slice(1 + ones.length)]);
+  }
+  convWith(w: Tensor, attrs: convolution.ConvAttrs): Tensor {
+    return apply(convolution.conv, [this, w], attrs);
+  }
+  /** this = gradient of a convolution's output. */
+  convInputGrad(w: Tensor, attrs: convolution.InputGradAttrs): Tensor {
+    return apply(convolution.convInputGrad, [this, w], attrs);
+  }
+  /** this = input of a convolution, g = gradient of its output. */
+  convWeightGrad(g: Tensor, attrs: convolution.WeightGradAttrs): Tensor {
+    return apply(convolution.convWeightGrad, [this, g], attrs);
+  }
+  /** softmax(scale q k^T) v per head; q [b, n, heads, d], k and v [b, m, heads, d]. */
+  attention(k: Tensor, v: Tensor, o: { scale?: number; causal?: boolean } = {}): Tensor {
+    return apply(composite.attention, [this, k, v], { scale: o.scale ?? this.shape[3] ** -0.5, causal: o.causal ?? false });
+  }
+
+  // ---- lookups and resizing ----------------------------------------------------------------------------------------
+
+  /** Rows of a table [n, d] by an i32 index of any shape: [...index, d]. Indices outside the table are clamped. */
+  gatherRows(index: Tensor): Tensor {
+    return apply(gathers.gatherRows, [this, index.reshape([-1])]).reshape([...index.shape, this.shape[1]]);
+  }
+  gatherRowsGrad(index: Tensor, rows: number): Tensor {
+    return apply(gathers.gatherRowsGrad, [this, index], { rows });
+  }
+  /** Nearest neighbour [b, h, w, c] -> [b, height, width, c]. */
+  resizeNearest(height: number, width: number): Tensor {
+    const { b, h, w, c } = this.dims("b h w c");
+    if (height % h !== 0 || width % w !== 0) return apply(gathers.resizeNearest, [this], { height, width });
+    return this.reshape([b, h, 1, w, 1, c]).expand([b, h, height / h, w, width / w, c]).reshape([b, height, width, c]);
+  }
+  resizeNearestGrad(height: number, width: number): Tensor {
+    return apply(gathers.resizeNearestGrad, [this], { height, width });
+  }
+  /** Mean over window x window blocks of [b, h, w, c]; an odd last row or column is dropped. */
+  averagePool(window: number): Tensor {
+    return apply(composite.averagePool, [this], { window });
+  }
+  /** For Rng: this = generator state u32[4]. */
+  random(attrs: RandomAttrs, ...table: Tensor[]): Tensor {
+    return apply(randomOp, [this, ...table], attrs);
+  }
+}
+
+function operand(y: Operand, like: Tensor): Tensor {
+  return typeof y === "number" ? full([], y, like.dtype) : y;
+}
+
+function binary(op: AnyOp, x: Tensor, y: Operand): Tensor {
+  const other = operand(y, x);
+  const shape = broadcast(op.name, x.shape, other.shape);
+  return apply(op, [x.expand(shape), other.expand(shape)]);
+}
+
+function reduction(op: AnyOp, x: Tensor, axis: number | readonly number[] | undefined, o: ReduceOptions): Tensor {
+  const axes = axesOf(op.name, axis, x.rank);
+  const kept = axes.length === 0 ? x : apply(op, [x], { axes });
+  return o.keepdims ? kept : kept.reshape(x.shape.filter((_, i) => !axes.includes(i)));
+}
+
+/** Runs a program with one output and returns where the value is. */
+function evaluate(node: Node): Storage {
+  const program: Program = { name: "eager", inputs: {}, outputs: { value: node }, assigns: [], reused: false };
+  return device().run(program, {}).value;
+}
+
+/** Tensor over values that a device or the host holds. */
+export function fromStorage(storage: Storage): Tensor {
+  return new Tensor(leaf(leaves.data, none, storage.shape, storage.dtype, storage));
+}
+
+/** Tensor of host values: a typed array with its shape, or (nested) numbers as f32. */
+export function tensor(values: Data | number | readonly number[], shape?: Shape, dtype?: DType): Tensor {
+  const flat: Data = typeof values === "number" ? new Float32Array([values]) : Array.isArray(values) ? new Float32Array(values) : (values as Data);
+  const to = shape ?? (typeof values === "number" ? [] : [flat.length]);
+  if (numel(to) !== flat.length) throw new ShapeError(`tensor: ${flat.length} values for shape ${show(to)}`);
+  const type = dtype ?? dtypeOf(flat);
+  return fromStorage(new Storage(to, type, toData(type, flat)));
+}
+
+/** A constant tensor: costs nothing, kernels inline the value. */
+export function full(shape: Shape, value: number, dtype: DType = "f32"): Tensor {
+  return new Tensor(intern(leaves.constant, [], { value }, shape, dtype));
+}
+
+export function zeros(shape: Shape): Tensor {
+  return full(shape, 0);
+}
+
+export function ones(shape: Shape): Tensor {
+  return full(shape, 1);
+}

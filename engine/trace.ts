@@ -1,0 +1,30 @@
+// The trace in progress: what a compiled step has assigned and drawn so far. `compile` opens one; Parameter and Rng write
+// to it. There is at most one, because tracing is synchronous.
+
+import type { Node } from "./graph.ts";
+
+export interface Trace {
+  readonly name: string;
+  /** New value of each state leaf that the step has assigned. */
+  readonly assigns: Map<Node, Node>;
+  /** Random draws made so far from each generator's state leaf. */
+  readonly draws: Map<Node, number>;
+}
+
+let current: Trace | null = null;
+
+export function currentTrace(): Trace | null {
+  return current;
+}
+
+/** Runs `body` with a fresh trace. Throws when one is already open: a step does not call another step. */
+export function withTrace<T>(name: string, body: () => T): { trace: Trace; result: T } {
+  if (current) throw new Error(`${name}: called inside ${current.name}; call the uncompiled function instead`);
+  const trace: Trace = { name, assigns: new Map(), draws: new Map() };
+  current = trace;
+  try {
+    return { trace, result: body() };
+  } finally {
+    current = null;
+  }
+}

@@ -1,0 +1,34 @@
+// One thread per output element, or per four of them, around an expression that engine/plan/emit.ts writes. The body
+// computes and stores; this file gives it a grid and the index `i` of its (vector) element.
+
+import { type Caps, foldGrid, foldWidth, type KernelSource, wgsl } from "./wgsl.ts";
+
+export interface ElementwiseSpec {
+  readonly label: string;
+  /** Declarations of the storage bindings. */
+  readonly bindings: string;
+  /** Statements that read `i`, the index of the element, or of the group of four, and store the result. */
+  readonly body: readonly string[];
+  /** Elements, or groups of four, to compute. */
+  readonly count: number;
+  /** Name of a binding whose length bounds `i`, when the text must not depend on `count`; else the count is a literal. */
+  readonly boundedBy?: string;
+}
+
+const WORKGROUP = 64;
+
+export function elementwiseKernel(spec: ElementwiseSpec, caps: Caps): KernelSource {
+  const groups = Math.ceil(spec.count / WORKGROUP);
+  const bound = spec.boundedBy ? `arrayLength(&${spec.boundedBy})` : `${spec.count}u`;
+  // The row width of a folded grid is read back from the dispatch itself, so that the text does not depend on the size.
+  const text = wgsl`
+    ${spec.bindings}
+    @compute @workgroup_size(${WORKGROUP})
+    fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+      let i = (wg.y * grid.x + wg.x) * ${WORKGROUP}u + lane;
+      if (i >= ${bound}) { return; }
+      ${spec.body}
+    }
+  `;
+  return { label: spec.label, wgsl: text, workgroups: groups <= foldWidth(groups, caps) ? [Math.max(1, groups), 1, 1] : foldGrid(groups, caps), uniforms: [] };
+}

@@ -1,0 +1,264 @@
+// What matmul and convolution have in common: C[row, col] = sum over k of A[row, k] * B[k, col], where A and B are
+// hidden behind WGSL address functions. Here: the description of such a product, its uniforms, the order of workgroups,
+// the store, and the two small helper passes (relayout of an operand, sum of the parts of a split k). The inner loops
+// are in gemm_tiles.ts; the address functions in matmul.ts and conv.ts, the only callers.
+
+import {
+  type Caps,
+  type Epilogue,
+  foldGrid,
+  type KernelSource,
+  type Lowered,
+  type Pass,
+  type Scalar,
+  storage,
+  uniforms,
+  wgsl,
+} from "./wgsl.ts";
+
+/**
+ * How one load of A looks: "k4" is a vec4 along k (row-major A), "m4" a vec4 along the rows (A stored transposed),
+ * "any" one scalar. A gather costs a software adapter 4 to 25 ns, whatever it fetches: vec4 ones are the cheap ones.
+ */
+export type LoadA = "k4" | "m4" | "any";
+
+export type Field = readonly [name: string, type: Scalar, value: number];
+
+/** One product, or `batch` of them. Sizes reach the kernel as uniforms, so that one pipeline serves all shapes. */
+export interface Gemm {
+  /** Family and load modes. */
+  readonly label: string;
+  readonly m: number;
+  readonly n: number;
+  readonly k: number;
+  readonly batch: number;
+  /**
+   * Defines `a_row(batch, row) -> vec2<u32>` and `a_col(k) -> vec2<u32>`, the two halves of an address, each computed
+   * once per tile or block, and `a_at(r, c) -> f32 or vec4<f32>`, the load. Rows past m must give some legal address.
+   */
+  readonly a: { readonly load: LoadA; readonly wgsl: string };
+  /** Defines `alias Column`, `b_column(batch, col) -> Column` for 4 columns from `col` on, `b_at(c, k) -> vec4<f32>`. */
+  readonly b: { readonly vec4: boolean; readonly wgsl: string };
+  /** Defines `y_row(row) -> u32` where rows are stored in another order; past `rowsOut` means: do not store. */
+  readonly yRow?: { readonly wgsl: string; readonly rowsOut: number };
+  /** Most blocks of k are zero in A for most tiles: test for it. */
+  readonly sparse?: boolean;
+  readonly fields: readonly Field[];
+  readonly epilogue?: Epilogue;
+}
+
+/** Rows and columns of C that one workgroup computes. */
+export interface Tile {
+  readonly rows: number;
+  readonly cols: number;
+}
+
+/** The tiled part of a kernel, between the shared declarations and the shared store. */
+export interface Generator extends Tile {
+  readonly name: string;
+  /** Tiles of one workgroup: 1, or one for each thread. */
+  readonly perWorkgroup: number;
+  /** Top of the shader: enables and diagnostics. */
+  readonly directives: string;
+  main(gemm: Gemm): string;
+}
+
+/** Widest store that C allows. */
+export const widthOf = (n: number): 1 | 4 => (n % 4 === 0 ? 4 : 1);
+
+/**
+ * Parts into which k is cut. On a CPU so that the slice of B that all row tiles walk over stays in the cache (measured
+ * 57 -> 45 ms on a 3x3 weight gradient); on a GPU so that a small result still fills the machine.
+ */
+export function splitsOf(g: Gemm, tile: Tile, caps: Caps): number {
+  if (g.epilogue || g.yRow) return 1;
+  const tiles = Math.ceil(g.m / tile.rows) * Math.ceil(g.n / tile.cols) * g.batch;
+  if (caps.adapter === "cpu") return g.k < 2048 ? 1 : Math.min(16, Math.floor(g.k / 1024));
+  return Math.max(1, Math.min(64, Math.ceil(256 / tiles), Math.floor(g.k / 256)));
+}
+
+/** An operand that a first pass copies into scratch in another order, as [outer0, outer1, rows, cols]. */
+export interface Relayout {
+  readonly sizes: readonly [number, number, number, number];
+  readonly offset: number;
+  readonly strides: readonly [number, number, number, number];
+}
+
+/** All passes of one product: relayout of B when asked for, the tiles, and the sum of the parts when k is split. */
+export function lowerGemm(g: Gemm, generator: Generator, caps: Caps, relayoutB?: Relayout): Lowered {
+  const extras = g.epilogue?.operands ?? 0;
+  const output = 2 + extras;
+  const size = g.batch * (g.yRow?.rowsOut ?? g.m) * g.n;
+  const splits = splitsOf(g, generator, caps);
+  const scratch: number[] = [];
+  const passes: Pass[] = [];
+  const newScratch = (elements: number): number => output + scratch.push(elements);
+  let b = 1;
+  if (relayoutB) {
+    b = newScratch(relayoutB.sizes.reduce((p, x) => p * x, 1));
+    passes.push({ source: relayout(relayoutB, caps), operands: [1, b] });
+  }
+  const target = splits > 1 ? newScratch(splits * size) : output;
+  const epilogueOperands = Array.from({ length: extras }, (_, i) => 2 + i);
+  passes.push({ source: tiles(g, generator, splits, caps), operands: [0, b, ...epilogueOperands, target] });
+  if (splits > 1) passes.push({ source: sumParts(size, splits, caps), operands: [target, output] });
+  return { passes, scratch };
+}
+
+function tiles(g: Gemm, generator: Generator, splits: number, caps: Caps): KernelSource {
+  const width = widthOf(g.n);
+  const rowTiles = Math.ceil(g.m / generator.rows);
+  const colTiles = Math.ceil(g.n / generator.cols);
+  const grid = foldGrid(Math.ceil((rowTiles * colTiles * g.batch * splits) / generator.perWorkgroup), caps);
+  const epilogue = g.epilogue?.code(width);
+  const bindings: [string, string][] = [
+    ["a", g.a.load === "any" ? "f32" : "vec4<f32>"],
+    ["b", g.b.vec4 ? "vec4<f32>" : "f32"],
+    ...(epilogue?.bindings ?? []).map((e): [string, string] => [e.name, e.type]),
+    ["y", width === 4 ? "vec4<f32>" : "f32"],
+  ];
+  const u = uniforms(bindings.length, [
+    ["m", "u32", g.m],
+    ["n", "u32", g.n],
+    ["k", "u32", g.k],
+    ["batch", "u32", g.batch],
+    // Whole blocks of 16, which every generator's block divides.
+    ["k_part", "u32", Math.ceil(g.k / splits / 16) * 16],
+    ["parts", "u32", splits],
+    ["rows_out", "u32", g.yRow?.rowsOut ?? g.m],
+    ["row_tiles", "u32", rowTiles],
+    ["col_tiles", "u32", colTiles],
+    ["grid_width", "u32", grid[0]],
+    ...g.fields,
+  ]);
+  return {
+    label: [g.label, generator.name, g.epilogue?.label].filter(Boolean).join(" "),
+    wgsl: wgsl`
+      ${generator.directives}
+      ${storage(bindings)}
+      ${u.wgsl}
+      ${g.a.wgsl}
+      ${g.b.wgsl}
+      ${epilogue?.wgsl ?? ""}
+      ${g.yRow?.wgsl ?? ""}
+      ${store(width, g)}
+      ${placement(generator)}
+      ${generator.main(g)}
+    `,
+    workgroups: grid,
+    uniforms: u.words,
+  };
+}
+
+/** `put(t, row, col, acc)` stores 4 columns of one row, with the epilogue, and skips what lies outside C. */
+function store(width: 1 | 4, g: Gemm): string {
+  const apply = (acc: string, col: string): string => (g.epilogue ? `epilogue(${acc}, r, ${col})` : acc);
+  const body =
+    width === 4
+      ? `y[(r * u.n + col) / 4u] = ${apply("acc", "col")};`
+      : `for (var j = 0u; j < min(4u, u.n - col); j++) { y[r * u.n + col + j] = ${apply("acc[j]", "col + j")}; }`;
+  return wgsl`
+    fn put(t: Place, row: u32, col: u32, acc: vec4<f32>) {
+      if (row >= u.m || col >= u.n) { return; }
+      let local = ${g.yRow ? "y_row(row)" : "row"};
+      ${g.yRow ? "if (local >= u.rows_out) { return; }" : ""}
+      let r = t.part * u.rows_out + local;
+      ${body}
+    }
+  `;
+}
+
+/**
+ * Which tile a workgroup (or thread) computes. Tiles go down bands of 8 row tiles, so that workgroups that run at the same time
+ * share 8 slices of A and few slices of B in the cache. `part` counts [split of k, batch].
+ */
+function placement({ rows, cols }: Tile): string {
+  return wgsl`
+    struct Place { row: u32, col: u32, batch: u32, part: u32, k_begin: u32, k_end: u32 }
+    fn place(flat: u32) -> Place {
+      let tiles = u.row_tiles * u.col_tiles;
+      let part = flat / tiles;
+      let tile = flat % tiles;
+      let band = tile / (8u * u.col_tiles);
+      let in_band = tile % (8u * u.col_tiles);
+      let height = min(8u, u.row_tiles - band * 8u);
+      let k_begin = (part / u.batch) * u.k_part;
+      return Place((band * 8u + in_band % height) * ${rows}u, (in_band / height) * ${cols}u,
+        part % u.batch, part, k_begin, min(k_begin + u.k_part, u.k));
+    }
+    fn outside(t: Place) -> bool { return t.part >= u.batch * u.parts; }
+  `;
+}
+
+/** Strided copy into a contiguous [s0, s1, rows, cols]; one thread per vec4 (or scalar) of the copy. */
+function relayout({ sizes, offset, strides }: Relayout, caps: Caps): KernelSource {
+  const width = widthOf(sizes[3]);
+  const total = sizes.reduce((p, x) => p * x, 1) / width;
+  const grid = foldGrid(Math.ceil(total / 64), caps);
+  const u = uniforms(2, [
+    ["total", "u32", total],
+    ["grid_width", "u32", grid[0]],
+    ["offset", "u32", offset],
+    ["n1", "u32", sizes[1]],
+    ["n2", "u32", sizes[2]],
+    ["n3", "u32", sizes[3] / width],
+    ["s0", "u32", strides[0]],
+    ["s1", "u32", strides[1]],
+    ["s2", "u32", strides[2]],
+    ["s3", "u32", strides[3]],
+  ]);
+  const value = width === 1 ? "x[p]" : "vec4<f32>(x[p], x[p + u.s3], x[p + 2u * u.s3], x[p + 3u * u.s3])";
+  return {
+    label: `relayout x${width}`,
+    wgsl: wgsl`
+      ${storage([
+        ["x", "f32"],
+        ["y", width === 4 ? "vec4<f32>" : "f32"],
+      ])}
+      ${u.wgsl}
+      @compute @workgroup_size(64)
+      fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+        let i = (wg.y * u.grid_width + wg.x) * 64u + lane;
+        if (i >= u.total) { return; }
+        let i2 = i / u.n3;
+        let i1 = i2 / u.n2;
+        let p = u.offset + (i1 / u.n1) * u.s0 + (i1 % u.n1) * u.s1 + (i2 % u.n2) * u.s2 + (i % u.n3) * ${width}u * u.s3;
+        y[i] = ${value};
+      }
+    `,
+    workgroups: grid,
+    uniforms: u.words,
+  };
+}
+
+/** Sums the parts of a split k in order: the same bits on every run, unlike atomics. */
+function sumParts(size: number, parts: number, caps: Caps): KernelSource {
+  const width = widthOf(size);
+  const type = width === 4 ? "vec4<f32>" : "f32";
+  const grid = foldGrid(Math.ceil(size / width / 64), caps);
+  const u = uniforms(2, [
+    ["size", "u32", size / width],
+    ["parts", "u32", parts],
+    ["grid_width", "u32", grid[0]],
+  ]);
+  return {
+    label: `sum parts x${width}`,
+    wgsl: wgsl`
+      ${storage([
+        ["x", type],
+        ["y", type],
+      ])}
+      ${u.wgsl}
+      @compute @workgroup_size(64)
+      fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+        let i = (wg.y * u.grid_width + wg.x) * 64u + lane;
+        if (i >= u.size) { return; }
+        var sum = x[i];
+        for (var part = 1u; part < u.parts; part++) { sum += x[part * u.size + i]; }
+        y[i] = sum;
+      }
+    `,
+    workgroups: grid,
+    uniforms: u.words,
+  };
+}

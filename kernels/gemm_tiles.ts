@@ -1,0 +1,221 @@
+// The inner loops of a product (gemm.ts): three ways to compute a tile of C, from the fastest on its adapter to the
+// plainest. They know neither shapes nor strides: they call the address functions of the Gemm they are given.
+
+import type { Gemm, Generator } from "./gemm.ts";
+import { wgsl } from "./wgsl.ts";
+
+const times = (count: number, line: (i: number) => string): string[] =>
+  Array.from({ length: count }, (_, i) => line(i));
+
+/** Layout of a shuffle tile over the lanes of one subgroup. */
+interface ShuffleShape {
+  readonly subgroup: number;
+  /** Lanes that share a row; each has 4 * `columns` columns. The other lanes have other rows. */
+  readonly across: number;
+  /** Rows of each lane. */
+  readonly rows: number;
+  /** vec4 columns of each lane. */
+  readonly columns: number;
+}
+
+/**
+ * Idea: no shared memory. A workgroup is one subgroup; a block of k is as long as `across`. Together the lanes of a row
+ * hold A[rows, block] in registers, each lane loads its own vec4 of B per k, and A is broadcast by subgroupShuffle.
+ * Every element of A and B is loaded once per tile.
+ *
+ * One workgroup: (subgroup / across * rows) x (across * 4 * columns) of C, over the workgroup's range of k.
+ * Memory traffic: (1/rows + 1/cols) loads per multiply-add; C once.
+ * Wins on software adapters, where a shuffle costs a tenth of a load and shared memory costs as much as a load.
+ *
+ * Three things keep the compile time down (LLVM, 15-25 ms for each load, store and loop-carried variable): the loop
+ * over k within a block is not unrolled, A comes in vec4s, and the rows are stored by a loop. That loop must count by
+ * `row`: drivers fully unroll a loop that indexes an array by its counter, which doubles the compile time.
+ */
+export function shuffleTile({ subgroup, across, rows, columns }: ShuffleShape): Generator {
+  const tile = { rows: (subgroup / across) * rows, cols: across * 4 * columns };
+  return {
+    ...tile,
+    perWorkgroup: 1,
+    name: `shuffle-${tile.rows}x${tile.cols}`,
+    directives: "enable subgroups;\ndiagnostic(off, subgroup_uniformity);",
+    main(g) {
+      const a = loadsOfA(g, across, rows);
+      return wgsl`
+        @compute @workgroup_size(${subgroup})
+        fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
+          let t = place(wg.y * u.grid_width + wg.x);
+          if (outside(t)) { return; }
+          let member = lane % ${across}u;
+          let first = lane - member;
+          let row0 = t.row + (lane / ${across}u) * ${rows}u;
+          let col0 = t.col + member * 4u;
+          ${a.setup}
+          ${times(columns, (j) => `let column${j} = b_column(t.batch, col0 + ${j * across * 4}u);`)}
+          ${times(rows * columns, (i) => `var acc${i} = vec4<f32>();`)}
+          for (var k = t.k_begin; k < t.k_end; k += ${across}u) {
+            ${a.load}
+            let count = min(${across}u, t.k_end - k);
+            for (var q = 0u; q < count; q++) {
+              ${times(columns, (j) => `let b${j} = b_at(column${j}, k + q);`)}
+              ${a.select}
+              ${times(rows, (i) => multiplyRow(i, columns, a.broadcast(i)))}
+            }
+          }
+          var acc: array<vec4<f32>, ${rows * columns}>;
+          ${times(rows * columns, (i) => `acc[${i}] = acc${i};`)}
+          for (var row = row0; row < min(row0 + ${rows}u, u.m); row++) {
+            ${times(columns, (j) => `put(t, row, col0 + ${j * across * 4}u, acc[(row - row0) * ${columns}u + ${j}u]);`)}
+          }
+        }
+      `;
+    },
+  };
+}
+
+function multiplyRow(row: number, columns: number, a: string): string {
+  const lines = times(columns, (j) => `acc${row * columns + j} = fma(s, b${j}, acc${row * columns + j});`);
+  return `{ let s = vec4<f32>(${a}); ${lines.join(" ")} }`;
+}
+
+/** Who loads what of A[rows, block], and which lane has A[row i, k + q]. */
+function loadsOfA(
+  g: Gemm,
+  across: number,
+  rows: number,
+): { setup: string[]; load: string[]; select: string[]; broadcast(i: number): string } {
+  const skip = (loads: number): string[] =>
+    g.sparse ? [`if (!subgroupAny(${times(loads, (v) => `(r${v}.y & c.y) == c.y`).join(" || ")})) { continue; }`] : [];
+  if (g.a.load === "k4") {
+    // A vec4 load covers 4 rows x the block: member -> (row = member / quads, k quad = member % quads).
+    const quads = across / 4;
+    return {
+      setup: times(rows / 4, (v) => `let r${v} = a_row(t.batch, row0 + ${4 * v}u + member / ${quads}u);`),
+      load: [
+        `let c = a_col(k + (member % ${quads}u) * 4u);`,
+        ...skip(rows / 4),
+        ...times(rows / 4, (v) => `let a${v} = a_at(r${v}, c);`),
+      ],
+      select: ["let source = first + q / 4u;", ...times(rows / 4, (v) => `let s${v} = a${v}[q % 4u];`)],
+      broadcast: (i) => `subgroupShuffle(s${i >> 2}, source + ${(i % 4) * quads}u)`,
+    };
+  }
+  if (g.a.load === "m4") {
+    // member -> k; the components are 4 rows.
+    return {
+      setup: times(rows / 4, (v) => `let r${v} = a_row(t.batch, row0 + ${4 * v}u);`),
+      load: ["let c = a_col(k + member);", ...skip(rows / 4), ...times(rows / 4, (v) => `let a${v} = a_at(r${v}, c);`)],
+      select: ["let source = first + q;"],
+      broadcast: (i) => `subgroupShuffle(a${i >> 2}.${"xyzw"[i % 4]}, source)`,
+    };
+  }
+  // member -> k, one row per load. Each lane works out the address of some rows only, and they are shuffled around.
+  return {
+    setup: [
+      ...times(Math.ceil(rows / across), (s) => `let own${s} = a_row(t.batch, row0 + ${s * across}u + member);`),
+      ...times(rows, (i) => `let r${i} = subgroupShuffle(own${Math.floor(i / across)}, first + ${i % across}u);`),
+    ],
+    load: ["let c = a_col(k + member);", ...skip(rows), ...times(rows, (i) => `let a${i} = a_at(r${i}, c);`)],
+    select: ["let source = first + q;"],
+    broadcast: (i) => `subgroupShuffle(a${i}, source)`,
+  };
+}
+
+/** Workgroup memory of `sharedTile`, bytes. */
+export const SHARED_BYTES = 2 * 64 * 16 * 4;
+
+/**
+ * Idea: the textbook tile. 256 threads copy A[64, 16] and B[16, 64] into workgroup memory, then each computes 4 x 4.
+ * One workgroup: 64 x 64 of C. Memory traffic: (1/64 + 1/64) loads per multiply-add; 8 KiB of workgroup memory.
+ * Wins on GPUs, where workgroup memory is many times faster than a cache. A is stored k-major and as scalars, because
+ * WGSL lets a store to one component of a vec4 write the whole vec4.
+ */
+export const sharedTile: Generator = {
+  rows: 64,
+  cols: 64,
+  perWorkgroup: 1,
+  name: "shared-64x64",
+  directives: "",
+  main: (g) => wgsl`
+    var<workgroup> tile_a: array<f32, 1024>;
+    var<workgroup> tile_b: array<vec4<f32>, 256>;
+    @compute @workgroup_size(256)
+    fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) id: u32) {
+      let t = place(wg.y * u.grid_width + wg.x);
+      if (outside(t)) { return; }
+      ${SHARED_A[g.a.load].setup}
+      let column = b_column(t.batch, t.col + (id % 16u) * 4u);
+      let ty = id / 16u;
+      let tx = id % 16u;
+      ${times(4, (i) => `var acc${i} = vec4<f32>();`)}
+      for (var k = t.k_begin; k < t.k_end; k += 16u) {
+        ${SHARED_A[g.a.load].copy}
+        tile_b[id] = select(vec4<f32>(), b_at(column, min(k + ty, t.k_end - 1u)), k + ty < t.k_end);
+        workgroupBarrier();
+        for (var q = 0u; q < 16u; q++) {
+          let b = tile_b[q * 16u + tx];
+          ${times(4, (i) => `acc${i} = fma(vec4<f32>(tile_a[q * 64u + ty * 4u + ${i}u]), b, acc${i});`)}
+        }
+        workgroupBarrier();
+      }
+      ${times(4, (i) => `put(t, t.row + ty * 4u + ${i}u, t.col + tx * 4u, acc${i});`)}
+    }
+  `,
+};
+
+/** Copies of A[64 rows, 16 k] by 256 threads. Each thread keeps its row, so that half of the address is computed once. */
+const SHARED_A: Record<Gemm["a"]["load"], { setup: string; copy: string[] }> = {
+  k4: {
+    setup: "let r = a_row(t.batch, t.row + id / 4u);",
+    copy: [
+      "let kq = (id % 4u) * 4u;",
+      "let a = a_at(r, a_col(k + kq));",
+      ...times(4, (c) => `tile_a[(kq + ${c}u) * 64u + id / 4u] = select(0f, a[${c}], k + kq + ${c}u < t.k_end);`),
+    ],
+  },
+  m4: {
+    setup: "let r = a_row(t.batch, t.row + (id % 16u) * 4u);",
+    copy: [
+      "let a = select(vec4<f32>(), a_at(r, a_col(k + id / 16u)), k + id / 16u < t.k_end);",
+      ...times(4, (c) => `tile_a[(id / 16u) * 64u + (id % 16u) * 4u + ${c}u] = a[${c}];`),
+    ],
+  },
+  any: {
+    setup: "let r = a_row(t.batch, t.row + id % 64u);",
+    copy: times(4, (j) => {
+      const kk = `(id / 64u + ${4 * j}u)`;
+      return `tile_a[${kk} * 64u + id % 64u] = select(0f, a_at(r, a_col(k + ${kk})), k + ${kk} < t.k_end);`;
+    }),
+  },
+};
+
+/**
+ * Idea: no subgroups, no workgroup memory, no assumption. Each thread keeps 4 x 4 of C in registers and walks over k.
+ * One workgroup: 64 threads; neighbouring threads have neighbouring columns, then rows, so a narrow C wastes nothing.
+ * Memory traffic: 1/2 load per multiply-add. Wins where C has at most 4 columns, and as the last resort.
+ */
+export const portableTile: Generator = {
+  rows: 4,
+  cols: 4,
+  perWorkgroup: 64,
+  name: "portable",
+  directives: "",
+  main: (g) => {
+    if (g.a.load !== "any") throw new Error(`portable tile: A must be loaded as scalars, not ${g.a.load}`);
+    return wgsl`
+      @compute @workgroup_size(64)
+      fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) id: u32) {
+        let t = place((wg.y * u.grid_width + wg.x) * 64u + id);
+        if (outside(t)) { return; }
+        ${times(4, (i) => `let r${i} = a_row(t.batch, t.row + ${i}u);`)}
+        let column = b_column(t.batch, t.col);
+        ${times(4, (i) => `var acc${i} = vec4<f32>();`)}
+        for (var k = t.k_begin; k < t.k_end; k++) {
+          let c = a_col(k);
+          let b = b_at(column, k);
+          ${times(4, (i) => `acc${i} = fma(vec4<f32>(a_at(r${i}, c)), b, acc${i});`)}
+        }
+        ${times(4, (i) => `put(t, t.row + ${i}u, t.col, acc${i});`)}
+      }
+    `;
+  },
+};

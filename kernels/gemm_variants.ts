@@ -1,0 +1,58 @@
+// The variants that matmul and the convolutions share: which generator of gemm_tiles.ts serves which adapter and which
+// shape. Called by matmul.ts and conv.ts.
+
+import type { Generator } from "./gemm.ts";
+import { portableTile, SHARED_BYTES, sharedTile, shuffleTile } from "./gemm_tiles.ts";
+import type { Caps, Lowered, Variant } from "./wgsl.ts";
+
+/** What a family says to get one variant per generator. */
+export interface Tiled<S> {
+  /** Columns of C. */
+  columns(spec: S): number;
+  /** Multiply-adds of the whole product. */
+  macs(spec: S): number;
+  /** `vectors` is false for the portable tile, which loads scalars only. */
+  lower(spec: S, generator: Generator, vectors: boolean, caps: Caps): Lowered;
+}
+
+/** From here on a large tile earns its compile time (0.7 s more) within a few thousand dispatches. */
+const LARGE_MACS = 2 ** 27;
+
+const shuffles = (caps: Caps): boolean => caps.adapter === "cpu" && [4, 8, 16].includes(caps.subgroupSize);
+
+/** 16 x 64 (16 x 32 with 4 lanes): fewest loads per multiply-add, three times the compile time of the base tile. */
+function large(subgroup: number): Generator {
+  return shuffleTile({ subgroup, across: subgroup, rows: 16, columns: subgroup === 16 ? 1 : 2 });
+}
+
+/** 8 x 32 (16 x 32 with 16 lanes): the accumulators nearly fit the registers, and small products waste little. */
+function base(subgroup: number): Generator {
+  const across = Math.min(subgroup, 8);
+  return shuffleTile({ subgroup, across, rows: 8, columns: 8 / across });
+}
+
+/** 16 columns and, with 8 lanes, 16 rows: for attention heads and outputs with few channels. */
+function narrow(subgroup: number): Generator {
+  return shuffleTile({ subgroup, across: 4, rows: 8, columns: 1 });
+}
+
+/** All variants, fastest first. A product with at most 4 columns is fastest where lanes are rows: the portable tile. */
+export function tileVariants<S>({ columns, macs, lower }: Tiled<S>): readonly Variant<S>[] {
+  const shuffle = (name: string, make: (subgroup: number) => Generator, fits: (s: S) => boolean): Variant<S> => ({
+    name,
+    supports: (s, caps) => shuffles(caps) && fits(s),
+    emit: (s, caps) => lower(s, make(caps.subgroupSize), true, caps),
+  });
+  return [
+    shuffle("shuffle-large", large, (s) => columns(s) > 32 && macs(s) >= LARGE_MACS),
+    shuffle("shuffle", base, (s) => columns(s) > 16),
+    shuffle("shuffle-narrow", narrow, (s) => columns(s) > 4),
+    {
+      name: "shared",
+      supports: (_, caps) =>
+        caps.adapter === "gpu" && caps.maxInvocations >= 256 && caps.maxWorkgroupMemory >= SHARED_BYTES,
+      emit: (s, caps) => lower(s, sharedTile, true, caps),
+    },
+    { name: "portable", supports: () => true, emit: (s, caps) => lower(s, portableTile, false, caps) },
+  ];
+}

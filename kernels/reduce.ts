@@ -1,0 +1,179 @@
+// Reductions around an expression that engine/plan/emit.ts writes: `fn value(o, r)` gives element r of output o (four
+// outputs, or four elements, at a time), `finish(o, acc)` stores the result. Sums run in an order that depends on the shape
+// only, never on timing, so the same input gives the same bits.
+
+import { type Caps, foldGrid, type KernelSource, type Lowered, uniforms, wgsl } from "./wgsl.ts";
+
+export interface ReduceSpec {
+  readonly label: string;
+  readonly combine: "sum" | "max";
+  /** Results, and elements combined into each. */
+  readonly outputs: number;
+  readonly length: number;
+  /**
+   * "rows": neighbouring elements of one result lie next to each other; `value` gives a vec4 of elements r..r+3.
+   * "columns": neighbouring results do; `value` gives a vec4 for results o..o+3. "scalar": neither divides by four.
+   */
+  readonly layout: "rows" | "columns" | "scalar";
+  /** Bindings of the inputs that `value` reads, its functions, and how many bindings that is. */
+  readonly value: { readonly bindings: (first: number) => string; readonly count: number; readonly wgsl: string };
+  /** Bindings of epilogue inputs and outputs, and statements that store `acc` (f32, or vec4 in columns) for output `o`. */
+  readonly finish: { readonly bindings: (first: number) => string; readonly count: number; readonly body: (width: 1 | 4) => readonly string[] };
+}
+
+/** Threads that the machine wants busy before splitting a reduction in two passes stops paying. */
+const ENOUGH_THREADS = 512;
+/** Least elements in a part: fewer and the second dispatch costs more than it saves. */
+const PART_LENGTH = 256;
+/** Up to this length one thread reduces a row faster than a team that has to meet at the end. */
+const SHORT = 64;
+
+interface Teams {
+  /** Threads that work on one result. */
+  readonly team: number;
+  /** Parts that the elements of one result are cut into, combined by a second pass; 1: one pass. */
+  readonly split: number;
+}
+
+function teamsOf(spec: ReduceSpec, caps: Caps): Teams {
+  const lane = caps.adapter === "cpu" && caps.subgroupSize > 0 ? caps.subgroupSize : 64;
+  const team = spec.layout === "rows" && spec.length > SHORT ? lane : 1;
+  const threads = (spec.layout === "columns" ? spec.outputs / 4 : spec.outputs) * team;
+  return { team, split: Math.max(1, Math.min(Math.ceil(ENOUGH_THREADS / threads), Math.floor(spec.length / PART_LENGTH))) };
+}
+
+/** Passes that reduce: operands are [...value's bindings, ...finish's bindings], scratch holds partial results. */
+export function reduceKernel(spec: ReduceSpec, caps: Caps): Lowered {
+  const teams = teamsOf(spec, caps);
+  const valueSlots = Array.from({ length: spec.value.count }, (_, i) => i);
+  const finishSlots = Array.from({ length: spec.finish.count }, (_, i) => spec.value.count + i);
+  if (teams.split === 1) {
+    const source = firstPass(spec, teams, caps, { count: spec.value.count + spec.finish.count, bindings: spec.finish.bindings(spec.value.count), body: spec.finish.body(vector(spec)) });
+    return { passes: [{ source, operands: [...valueSlots, ...finishSlots] }], scratch: [] };
+  }
+  const scratch = spec.value.count + spec.finish.count;
+  const element = vector(spec) === 4 ? "vec4<f32>" : "f32";
+  const partial = {
+    count: spec.value.count + 1,
+    bindings: `@group(0) @binding(${spec.value.count}) var<storage, read_write> partial: array<${element}>;`,
+    body: ["partial[part * u.items + item] = acc;"],
+  };
+  return {
+    passes: [
+      { source: firstPass(spec, teams, caps, partial), operands: [...valueSlots, scratch] },
+      { source: secondPass(spec, teams.split, caps), operands: [...finishSlots, scratch] },
+    ],
+    scratch: [teams.split * spec.outputs],
+  };
+}
+
+function vector(spec: ReduceSpec): 1 | 4 {
+  return spec.layout === "columns" ? 4 : 1;
+}
+
+/** Results counted in the unit a thread (or team) produces. */
+function items(spec: ReduceSpec): number {
+  return spec.outputs / vector(spec);
+}
+
+const IDENTITY = { sum: "0.0", max: "-3.4028234e38" };
+
+function combine(spec: ReduceSpec, a: string, b: string): string {
+  return spec.combine === "sum" ? `${a} + ${b}` : `max(${a}, ${b})`;
+}
+
+interface Ending {
+  /** Storage bindings of value and ending together. */
+  readonly count: number;
+  readonly bindings: string;
+  readonly body: readonly string[];
+}
+
+/** Each team walks over its part of the elements, then its threads combine what they have. */
+function firstPass(spec: ReduceSpec, { team, split }: Teams, caps: Caps, end: Ending): KernelSource {
+  const step = spec.layout === "rows" ? 4 : 1;
+  const wide = spec.layout !== "scalar";
+  const type = wide ? "vec4<f32>" : "f32";
+  const steps = Math.ceil(spec.length / step);
+  const workgroup = team > 1 ? team : 64;
+  const teams = items(spec) * split;
+  const groups = Math.ceil((teams * team) / workgroup);
+  const subgroup = team > 1 && caps.adapter === "cpu" && caps.subgroupSize === team;
+  const horizontal = spec.layout === "rows" ? [`let own = ${spec.combine === "sum" ? "(acc4.x + acc4.y) + (acc4.z + acc4.w)" : "max(max(acc4.x, acc4.y), max(acc4.z, acc4.w))"};`] : ["let own = acc4;"];
+  const joined = team === 1 ? ["let acc = own;"] : subgroup ? shuffles(spec, team) : tree(spec, team);
+  const u = uniforms(end.count, [
+    ["items", "u32", items(spec)],
+    ["workers", "u32", teams],
+    ["steps", "u32", steps],
+    ["per_part", "u32", Math.ceil(steps / split)],
+  ]);
+  const text = wgsl`
+    ${subgroup ? "enable subgroups;\ndiagnostic(off, subgroup_uniformity);" : ""}
+    ${spec.value.bindings(0)}
+    ${end.bindings}
+    ${u.wgsl}
+    ${team > 1 && !subgroup ? `var<workgroup> shared_acc: array<f32, ${team}>;` : ""}
+    ${spec.value.wgsl}
+    @compute @workgroup_size(${workgroup})
+    fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+      let wg_index = wg.y * grid.x + wg.x;
+      let worker = ${team > 1 ? "wg_index" : `wg_index * ${workgroup}u + lane`};
+      let member = ${team > 1 ? "lane" : "0u"};
+      if (worker >= u.workers) { return; }
+      let item = worker % u.items;
+      let part = worker / u.items;
+      let o = item * ${vector(spec)}u;
+      let last = min((part + 1u) * u.per_part, u.steps);
+      var acc4 = ${type}(${IDENTITY[spec.combine]});
+      for (var s = part * u.per_part + member; s < last; s += ${team}u) {
+        acc4 = ${combine(spec, "acc4", `value(o, s * ${step}u)`)};
+      }
+      ${horizontal}
+      ${joined}
+      ${team > 1 ? "if (member == 0u) {" : "{"}
+        ${end.body}
+      }
+    }
+  `;
+  return { label: `${spec.label} ${spec.layout}${split > 1 ? " split" : ""}`, wgsl: text, workgroups: foldGrid(groups, caps), uniforms: u.words };
+}
+
+/** Butterfly over the subgroup: every lane ends with the total. Shuffles cost a tenth of shared memory on CPU adapters. */
+function shuffles(spec: ReduceSpec, team: number): string[] {
+  const lines = ["var acc = own;"];
+  for (let d = team / 2; d >= 1; d /= 2) lines.push(`acc = ${combine(spec, "acc", `subgroupShuffleXor(acc, ${d}u)`)};`);
+  return lines;
+}
+
+/** Halving tree in workgroup memory. */
+function tree(spec: ReduceSpec, team: number): string[] {
+  const lines = ["shared_acc[lane] = own;", "workgroupBarrier();"];
+  for (let d = team / 2; d >= 1; d /= 2) {
+    lines.push(`if (lane < ${d}u) { shared_acc[lane] = ${combine(spec, "shared_acc[lane]", `shared_acc[lane + ${d}u]`)}; }`, "workgroupBarrier();");
+  }
+  return [...lines, "let acc = shared_acc[0];"];
+}
+
+/** Combines the parts of each result, in order. */
+function secondPass(spec: ReduceSpec, split: number, caps: Caps): KernelSource {
+  const type = vector(spec) === 4 ? "vec4<f32>" : "f32";
+  const u = uniforms(spec.finish.count + 1, [
+    ["items", "u32", items(spec)],
+    ["parts", "u32", split],
+  ]);
+  const text = wgsl`
+    ${spec.finish.bindings(0)}
+    @group(0) @binding(${spec.finish.count}) var<storage, read_write> partial: array<${type}>;
+    ${u.wgsl}
+    @compute @workgroup_size(64)
+    fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+      let item = (wg.y * grid.x + wg.x) * 64u + lane;
+      if (item >= u.items) { return; }
+      let o = item * ${vector(spec)}u;
+      var acc = partial[item];
+      for (var part = 1u; part < u.parts; part++) { acc = ${combine(spec, "acc", "partial[part * u.items + item]")}; }
+      ${spec.finish.body(vector(spec))}
+    }
+  `;
+  return { label: `${spec.label} parts`, wgsl: text, workgroups: foldGrid(Math.ceil(items(spec) / 64), caps), uniforms: u.words };
+}

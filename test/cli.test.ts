@@ -1,0 +1,120 @@
+// The `gifgrad` command as its users meet it: a process with arguments, output and an exit code. What the commands do is
+// tested where they do it; here: start-up time, help, mistakes on the command line, the build and the progress line.
+
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { beforeAll, describe, expect, test } from "vitest";
+import { progress } from "../cli/progress.ts";
+import { valueImports } from "./layout.ts";
+
+const bin = fileURLToPath(new URL("../cli/gifgrad.mjs", import.meta.url));
+
+function gifgrad(...args: string[]) {
+  const { status, stdout, stderr } = spawnSync(process.execPath, [bin, ...args], { encoding: "utf8" });
+  return { status, stdout, stderr };
+}
+
+/** Seconds of processor time of one `gifgrad --help`, Node's own start included, told by the process as it ends. */
+function helpSeconds(): number {
+  const tell =
+    'process.on("exit", () => { const { user, system } = process.cpuUsage(); console.error(user + system); });';
+  const args = ["--import", `data:text/javascript,${tell}`, bin, "--help"];
+  return Number(spawnSync(process.execPath, args, { encoding: "utf8" }).stderr) / 1e6;
+}
+
+beforeAll(() => {
+  expect(gifgrad("--help").stderr).toBe(""); // builds dist where it is missing or older than the sources
+});
+
+describe("help", () => {
+  test("comes in under half a second", () => {
+    // Processor time, which other jobs on the machine hardly change; start-up waits for nothing, so alone it is the
+    // time on the clock as well. The best of three; usually 0.12 s.
+    const best = Math.min(...[1, 2, 3].map(helpSeconds));
+    expect(best).toBeLessThan(0.5);
+  });
+  test("loads nothing but commander: the commands' own files wait until they run", () => {
+    const eager = ["main.ts", "options.ts"].flatMap((file) => {
+      const source = readFileSync(new URL(`../cli/${file}`, import.meta.url), "utf8");
+      return valueImports(source).filter(({ dynamic }) => !dynamic);
+    });
+    expect(new Set(eager.map(({ target }) => target))).toEqual(new Set(["commander", "./options.ts"]));
+  });
+  test("names every command, and each command has its own", () => {
+    const commands = ["start", "starter", "train", "generate", "doctor"];
+    const help = gifgrad("--help").stdout;
+    for (const command of commands) {
+      expect(help).toMatch(new RegExp(`^  ${command}\\b`, "m"));
+      expect(gifgrad(command, "--help")).toMatchObject({ status: 0, stderr: "" });
+    }
+  });
+});
+
+describe("a mistake gives one line and exit code 1:", () => {
+  test.each([
+    ["an unknown command", ["trian"], /unknown command 'trian' \(Did you mean train\?\)/],
+    ["an unknown option", ["start", "--sede", "3"], /unknown option '--sede' \(Did you mean --seed\?\)/],
+    ["a missing argument", ["starter"], /missing required argument 'out'/],
+    ["a missing option", ["train", "d", "--out", "r"], /--recipe <name>' not specified/],
+    [
+      "an unknown recipe",
+      ["train", "d", "--recipe", "gan", "--out", "r"],
+      /Allowed choices are autoencoder, diffusion/,
+    ],
+    ["a count that is no number", ["starter", "o", "--count", "many"], /--count <n>' argument 'many' .*whole number/],
+    ["a negative count", ["starter", "o", "--count", "-5"], /--count <n>' argument '-5' .*from 1/],
+    ["an odd size", ["starter", "o", "--size", "65"], /--size <pixels>' argument '65' .*multiple of 8/],
+    ["a rate of zero", ["train", "d", "--recipe", "diffusion", "--out", "r", "--lr", "0"], /'0' .*above 0/],
+    ["an empty caption", ["generate", "--run", "r", " "], /caption is empty/],
+    ["one file for two captions", ["generate", "--run", "r", "a", "b", "-o", "x.gif"], /2 captions .*give -o a folder/],
+  ])("%s", (_, args, message) => {
+    const { status, stdout, stderr } = gifgrad(...args);
+    expect(stderr).toMatch(message);
+    expect(stderr).toMatch(/^gifgrad: [^\n]+\n$/);
+    expect({ status, stdout }).toEqual({ status: 1, stdout: "" });
+  });
+});
+
+test("a command finds its files from the build as it does from the sources", () => {
+  // The starter set reads its font and subjects from data/starter: dist must not have moved them.
+  const out = mkdtempSync(join(tmpdir(), "gifgrad-"));
+  try {
+    const { status, stderr } = gifgrad("starter", out, "--count", "4", "--size", "32");
+    expect(stderr).toMatch(/^starter {2}4\/4 .*\n$/);
+    expect(status).toBe(0);
+    expect(readFileSync(join(out, "metadata.jsonl"), "utf8").trim().split("\n")).toHaveLength(4);
+  } finally {
+    rmSync(out, { recursive: true });
+  }
+});
+
+describe("the progress line", () => {
+  function record(isTTY: boolean) {
+    const written: string[] = [];
+    let now = 0;
+    const stream = { isTTY, columns: 60, write: (text: string) => written.push(text) };
+    const line = progress("train", 100, { from: 20, stream, clock: () => now });
+    for (let done = 21; done <= 100; done++) {
+      now += 1000; // one unit a second
+      line.update(done, "loss 0.5");
+    }
+    line.done("saved");
+    return written;
+  }
+
+  test("is a line every ten seconds in a log, with the speed of this process alone", () => {
+    const lines = record(false);
+    expect(lines).toHaveLength(8 + 1);
+    expect(lines[0]).toBe("train  30/100  1.0/s  1 min 10 s left  loss 0.5\n");
+    expect(lines.at(-1)).toBe("train  100/100  in 1 min 20 s  saved\n");
+  });
+  test("is one line rewritten on a terminal, never wider than it", () => {
+    const lines = record(true);
+    expect(lines.length).toBeGreaterThan(50);
+    expect(lines.slice(0, -1).join("")).not.toContain("\n");
+    for (const line of lines) expect(line.replace("\u001b[K", "").trim().length).toBeLessThan(60);
+  });
+});
