@@ -15,12 +15,15 @@ import { currentTrace } from "./trace.ts";
 export interface ParameterOptions {
   readonly dtype?: DType;
   readonly trainable?: boolean;
+  /** How its axes are ordered here: "conv" is [...kernel, in, out], which PyTorch files hold as [out, in, ...kernel]. */
+  readonly layout?: "plain" | "conv";
 }
 
 export class Parameter extends Tensor {
   readonly storage: Storage;
   /** Frozen parameters get no gradients and no optimiser moments. */
   trainable: boolean;
+  readonly layout: "plain" | "conv";
   readonly #leaf: Node;
 
   /** `init` runs on first use: a model can be counted and planned without allocating its weights. */
@@ -31,6 +34,7 @@ export class Parameter extends Tensor {
     super(node);
     this.storage = storage;
     this.trainable = o.trainable ?? true;
+    this.layout = o.layout ?? "plain";
     this.#leaf = node;
   }
 
@@ -51,6 +55,11 @@ export class Parameter extends Tensor {
     const trace = currentTrace();
     if (trace) trace.assigns.set(this.#leaf, value.node);
     else device().run({ name: "assign", inputs: {}, outputs: {}, assigns: [[this.#leaf, value.node]], reused: false }, {});
+  }
+
+  /** Replaces the initialiser; runs on first use. */
+  initialise(init: () => Data): void {
+    this.storage.write(init);
   }
 
   /** Replaces the values from the host. Throws when the count differs. */

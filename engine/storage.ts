@@ -30,7 +30,7 @@ export class Storage {
   }
 
   /** Replaces the values from the host; devices upload them before the next use. */
-  write(data: Data): void {
+  write(data: Data | (() => Data)): void {
     this.#host = data;
     this.version++;
   }

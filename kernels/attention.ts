@@ -91,7 +91,7 @@ function emitSubgroup(spec: AttentionSpec, caps: Caps): Lowered {
       ${TILE}
       ${HEAD}
       ${each(C, (c) => `let column${c} = min(lane + ${c * lanes}u, u.dim - 1u);`)}
-      var top = -3.0e38f; // of query `lane`
+      var top = -3.0e38f; // of the query numbered like this lane
       ${each(Q, (i) => `var sum${i} = 0.0f; let seen${i} = visible(first + ${i}u);`)}
       ${each(Q, (i) => each(C, (c) => `var o${i}_${c} = vec4<f32>();`))}
       let q_at = q_base + (first + min(lane, rows - 1u)) * stride;
@@ -322,19 +322,27 @@ function emitThread(spec: AttentionSpec, caps: Caps): Lowered {
 
 function lowered(label: string, text: string, words: number[], spec: AttentionSpec, tile: number, caps: Caps): Lowered {
   const workgroups = foldGrid(spec.batch * spec.heads * Math.ceil(spec.queries / tile), caps);
-  return { passes: [{ source: { label, wgsl: text, workgroups, uniforms: words }, operands: [0, 1, 2, 3] }], scratch: [] };
+  return {
+    passes: [{ source: { label, wgsl: text, workgroups, uniforms: words }, operands: [0, 1, 2, 3] }],
+    scratch: [],
+  };
 }
 
 const subgroup: Variant<AttentionSpec> = {
   name: "subgroup",
-  supports: (s, caps) => caps.adapter === "cpu" && caps.subgroupSize > 1 && s.dim % 4 === 0 && s.dim <= 160,
+  supports: (s, caps) =>
+    caps.adapter === "cpu" && caps.subgroupSize > 1 && s.dim % 4 === 0 && s.dim <= 20 * caps.subgroupSize,
   emit: emitSubgroup,
 };
 
 const shared: Variant<AttentionSpec> = {
   name: "shared",
   supports: (s, caps) =>
-    caps.adapter === "gpu" && caps.maxInvocations >= 128 && caps.maxWorkgroupMemory >= 16384 && s.dim % 4 === 0 && s.dim <= 256,
+    caps.adapter === "gpu" &&
+    caps.maxInvocations >= 128 &&
+    caps.maxWorkgroupMemory >= 16384 &&
+    s.dim % 4 === 0 &&
+    s.dim <= 256,
   emit: emitShared,
 };
 

@@ -29,7 +29,12 @@ const ROW = wgsl`
 `;
 const CLAMPED = "fn row_of(p: u32) -> u32 { return u32(clamp(index[p], 0, i32(u.rows) - 1)); }";
 
-function sizes(binding: number, spec: GatherSpec, lanes: number, more: readonly (readonly [string, Scalar, number])[] = []) {
+function sizes(
+  binding: number,
+  spec: GatherSpec,
+  lanes: number,
+  more: readonly (readonly [string, Scalar, number])[] = [],
+) {
   return uniforms(binding, [
     ["rows", "u32", spec.rows],
     ["steps", "u32", spec.dim / widthOf(spec)],
@@ -48,7 +53,11 @@ function emitGather(spec: GatherSpec, caps: Caps): Lowered {
   const u = sizes(3, spec, lanes);
   const type = typeOf(spec);
   const text = wgsl`
-    ${storage([["source", type], ["index", "i32"], ["y", type]])}
+    ${storage([
+      ["source", type],
+      ["index", "i32"],
+      ["y", type],
+    ])}
     ${u.wgsl}
     ${CLAMPED}
     @compute @workgroup_size(${WORKGROUP})
@@ -107,7 +116,11 @@ function emitSort(spec: GatherSpec, caps: Caps): Lowered {
   const runs = runsOf(spec);
   const s = sizes(3, spec, 1, [["runs", "u32", runs]]);
   const sort = wgsl`
-    ${storage([["index", "i32"], ["tally", "u32"], ["order", "u32"]])}
+    ${storage([
+      ["index", "i32"],
+      ["tally", "u32"],
+      ["order", "u32"],
+    ])}
     ${s.wgsl}
     ${CLAMPED}
     var<workgroup> totals: array<u32, ${RUNS}>;
@@ -148,7 +161,12 @@ function emitSort(spec: GatherSpec, caps: Caps): Lowered {
   const w = sizes(4, spec, lanes, [["runs", "u32", runs]]);
   const type = typeOf(spec);
   const sum = wgsl`
-    ${storage([["g", type], ["y", type], ["tally", "u32"], ["order", "u32"]])}
+    ${storage([
+      ["g", type],
+      ["y", type],
+      ["tally", "u32"],
+      ["order", "u32"],
+    ])}
     ${w.wgsl}
     fn end_of(row: u32) -> u32 { return tally[row * u.runs + u.runs - 1u]; }
     @compute @workgroup_size(${WORKGROUP})
@@ -168,7 +186,10 @@ function emitSort(spec: GatherSpec, caps: Caps): Lowered {
   const workgroups = foldGrid(Math.ceil((spec.rows * lanes) / WORKGROUP), caps);
   return {
     passes: [
-      { source: { label: "gatherRowsGrad/sort", wgsl: sort, workgroups: [1, 1, 1], uniforms: s.words }, operands: [1, 3, 4] },
+      {
+        source: { label: "gatherRowsGrad/sort", wgsl: sort, workgroups: [1, 1, 1], uniforms: s.words },
+        operands: [1, 3, 4],
+      },
       {
         source: { label: `gatherRowsGrad/sum_x${widthOf(spec)}`, wgsl: sum, workgroups, uniforms: w.words },
         operands: [0, 2, 3, 4],
@@ -178,9 +199,9 @@ function emitSort(spec: GatherSpec, caps: Caps): Lowered {
   };
 }
 
-/** At most one run per 8 positions, and at most a million tallies for big vocabularies. */
+/** Runs of at least 32 positions, and few tallies for big vocabularies: clearing and scanning them is what costs. */
 function runsOf(spec: GatherSpec): number {
-  return Math.max(1, Math.min(RUNS, Math.ceil(spec.count / 8), Math.floor(2 ** 20 / spec.rows)));
+  return Math.max(1, Math.min(RUNS, Math.ceil(spec.count / 32), Math.floor(2 ** 18 / spec.rows)));
 }
 
 /**
@@ -192,7 +213,11 @@ function emitScan(spec: GatherSpec, caps: Caps): Lowered {
   const u = sizes(3, spec, lanes);
   const type = typeOf(spec);
   const text = wgsl`
-    ${storage([["g", type], ["index", "i32"], ["y", type]])}
+    ${storage([
+      ["g", type],
+      ["index", "i32"],
+      ["y", type],
+    ])}
     ${u.wgsl}
     ${CLAMPED}
     @compute @workgroup_size(${WORKGROUP})

@@ -45,7 +45,10 @@ function emit(team: Team, spec: MomentsSpec, caps: Caps): Lowered {
   ]);
   const text = wgsl`
     ${team.enable}
-    ${storage([["x", type], ["y", "vec2<f32>"]])}
+    ${storage([
+      ["x", type],
+      ["y", "vec2<f32>"],
+    ])}
     ${u.wgsl}
     // (count, mean, sum of squared deviations); an empty part has count 0.
     fn merge(a: vec3<f32>, b: vec3<f32>) -> vec3<f32> {

@@ -48,8 +48,8 @@ export function uniformAt(state: RandomState, draw: number, element: number): nu
 }
 
 /** Standard normal: see `normalTable`. Exact in f32. */
-export function normalAt(state: RandomState, draw: number, element: number, table: ArrayLike<number> = hostTable()): number {
-  return quantile(bitsAt(state, draw, element), table) * 2 ** -NORMAL_POINT;
+export function normalAt(state: RandomState, draw: number, element: number, table?: ArrayLike<number>): number {
+  return normalOf(bitsAt(state, draw, element), table);
 }
 
 /** Entries of `normalTable`. */
@@ -98,19 +98,19 @@ function normalTail(z: number): number {
   return normalDensity(z) / fraction;
 }
 
-/** Fixed-point quantile of a random word: octave by leading zeros, 6 bits of segment, 16 bits of interpolation. */
-function quantile(word: number, table: ArrayLike<number>): number {
+/** The normal variate of a random word: octave by leading zeros, 6 bits of segment, 16 bits of interpolation. */
+export function normalOf(word: number, table: ArrayLike<number> = hostTable()): number {
   const odd = ((word << 1) | 1) >>> 0;
   const zeros = Math.clz32(odd);
   const mantissa = (odd << zeros) >>> 0;
   const e = (31 - zeros) * 64 + ((mantissa >>> 25) & 63);
   const step = (table[e + 1] - table[e]) * ((mantissa >>> 9) & 0xffff);
   const x = table[e] + ((step + 0x8000) >> 16);
-  return word >>> 31 ? -x : x;
+  return (word >>> 31 ? 0 - x : x) * 2 ** -NORMAL_POINT;
 }
 
-const QUANTILE = wgsl`
-  fn quantile(word: u32) -> f32 {
+const NORMAL_OF = wgsl`
+  fn normal_of(word: u32) -> f32 {
     let odd = (word << 1u) | 1u;
     let zeros = countLeadingZeros(odd);
     let mantissa = odd << zeros;
@@ -125,7 +125,7 @@ const QUANTILE = wgsl`
 const OUTPUT = {
   bits: { type: "u32", value: (word: string) => word },
   uniform: { type: "f32", value: (word: string) => `f32(${word} >> 8u) * ${2 ** -24}` },
-  normal: { type: "f32", value: (word: string) => `quantile(${word})` },
+  normal: { type: "f32", value: (word: string) => `normal_of(${word})` },
 } as const;
 
 /** The rounds unrolled: the rotations are constants, and there is nothing to load. */
@@ -149,7 +149,10 @@ function threefryText(): string {
 function emit(spec: RandomSpec, caps: Caps): Lowered {
   const normal = spec.kind === "normal";
   const out = OUTPUT[spec.kind];
-  const bindings: [string, string][] = [["state", "u32"], ["y", out.type]];
+  const bindings: [string, string][] = [
+    ["state", "u32"],
+    ["y", out.type],
+  ];
   if (normal) bindings.splice(1, 0, ["table", "i32"]);
   const u = uniforms(bindings.length, [
     ["count", "u32", spec.count],
@@ -158,7 +161,7 @@ function emit(spec: RandomSpec, caps: Caps): Lowered {
   const text = wgsl`
     ${storage(bindings)}
     ${u.wgsl}
-    ${normal ? QUANTILE : ""}
+    ${normal ? NORMAL_OF : ""}
     @compute @workgroup_size(64)
     fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>, @builtin(local_invocation_index) local: u32) {
       let block = (wg.y * grid.x + wg.x) * 64u + local;

@@ -1,7 +1,17 @@
 // Average pooling and nearest-neighbour resizing of channels-last images, and their gradients. Each gradient gathers:
 // an input pixel sums the outputs it went to, in order, so nothing is atomic. Called through engine/ops.
 
-import { type Caps, type Draw, type Family, foldGrid, type Lowered, storage, uniforms, type Variant, wgsl } from "./wgsl.ts";
+import {
+  type Caps,
+  type Draw,
+  type Family,
+  foldGrid,
+  type Lowered,
+  storage,
+  uniforms,
+  type Variant,
+  wgsl,
+} from "./wgsl.ts";
 
 /** x [batch, height, width, channels]; windows of `window` x `window`, side by side; odd last rows and columns dropped. */
 export interface PoolSpec {
@@ -57,7 +67,10 @@ function emitPixels(
     ["window", "u32", window],
   ]);
   const text = wgsl`
-    ${storage([["x", type], ["y", type]])}
+    ${storage([
+      ["x", type],
+      ["y", type],
+    ])}
     ${u.wgsl}
     @compute @workgroup_size(64)
     fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>, @builtin(local_invocation_index) local: u32) {
@@ -75,7 +88,12 @@ function emitPixels(
   `;
   const across = Math.ceil((to.width * steps) / 64);
   const [y, z] = foldGrid(rows, caps);
-  const source = { label: `${name}/pixels_x${vector}`, wgsl: text, workgroups: [across, y, z] as const, uniforms: u.words };
+  const source = {
+    label: `${name}/pixels_x${vector}`,
+    wgsl: text,
+    workgroups: [across, y, z] as const,
+    uniforms: u.words,
+  };
   return { passes: [{ source, operands: [0, 1] }], scratch: [] };
 }
 
@@ -85,7 +103,10 @@ const pixels = <S>(emit: (spec: S, caps: Caps) => Lowered): readonly Variant<S>[
 
 const load = (row: string, col: string): string => `x[((image + ${row}) * u.from_width + ${col}) * u.steps + c]`;
 
-const pooled = (s: PoolSpec): Image => ({ height: Math.floor(s.height / s.window), width: Math.floor(s.width / s.window) });
+const pooled = (s: PoolSpec): Image => ({
+  height: Math.floor(s.height / s.window),
+  width: Math.floor(s.width / s.window),
+});
 const source = (s: ResizeSpec): Image => ({ height: s.inHeight, width: s.inWidth });
 const resized = (s: ResizeSpec): Image => ({ height: s.outHeight, width: s.outWidth });
 const sizeOf = (i: Image, s: { batch: number; channels: number }): number => s.batch * i.height * i.width * s.channels;
@@ -181,7 +202,9 @@ const SPREAD = wgsl`
 /** g [batch, height / window, width / window, channels] -> gradient of x [batch, height, width, channels]. */
 export const averagePoolGrad: Family<PoolSpec> = {
   name: "averagePoolGrad",
-  variants: pixels((s, caps) => emitPixels("averagePoolGrad", pooled(s), s, s.batch, s.channels, s.window, SPREAD, caps)),
+  variants: pixels((s, caps) =>
+    emitPixels("averagePoolGrad", pooled(s), s, s.batch, s.channels, s.window, SPREAD, caps),
+  ),
   inputs: (s) => [{ dtype: "f32", size: sizeOf(pooled(s), s) }],
   outputs: (s) => [{ dtype: "f32", size: sizeOf(s, s) }],
   reference(s, [g]) {
@@ -200,7 +223,9 @@ const NEAREST = `acc = ${load("row * u.from_height / u.to_height", "col * u.from
 /** x [batch, inHeight, inWidth, channels] -> [batch, outHeight, outWidth, channels]. */
 export const resizeNearest: Family<ResizeSpec> = {
   name: "resizeNearest",
-  variants: pixels((s, caps) => emitPixels("resizeNearest", source(s), resized(s), s.batch, s.channels, 1, NEAREST, caps)),
+  variants: pixels((s, caps) =>
+    emitPixels("resizeNearest", source(s), resized(s), s.batch, s.channels, 1, NEAREST, caps),
+  ),
   inputs: (s) => [{ dtype: "f32", size: sizeOf(source(s), s) }],
   outputs: (s) => [{ dtype: "f32", size: sizeOf(resized(s), s) }],
   reference(s, [x]) {
@@ -227,7 +252,9 @@ const GATHER = wgsl`
 /** g [batch, outHeight, outWidth, channels] -> gradient of x [batch, inHeight, inWidth, channels]. */
 export const resizeNearestGrad: Family<ResizeSpec> = {
   name: "resizeNearestGrad",
-  variants: pixels((s, caps) => emitPixels("resizeNearestGrad", resized(s), source(s), s.batch, s.channels, 1, GATHER, caps)),
+  variants: pixels((s, caps) =>
+    emitPixels("resizeNearestGrad", resized(s), source(s), s.batch, s.channels, 1, GATHER, caps),
+  ),
   inputs: (s) => [{ dtype: "f32", size: sizeOf(resized(s), s) }],
   outputs: (s) => [{ dtype: "f32", size: sizeOf(source(s), s) }],
   reference(s, [g]) {

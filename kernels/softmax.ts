@@ -20,9 +20,7 @@ const widthOf = (spec: SoftmaxSpec): 1 | 4 => (spec.cols % 4 === 0 ? 4 : 1);
 function emit(team: Team, spec: SoftmaxSpec, caps: Caps): Lowered {
   const width = widthOf(spec);
   const [type, hmax, hsum] =
-    width === 4
-      ? ["vec4<f32>", "max(max(v.x, v.y), max(v.z, v.w))", "dot(e, vec4<f32>(1.0))"]
-      : ["f32", "v", "e"];
+    width === 4 ? ["vec4<f32>", "max(max(v.x, v.y), max(v.z, v.w))", "dot(e, vec4<f32>(1.0))"] : ["f32", "v", "e"];
   const steps = spec.cols / width;
   const workgroup = team.workgroup(caps);
   const lanes = team.lanes(steps, caps);
@@ -34,7 +32,10 @@ function emit(team: Team, spec: SoftmaxSpec, caps: Caps): Lowered {
   // The maximum starts at a finite value: infinities and NaN are not reliable in WGSL.
   const text = wgsl`
     ${team.enable}
-    ${storage([["x", type], ["y", type]])}
+    ${storage([
+      ["x", type],
+      ["y", type],
+    ])}
     ${u.wgsl}
     fn merge(a: vec2<f32>, b: vec2<f32>) -> vec2<f32> {
       let top = max(a.x, b.x);

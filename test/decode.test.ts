@@ -194,6 +194,15 @@ describe("GIF", () => {
     expect(await shown(gif(2, 11, [{ rows, interlaced: true }]))).toEqual([rows]);
   });
 
+  it("applies a control block to the next frame only", async () => {
+    const withControl = frameBytes({ rows: ["G."], disposal: 2, delay: 50 });
+    const bare = frameBytes({ rows: ["BB"] }).slice(8); // the control block is the first 8 bytes
+    const bytes = Uint8Array.from([...gif(2, 1, []).slice(0, -1), ...withControl, ...bare, ...bare, 0x3b]);
+    const { frames, delaysMs } = await decode(bytes);
+    expect(letters(frames, 2)).toEqual([["G."], ["BB"], ["BB"]]);
+    expect(delaysMs).toEqual([500, 100, 100]);
+  });
+
   it("plays delays of 10 ms or less for 100 ms", async () => {
     const frames = [0, 1, 2, 7].map((delay): TestFrame => ({ rows: ["R"], delay }));
     expect((await decode(gif(1, 1, frames))).delaysMs).toEqual([100, 100, 20, 70]);
@@ -484,6 +493,15 @@ describe("hostile files", () => {
         expect(result, `${format} cut to ${length} of ${bytes.length} bytes`).toBeInstanceOf(DecodeError);
       }
     }
+  });
+
+  it("refuses an APNG with one wrong bit in a chunk that would still decode", async () => {
+    const frame = (level: number) => ({ data: new Uint8Array(16).fill(level), delayMs: 50 });
+    const bytes = encodeApng([frame(1), frame(2)], 2, 2);
+    const delay = Buffer.from(bytes).indexOf("fcTL") + 4 + 20;
+    expect((await decode(bytes)).delaysMs).toEqual([50, 50]);
+    bytes[delay + 1] ^= 1;
+    expect(await reasonOf(bytes)).toMatch(/checksum of a fcTL chunk/);
   });
 
   it("answers damaged bytes with a picture of the right size or a DecodeError", async () => {

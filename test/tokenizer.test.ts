@@ -15,11 +15,14 @@ import { trainTokenizer } from "../data/tokenizer_train.ts";
 const SUBJECTS = ["a red heart", "a cute cat", "a panda's paw", "an old clock", "一只可爱的猫", "红色的心", "熊猫"];
 const ACTIONS = ["beating", "spinning around", "waving", "bouncing up and down", "在跳动", "旋转", "说加油"];
 const CAPTIONS = SUBJECTS.flatMap((s) => ACTIONS.map((a, i) => `${i % 2 ? "Real" : "Cartoon"} \t ${s} ${a}`));
-const tokenizer = trainTokenizer(CAPTIONS, { vocabSize: 700 });
+/** Runs of one letter: here which of several equal pairs is merged first shows. */
+const SLEEPY = ["zz", "zzz", "zzzz", "zzzzz", "zzzzzzz"].map((z) => `Cartoon \t a cat sleeping ${z}`);
+const tokenizer = trainTokenizer([...CAPTIONS, ...SLEEPY], { vocabSize: 700 });
 
 /** Texts with what captions are likely and unlikely to contain. */
 const TEXTS = [
   ...CAPTIONS,
+  ...SLEEPY,
   "",
   "   ",
   "Hello, WORLD! it's 3.14 o'clock, they'll say I'm done...",
@@ -53,7 +56,7 @@ describe("training", () => {
   });
 
   it("does not depend on the order of the captions", () => {
-    const reversed = trainTokenizer([...CAPTIONS].reverse(), { vocabSize: 700 });
+    const reversed = trainTokenizer([...CAPTIONS, ...SLEEPY].reverse(), { vocabSize: 700 });
     expect(JSON.stringify(reversed.file)).toBe(JSON.stringify(tokenizer.file));
   });
 

@@ -73,7 +73,7 @@ function globalPalette(frames: readonly EncodeFrame[]): Rgb[] {
   return exact.length > 0 ? exact : [[0, 0, 0]];
 }
 
-/** The opaque colours in ascending order, or null as soon as there are too many for a palette. */
+/** The opaque colours in order of appearance, or null as soon as there are too many for a palette. */
 function exactColours(frames: readonly EncodeFrame[]): Rgb[] | null {
   const seen = new Set<number>();
   for (const { data } of frames) {
@@ -82,7 +82,7 @@ function exactColours(frames: readonly EncodeFrame[]): Rgb[] | null {
       if (seen.size > MAX_COLOURS) return null;
     }
   }
-  return [...seen].sort((a, b) => a - b).map((c): Rgb => [c >> 16, (c >> 8) & 255, c & 255]);
+  return [...seen].map((c): Rgb => [c >> 16, (c >> 8) & 255, c & 255]);
 }
 
 function opaquePixels(frames: readonly EncodeFrame[]): Uint8Array {

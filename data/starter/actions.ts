@@ -57,10 +57,11 @@ export const ACTIONS = {
     zh: ["弹跳", "弹来弹去"],
     fit: 0.56,
     rest: 0.36,
-    pose: (p, v) => ({
-      ...squashed(0.3 * v * (bump(p, 0, 0.34) - 0.3 * bump(p, 0.5, 0.9))),
-      dy: 1.8 * v * p * (1 - p),
-    }),
+    // Starts on the way up, so that the first frame is not the squashed one.
+    pose: (p, v) => {
+      const q = (p + 0.25) % 1;
+      return { ...squashed(0.3 * v * (bump(q, 0, 0.34) - 0.3 * bump(q, 0.5, 0.9))), dy: 1.8 * v * q * (1 - q) };
+    },
   },
   spin: {
     en: ["spinning", "turning round and round"],

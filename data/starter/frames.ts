@@ -15,7 +15,7 @@ export interface StickerFrames {
   readonly delaysMs: readonly number[];
 }
 
-/** Draws a sticker. The same recipe gives the same bytes on any machine. */
+/** Draws a sticker; a pure function of the recipe. */
 export function stickerFrames(recipe: Recipe): StickerFrames {
   const { size, text, frames: count, delayMs } = recipe;
   const draw = recipe.domain === "Real" ? realFrame : cartoonFrame;

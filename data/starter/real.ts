@@ -27,6 +27,8 @@ const HORIZON: Vec = [0.72, 0.78, 0.86];
 const ZENITH: Vec = [0.3, 0.46, 0.76];
 /** Reach of the darkening where solid and floor come close. */
 const CREVICE = 0.4;
+/** What a pixel's centre ray may miss by: the pixel's extent in the scene and the lamp's in its shadow. */
+const FOOTPRINT = 0.2;
 /** Standard deviation of the sensor noise, in steps of 1/255. */
 const NOISE = 2.2;
 
@@ -83,8 +85,8 @@ function bodiesMatter(bodies: readonly Body[], ray: Vec): boolean {
   const floor = ray[1] < 0 ? along(ray, -EYE[1] / ray[1]) : undefined;
   return bodies.some(
     (body) =>
-      passesNear(body, EYE, ray, 0.1) ||
-      (floor && passesNear(body, floor, unit(minus(SAMPLES[0].lamp, floor)), CREVICE)),
+      passesNear(body, EYE, ray, FOOTPRINT) ||
+      (floor && passesNear(body, floor, unit(minus(SAMPLES[0].lamp, floor)), CREVICE + FOOTPRINT)),
   );
 }
 

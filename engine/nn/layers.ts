@@ -1,0 +1,165 @@
+// The layers models are made of. Tensors are channels last; weights lie as the kernels want them: Linear as [out, in] (like
+// PyTorch), convolutions as [...kernel, in, out].
+
+import { ShapeError, show } from "../error.ts";
+import type { Parameter, Rng } from "../state.ts";
+import type { ConvOptions, Tensor } from "../tensor.ts";
+import { fanInInit, type Initializer, normalInit, onesInit, zerosInit } from "./init.ts";
+import { Module, parameter } from "./module.ts";
+
+export interface LinearOptions {
+  readonly bias?: boolean;
+  readonly init?: Initializer;
+}
+
+/** y = x W^T + b: [..., in] -> [..., out]. */
+export class Linear extends Module {
+  readonly weight: Parameter;
+  readonly bias: Parameter | null;
+
+  constructor(inputs: number, outputs: number, o: LinearOptions = {}) {
+    super();
+    this.weight = parameter([outputs, inputs], o.init ?? fanInInit(inputs));
+    this.bias = o.bias === false ? null : parameter([outputs], o.init === zerosInit ? zerosInit : fanInInit(inputs));
+  }
+
+  forward(x: Tensor): Tensor {
+    const y = x.matmul(this.weight.transpose());
+    return this.bias ? y.add(this.bias) : y;
+  }
+}
+
+export interface ConvLayerOptions extends ConvOptions {
+  readonly bias?: boolean;
+  readonly init?: Initializer;
+}
+
+/** Convolution over one to three spatial axes: [b, ...spatial, in] -> [b, ...spatial', out]. */
+export class Conv extends Module {
+  readonly weight: Parameter;
+  readonly bias: Parameter | null;
+  readonly #options: ConvOptions;
+
+  /** `kernel` has one size per spatial axis: [3, 3] for images, [3, 1, 1] for a convolution over frames. */
+  constructor(inputs: number, outputs: number, kernel: readonly number[], o: ConvLayerOptions = {}) {
+    super();
+    const fanIn = kernel.reduce((a, b) => a * b, inputs);
+    this.weight = parameter([...kernel, inputs, outputs], o.init ?? fanInInit(fanIn), { layout: "conv" });
+    this.bias = o.bias === false ? null : parameter([outputs], o.init === zerosInit ? zerosInit : fanInInit(fanIn));
+    this.#options = o;
+  }
+
+  forward(x: Tensor): Tensor {
+    const y = x.conv(this.weight, this.#options);
+    return this.bias ? y.add(this.bias) : y;
+  }
+}
+
+/** Group normalisation (Wu & He 2018): statistics per first axis and group, over every axis in between. */
+export class GroupNorm extends Module {
+  readonly weight: Parameter;
+  readonly bias: Parameter;
+  readonly #groups: number;
+  readonly #eps: number;
+
+  constructor(groups: number, channels: number, eps = 1e-5) {
+    super();
+    if (channels % groups !== 0) throw new ShapeError(`GroupNorm: ${channels} channels do not divide into ${groups} groups`);
+    this.weight = parameter([channels], onesInit);
+    this.bias = parameter([channels], zerosInit);
+    this.#groups = groups;
+    this.#eps = eps;
+  }
+
+  /** [b, ..., channels] -> the same shape. */
+  forward(x: Tensor): Tensor {
+    return normalize(x, x.shape[0], this.#groups, this.#eps, this.weight, this.bias);
+  }
+}
+
+/** Layer normalisation over the last axis (Ba et al. 2016). */
+export class LayerNorm extends Module {
+  readonly weight: Parameter;
+  readonly bias: Parameter;
+  readonly #eps: number;
+
+  constructor(features: number, eps = 1e-5) {
+    super();
+    this.weight = parameter([features], onesInit);
+    this.bias = parameter([features], zerosInit);
+    this.#eps = eps;
+  }
+
+  forward(x: Tensor): Tensor {
+    const rows = x.shape.slice(0, -1).reduce((a, b) => a * b, 1);
+    return normalize(x, rows, 1, this.#eps, this.weight, this.bias);
+  }
+}
+
+/** (x - mean) / sqrt(var + eps) * weight + bias, with x seen as [outer, inner, groups, channels]. */
+function normalize(x: Tensor, outer: number, groups: number, eps: number, weight: Tensor, bias: Tensor): Tensor {
+  const features = x.shape[x.rank - 1];
+  if (features !== weight.shape[0]) throw new ShapeError(`norm: expected ${weight.shape[0]} channels last, got ${show(x.shape)}`);
+  const blocks = x.reshape([outer, -1, groups, features / groups]);
+  const stats = blocks.moments(eps);
+  const stat = (i: number): Tensor => stats.slice(2, i, i + 1).reshape([outer, 1, groups, 1]);
+  const affine = (p: Tensor): Tensor => p.reshape([1, 1, groups, features / groups]);
+  return blocks.sub(stat(0)).mul(stat(1)).mul(affine(weight)).add(affine(bias)).reshape(x.shape);
+}
+
+/** Rows of a learned table: i32 [...] -> [..., features]. */
+export class Embedding extends Module {
+  readonly weight: Parameter;
+
+  constructor(rows: number, features: number, std = 0.02) {
+    super();
+    this.weight = parameter([rows, features], normalInit(std));
+  }
+
+  forward(index: Tensor): Tensor {
+    return this.weight.gatherRows(index);
+  }
+}
+
+/** Zeroes a share `p` of the elements and scales the rest by 1 / (1 - p); the identity without a generator (evaluation). */
+export function dropout(x: Tensor, p: number, rng: Rng | undefined): Tensor {
+  if (!rng || p === 0) return x;
+  const dropped = rng.uniform(x.shape).less(p);
+  return dropped.where(0, x.mul(1 / (1 - p)));
+}
+
+export interface AttentionLayerOptions {
+  readonly heads: number;
+  /** Features per head; heads * dim is the inner width. */
+  readonly dim: number;
+  /** Width of the keys' and values' source; that of the queries when absent. */
+  readonly context?: number;
+  readonly bias?: boolean;
+}
+
+/** Multi-head attention, q, k, v without bias, output with bias: the CrossAttention of latent diffusion models. */
+export class Attention extends Module {
+  readonly toQ: Linear;
+  readonly toK: Linear;
+  readonly toV: Linear;
+  readonly toOut: readonly [Linear];
+  readonly #heads: number;
+
+  constructor(features: number, o: AttentionLayerOptions) {
+    super();
+    const inner = o.heads * o.dim;
+    const bias = o.bias ?? false;
+    this.toQ = new Linear(features, inner, { bias });
+    this.toK = new Linear(o.context ?? features, inner, { bias });
+    this.toV = new Linear(o.context ?? features, inner, { bias });
+    this.toOut = [new Linear(inner, features)];
+    this.#heads = o.heads;
+  }
+
+  /** x [b, n, features], context [b, m, width] (x itself when absent) -> [b, n, features]. */
+  forward(x: Tensor, context: Tensor = x, o: { causal?: boolean } = {}): Tensor {
+    const split = (y: Tensor): Tensor => y.reshape([y.shape[0], y.shape[1], this.#heads, -1]);
+    const y = split(this.toQ.forward(x)).attention(split(this.toK.forward(context)), split(this.toV.forward(context)), o);
+    return this.toOut[0].forward(y.reshape([y.shape[0], y.shape[1], -1]));
+  }
+}
