@@ -3,7 +3,7 @@
 // aside and renamed, so a crash or a second process never leaves half a cache. Only store.ts uses it.
 
 import { createHash } from "node:crypto";
-import { closeSync, openSync, readSync, writeSync } from "node:fs";
+import { closeSync, openSync, readSync, writeFileSync } from "node:fs";
 import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import { isAbsolute, join, relative, resolve, sep } from "node:path";
 import { DecodeError, decodeSticker } from "./decode/index.ts";
@@ -14,6 +14,7 @@ import { pickFrames, prepareFrame } from "./frames.ts";
 const CACHE_VERSION = 1;
 /** Files being read or decoded at a time; sharp works on its own threads, our GIF decoder on this one. */
 const PARALLEL = 4;
+const ABANDONED_MS = 60 * 60 * 1000;
 
 /** A file that was left out, and why. */
 export interface Rejected {
@@ -66,8 +67,8 @@ export async function openClipCache(
   const file = openSync(`${base}.u8`, "r");
   const read = (slot: number) => {
     const clip = new Uint8Array(clipBytes);
-    readSync(file, clip, 0, clipBytes, slot * clipBytes);
-    return clip;
+    if (readSync(file, clip, 0, clipBytes, slot * clipBytes) === clipBytes) return clip;
+    throw new Error(`the frame cache ${base}.u8 was cut short while in use; start again to rebuild it`);
   };
   return { ...manifest, read, close: () => closeSync(file) };
 }
@@ -126,7 +127,7 @@ async function build(
     let done = 0;
     for await (const { name, result } of inOrder(sources, PARALLEL, (source) => decodeClip(source, shape))) {
       if (result instanceof Uint8Array) {
-        writeSync(out, result);
+        writeFileSync(out, result); // at the descriptor's position, and all of it
         hash.update(result);
         files.push(name);
       } else rejected.push({ file_name: name, reason: result.reason });
@@ -136,7 +137,7 @@ async function build(
     closeSync(out);
   }
   const manifest: Manifest = { files, rejected, sha256: hash.digest("hex") };
-  await removeOthers(cacheDir, prefix, aside);
+  await removeOld(cacheDir, prefix, base);
   await rename(aside, `${base}.u8`);
   await writeFile(aside, JSON.stringify(manifest));
   await rename(aside, `${base}.json`);
@@ -154,10 +155,17 @@ async function openForWriting(cacheDir: string, path: string): Promise<number> {
   }
 }
 
-/** A changed data set gets a new key; what was kept for the old one, or left by a crash, is only in the way. */
-async function removeOthers(cacheDir: string, prefix: string, keep: string): Promise<void> {
-  const old = (await readdir(cacheDir)).filter((name) => name.startsWith(prefix)).map((name) => join(cacheDir, name));
-  await Promise.all(old.filter((path) => path !== keep).map((path) => rm(path, { force: true })));
+/**
+ * Removes what a changed data set left behind, and builds that a crash cut off: another process may be building now,
+ * so an unfinished file goes only when nothing has been written to it for a while.
+ */
+async function removeOld(cacheDir: string, prefix: string, base: string): Promise<void> {
+  for (const name of await readdir(cacheDir)) {
+    const path = join(cacheDir, name);
+    if (!name.startsWith(prefix) || path === `${base}.u8` || path === `${base}.json`) continue;
+    const written = name.endsWith(".tmp") ? ((await stat(path).catch(() => undefined))?.mtimeMs ?? Date.now()) : 0;
+    if (Date.now() - written > ABANDONED_MS) await rm(path, { force: true });
+  }
 }
 
 /** Runs `work` on at most `limit` items at a time and yields the results in the order of the items. */

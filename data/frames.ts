@@ -45,8 +45,8 @@ interface Taps {
 /** Keys' cubic convolution with a = -1/2 (1981), the kernel the authors' image library resizes with by default. */
 function cubic(x: number): number {
   const d = Math.abs(x);
-  if (d < 1) return 1.5 * d ** 3 - 2.5 * d ** 2 + 1;
-  return d < 2 ? -0.5 * d ** 3 + 2.5 * d ** 2 - 4 * d + 2 : 0;
+  if (d < 1) return (1.5 * d - 2.5) * d * d + 1;
+  return d < 2 ? ((-0.5 * d + 2.5) * d - 4) * d + 2 : 0;
 }
 
 /** When shrinking, the kernel is stretched by the scale so that every source pixel counts (no aliasing). */

@@ -23,6 +23,8 @@ export interface Step<I extends Named, O extends Named> {
   (feed: Feed<I>): O;
   /** The plan of the last trace: dispatches, what was fused, memory. */
   explain(): string;
+  /** The program of the last trace, for a device's own tools. */
+  program(): Program;
 }
 
 interface Signature {
@@ -75,5 +77,9 @@ export function compile<I extends Named, O extends Named>(step: (inputs: I) => O
     const out = device().run(program, Object.fromEntries(values));
     return Object.fromEntries(Object.entries(out).map(([k, s]) => [k, fromStorage(s)])) as unknown as O;
   };
-  return Object.assign(call, { explain: () => (last ? device().explain(last) : `${name}: not traced yet`) });
+  const program = (): Program => {
+    if (!last) throw new Error(`${name}: not traced yet`);
+    return last;
+  };
+  return Object.assign(call, { program, explain: () => device().explain(program()) });
 }

@@ -34,6 +34,8 @@ export interface Device {
   /** What the program compiles to, for people. */
   explain(program: Program): string;
   memory(): MemoryStats;
+  /** What the device is, for people: name, kind, features, limits. */
+  details(): Readonly<Record<string, string>>;
   /** Waits until everything submitted has run; rejects when the device reported an error since the last call. */
   settle(): Promise<void>;
   close(): void;

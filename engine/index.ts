@@ -5,6 +5,7 @@ export { type CompileOptions, compile, type Feed, type Named, type Step } from "
 export { type Device, type DeviceOptions, device, openDevice, useDevice } from "./device.ts";
 export { type Data, type DType, packHalf, unpackHalf } from "./dtype.ts";
 export { DeviceError, DTypeError, ShapeError, StaleTensorError } from "./error.ts";
+export { type SelfCheck, selfCheck } from "./selfcheck.ts";
 export type { Shape } from "./shape.ts";
-export { Parameter, Rng } from "./state.ts";
+export { bitsFrom, Parameter, Rng } from "./state.ts";
 export { type ConvOptions, full, ones, type Padding, Tensor, tensor, zeros } from "./tensor.ts";

@@ -67,6 +67,9 @@ export class ReferenceDevice implements Device {
   memory(): MemoryStats {
     return { buffers: 0, bytes: 0 };
   }
+  details(): Record<string, string> {
+    return { device: this.name, kind: "host" };
+  }
   async settle(): Promise<void> {}
   close(): void {}
 

@@ -127,3 +127,9 @@ export class Rng {
     return start.random({ kind, shape: [...shape], draw }, ...extra);
   }
 }
+
+/** Host twin of a generator branch: word `i` of the stream that (seed, name) opens, for shuffles and other host choices. */
+export function bitsFrom(seed: number, name: string): (i: number) => number {
+  const [a, b] = threefry2x32(seed >>> 0, Math.floor(seed / 2 ** 32) >>> 0, hash(name), 0x5eed);
+  return (i) => threefry2x32(a, b, i >>> 0, 0)[0];
+}

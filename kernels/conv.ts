@@ -1,14 +1,22 @@
 // Convolution in up to three spatial dimensions, channels last, and its two gradients, all as implicit GEMM: the loops
-// are in gemm_tiles.ts, the addresses in conv_address.ts. 1-D and 2-D convolutions come with unit dimensions; a 1x1
+// are in gemm_tiles.ts, the addresses in conv_table.ts. 1-D and 2-D convolutions come with unit dimensions; a 1x1
 // convolution with stride 1 is a matmul and is better sent there. Called by engine/ops and engine/plan.
 
-import { denseWalk, MAX_TAPS, stridedRows, stridedWalk, type Walk, walkFields } from "./conv_address.ts";
 import { convReference, drawConv } from "./conv_reference.ts";
+import {
+  addressA,
+  MAX_TAPS,
+  map3,
+  positionRows,
+  ROW_OF_POSITION,
+  type Three,
+  tablePass,
+  volume,
+  type Walk,
+} from "./conv_table.ts";
 import { type Gemm, type Generator, type LoadA, lowerGemm, type Relayout } from "./gemm.ts";
 import { tileVariants } from "./gemm_variants.ts";
 import type { Caps, Epilogue, Family, Lowered, Operand } from "./wgsl.ts";
-
-type Three = readonly [number, number, number];
 
 /**
  * x [batch, ...in, channels], weight [...kernel, channels, filters], y [batch, ...out, filters]; spatial order d, h, w.
@@ -28,17 +36,12 @@ export interface ConvSpec {
   readonly epilogue?: Epilogue;
 }
 
-const volume = (v: Three): number => v[0] * v[1] * v[2];
-const map3 = (f: (i: 0 | 1 | 2) => number): Three => [f(0), f(1), f(2)];
 const macs = (s: ConvSpec): number => s.batch * volume(s.out) * volume(s.kernel) * s.channels * s.filters;
 
 /** Throws when the kernel exceeds what the address functions can count. */
 function check(s: ConvSpec): void {
   if (s.kernel.some((k) => k > MAX_TAPS))
     throw new Error(`conv: kernel ${s.kernel.join("x")} has more than ${MAX_TAPS} taps along an axis; split it`);
-  // conv_address.ts divides exactly up to 2^21 images.
-  if (s.batch * volume(s.stride) >= 2 ** 21)
-    throw new Error(`conv: batch ${s.batch} with stride ${s.stride.join("x")} is too large; split the batch`);
 }
 
 /** B as a plain [k, n] matrix. */
@@ -59,109 +62,89 @@ fn b_at(c: Column, k: u32) -> vec4<f32> {
 }`;
 }
 
-const POSITIONS_BY_TAPS = (load: LoadA): string => `
-fn a_row(batch: u32, row: u32) -> vec2<u32> { return position(row); }
-fn a_col(k: u32) -> vec2<u32> { return tap(k); }
-fn a_at(r: vec2<u32>, c: vec2<u32>) -> ${load === "any" ? "f32" : "vec4<f32>"} { return fetch(r, c); }`;
+const unitDivisor: Three = [1, 1, 1];
 
-const TAPS_BY_POSITIONS = (load: LoadA): string => `
-fn a_row(batch: u32, row: u32) -> vec2<u32> { return tap(row); }
-fn a_col(k: u32) -> vec2<u32> { return position(k); }
-fn a_at(r: vec2<u32>, c: vec2<u32>) -> ${load === "any" ? "f32" : "vec4<f32>"} { return fetch(c, r); }`;
-
-/** The walk of the forward convolution's taps over its input. */
-const inputWalk = (s: ConvSpec): Walk => ({
+/** The walk of the forward convolution's taps over x. */
+const walkOverX = (s: ConvSpec): Walk => ({
   images: s.batch,
   source: s.in,
   channels: s.channels,
-  grid: s.out,
+  positions: s.out,
+  kernel: s.kernel,
   stride: s.stride,
   origin: map3((i) => -s.padding[i]),
   step: s.dilation,
-  kernel: s.kernel,
+  divisor: unitDivisor,
 });
+
+/** The walk of the input gradient over gy: input position p was used by output (p + padding - t dilation) / stride. */
+const walkOverGy = (s: ConvSpec): Walk => ({
+  images: s.batch,
+  source: s.out,
+  channels: s.filters,
+  positions: s.in,
+  kernel: s.kernel,
+  stride: [1, 1, 1],
+  origin: s.padding,
+  step: map3((i) => -s.dilation[i]),
+  divisor: s.stride,
+});
+
+/** Rows are positions: the forward convolution and the input gradient, which share their text and so their pipeline. */
+function positionsByTaps(walk: Walk, columns: number, vectors: boolean, caps: Caps, epilogue?: Epilogue): Gemm {
+  const load: LoadA = vectors && walk.channels % 4 === 0 ? "k4" : "any";
+  const vec4 = columns % 4 === 0;
+  return {
+    label: `conv ${load} ${vec4 ? "n4" : "any"}`,
+    m: positionRows(walk),
+    n: columns,
+    k: volume(walk.kernel) * walk.channels,
+    batch: 1,
+    table: tablePass(walk, load, caps),
+    a: { load, wgsl: addressA(load, "positions") },
+    b: { vec4, wgsl: matrixB(vec4) },
+    yRow: { wgsl: ROW_OF_POSITION, rowsOut: walk.images * volume(walk.positions) },
+    sparse: true,
+    fields: [["tap_base", "u32", positionRows(walk)]],
+    epilogue,
+  };
+}
 
 /** y[position, filter] = sum over (tap, channel) of x[position at tap, channel] * w[tap, channel, filter]. */
 function lowerForward(s: ConvSpec, generator: Generator, vectors: boolean, caps: Caps): Lowered {
   check(s);
-  const load = vectors && s.channels % 4 === 0 ? "k4" : "any";
-  const vec4 = s.filters % 4 === 0;
-  const gemm: Gemm = {
-    label: `conv ${load} ${vec4 ? "n4" : "any"}`,
-    m: s.batch * volume(s.out),
-    n: s.filters,
-    k: volume(s.kernel) * s.channels,
-    batch: 1,
-    a: { load, wgsl: denseWalk(load) + POSITIONS_BY_TAPS(load) },
-    b: { vec4, wgsl: matrixB(vec4) },
-    fields: walkFields(inputWalk(s), load),
-    epilogue: s.epilogue,
+  return lowerGemm(positionsByTaps(walkOverX(s), s.filters, vectors, caps, s.epilogue), generator, caps);
+}
+
+/** gx[position, channel] = sum over (tap, filter) of gy[position seen from tap, filter] * w[tap, channel, filter]. */
+function lowerInputGrad(s: ConvSpec, generator: Generator, vectors: boolean, caps: Caps): Lowered {
+  check(s);
+  const weights: Relayout = {
+    sizes: [1, volume(s.kernel), s.filters, s.channels],
+    offset: 0,
+    strides: [0, s.channels * s.filters, 1, s.filters],
   };
-  return lowerGemm(gemm, generator, caps);
+  return lowerGemm(positionsByTaps(walkOverGy(s), s.channels, vectors, caps), generator, caps, weights);
 }
 
 /** gw[(tap, channel), filter] = sum over positions of x[position at tap, channel] * gy[position, filter]. */
 function lowerWeightGrad(s: ConvSpec, generator: Generator, vectors: boolean, caps: Caps): Lowered {
   check(s);
-  const load = vectors && s.channels % 4 === 0 ? "m4" : "any";
+  const walk = { ...walkOverX(s), keepOrder: true };
+  const load: LoadA = vectors && s.channels % 4 === 0 ? "m4" : "any";
   const vec4 = s.filters % 4 === 0;
   const gemm: Gemm = {
     label: `conv weight grad ${load} ${vec4 ? "n4" : "any"}`,
     m: volume(s.kernel) * s.channels,
     n: s.filters,
-    k: s.batch * volume(s.out),
+    k: positionRows(walk),
     batch: 1,
-    a: { load, wgsl: denseWalk(load) + TAPS_BY_POSITIONS(load) },
+    table: tablePass(walk, load, caps),
+    a: { load, wgsl: addressA(load, "taps") },
     b: { vec4, wgsl: matrixB(vec4) },
-    fields: walkFields(inputWalk(s), load),
+    fields: [["tap_base", "u32", positionRows(walk)]],
   };
   return lowerGemm(gemm, generator, caps);
-}
-
-/** Weights as [tap, filter, channel]: the B of the input gradient. */
-const transposedWeights = (s: ConvSpec): Relayout => ({
-  sizes: [1, volume(s.kernel), s.filters, s.channels],
-  offset: 0,
-  strides: [0, s.channels * s.filters, 1, s.filters],
-});
-
-/** gx[position, channel] = sum over (tap, filter) of gy[position seen from tap, filter] * w[tap, channel, filter]. */
-function lowerInputGrad(s: ConvSpec, generator: Generator, vectors: boolean, caps: Caps): Lowered {
-  check(s);
-  const load = vectors && s.filters % 4 === 0 ? "k4" : "any";
-  const vec4 = s.channels % 4 === 0;
-  const dense = volume(s.stride) === 1;
-  const common = { images: s.batch, source: s.out, channels: s.filters, origin: s.padding, kernel: s.kernel };
-  const walk: Walk = dense
-    ? { ...common, grid: s.in, stride: [1, 1, 1], step: map3((i) => -s.dilation[i]) }
-    : { ...common, grid: map3((i) => Math.ceil(s.in[i] / s.stride[i])), stride: s.stride, step: s.dilation };
-  const rows = stridedRows(s.in);
-  const fields = walkFields(walk, load);
-  const shape = {
-    n: s.channels,
-    k: volume(s.kernel) * s.filters,
-    batch: 1,
-    b: { vec4, wgsl: matrixB(vec4) },
-  };
-  const gemm: Gemm = dense
-    ? {
-        ...shape,
-        // Same text as the forward convolution, hence the same pipeline.
-        label: `conv ${load} ${vec4 ? "n4" : "any"}`,
-        m: s.batch * volume(s.in),
-        a: { load, wgsl: denseWalk(load) + POSITIONS_BY_TAPS(load) },
-        fields,
-      }
-    : {
-        ...shape,
-        label: `conv strided input grad ${load} ${vec4 ? "n4" : "any"}`,
-        m: volume(s.stride) * s.batch * volume(walk.grid),
-        a: { load, wgsl: stridedWalk(load) + POSITIONS_BY_TAPS(load) },
-        fields: [...fields, ...rows.fields],
-        yRow: { wgsl: rows.wgsl, rowsOut: s.batch * volume(s.in) },
-        sparse: true,
-      };
-  return lowerGemm(gemm, generator, caps, transposedWeights(s));
 }
 
 const f32s = (...sizes: number[]): readonly Operand[] => sizes.map((size) => ({ dtype: "f32", size }));

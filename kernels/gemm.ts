@@ -43,6 +43,8 @@ export interface Gemm {
   readonly yRow?: { readonly wgsl: string; readonly rowsOut: number };
   /** Most blocks of k are zero in A for most tiles: test for it. */
   readonly sparse?: boolean;
+  /** A first pass that writes `table: array<vec4<u32>>`, for address functions that are too dear to compute in place. */
+  readonly table?: { readonly elements: number; readonly source: KernelSource };
   readonly fields: readonly Field[];
   readonly epilogue?: Epilogue;
 }
@@ -71,7 +73,7 @@ export const widthOf = (n: number): 1 | 4 => (n % 4 === 0 ? 4 : 1);
  * 57 -> 45 ms on a 3x3 weight gradient); on a GPU so that a small result still fills the machine.
  */
 export function splitsOf(g: Gemm, tile: Tile, caps: Caps): number {
-  if (g.epilogue || g.yRow) return 1;
+  if (g.epilogue) return 1;
   const tiles = Math.ceil(g.m / tile.rows) * Math.ceil(g.n / tile.cols) * g.batch;
   if (caps.adapter === "cpu") return g.k < 2048 ? 1 : Math.min(16, Math.floor(g.k / 1024));
   return Math.max(1, Math.min(64, Math.ceil(256 / tiles), Math.floor(g.k / 256)));
@@ -98,9 +100,14 @@ export function lowerGemm(g: Gemm, generator: Generator, caps: Caps, relayoutB?:
     b = newScratch(relayoutB.sizes.reduce((p, x) => p * x, 1));
     passes.push({ source: relayout(relayoutB, caps), operands: [1, b] });
   }
+  const tables: number[] = [];
+  if (g.table) {
+    tables.push(newScratch(g.table.elements));
+    passes.push({ source: g.table.source, operands: tables });
+  }
   const target = splits > 1 ? newScratch(splits * size) : output;
   const epilogueOperands = Array.from({ length: extras }, (_, i) => 2 + i);
-  passes.push({ source: tiles(g, generator, splits, caps), operands: [0, b, ...epilogueOperands, target] });
+  passes.push({ source: tiles(g, generator, splits, caps), operands: [0, b, ...tables, ...epilogueOperands, target] });
   if (splits > 1) passes.push({ source: sumParts(size, splits, caps), operands: [target, output] });
   return { passes, scratch };
 }
@@ -114,6 +121,7 @@ function tiles(g: Gemm, generator: Generator, splits: number, caps: Caps): Kerne
   const bindings: [string, string][] = [
     ["a", g.a.load === "any" ? "f32" : "vec4<f32>"],
     ["b", g.b.vec4 ? "vec4<f32>" : "f32"],
+    ...(g.table ? [["table", "vec4<u32>"] as [string, string]] : []),
     ...(epilogue?.bindings ?? []).map((e): [string, string] => [e.name, e.type]),
     ["y", width === 4 ? "vec4<f32>" : "f32"],
   ];
@@ -190,40 +198,56 @@ function placement({ rows, cols }: Tile): string {
   `;
 }
 
-/** Strided copy into a contiguous [s0, s1, rows, cols]; one thread per vec4 (or scalar) of the copy. */
+/**
+ * Copy into a contiguous [s0, s1, rows, cols]. Where the rows were contiguous (a transposition), each thread turns a
+ * 4 x 4 block with vec4 loads and stores; otherwise it copies one element.
+ */
 function relayout({ sizes, offset, strides }: Relayout, caps: Caps): KernelSource {
-  const width = widthOf(sizes[3]);
-  const total = sizes.reduce((p, x) => p * x, 1) / width;
+  const steps = [...sizes.slice(2), offset, strides[0], strides[1], strides[3]];
+  const block = strides[2] === 1 && steps.every((x) => x % 4 === 0) ? 4 : 1;
+  const total = (sizes[0] * sizes[1] * sizes[2] * sizes[3]) / block ** 2;
   const grid = foldGrid(Math.ceil(total / 64), caps);
   const u = uniforms(2, [
     ["total", "u32", total],
     ["grid_width", "u32", grid[0]],
-    ["offset", "u32", offset],
+    ["offset", "u32", offset / block],
     ["n1", "u32", sizes[1]],
-    ["n2", "u32", sizes[2]],
-    ["n3", "u32", sizes[3] / width],
-    ["s0", "u32", strides[0]],
-    ["s1", "u32", strides[1]],
-    ["s2", "u32", strides[2]],
-    ["s3", "u32", strides[3]],
+    ["rows", "u32", sizes[2] / block],
+    ["cols", "u32", sizes[3] / block],
+    ["s0", "u32", strides[0] / block],
+    ["s1", "u32", strides[1] / block],
+    // In units of a load, rows of a block come one load at a time.
+    ["s_row", "u32", block === 4 ? 1 : strides[2]],
+    ["s_col", "u32", strides[3] / block],
   ]);
-  const value = width === 1 ? "x[p]" : "vec4<f32>(x[p], x[p + u.s3], x[p + 2u * u.s3], x[p + 3u * u.s3])";
+  const lines =
+    block === 1
+      ? ["y[i] = x[p];"]
+      : [
+          "let p4 = p + col * 3u * u.s_col;",
+          "let v = mat4x4<f32>(x[p4], x[p4 + u.s_col], x[p4 + 2u * u.s_col], x[p4 + 3u * u.s_col]);",
+          "let t = transpose(v);",
+          "let q = (outer * u.rows + row) * 4u * u.cols + col;",
+          ...[0, 1, 2, 3].map((r) => `y[q + ${r}u * u.cols] = t[${r}];`),
+        ];
+  const type = block === 4 ? "vec4<f32>" : "f32";
   return {
-    label: `relayout x${width}`,
+    label: `relayout ${block}x${block}`,
     wgsl: wgsl`
       ${storage([
-        ["x", "f32"],
-        ["y", width === 4 ? "vec4<f32>" : "f32"],
+        ["x", type],
+        ["y", type],
       ])}
       ${u.wgsl}
       @compute @workgroup_size(64)
       fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
         let i = (wg.y * u.grid_width + wg.x) * 64u + lane;
         if (i >= u.total) { return; }
-        let i2 = i / u.n3;
-        let i1 = i2 / u.n2;
-        let p = u.offset + (i1 / u.n1) * u.s0 + (i1 % u.n1) * u.s1 + (i2 % u.n2) * u.s2 + (i % u.n3) * ${width}u * u.s3;
-        y[i] = ${value};
+        let col = i % u.cols;
+        let row = (i / u.cols) % u.rows;
+        let outer = i / (u.cols * u.rows);
+        let p = u.offset + (outer / u.n1) * u.s0 + (outer % u.n1) * u.s1 + row * u.s_row + col * u.s_col;
+        ${lines}
       }
     `,
     workgroups: grid,

@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { beforeAll, describe, expect, test } from "vitest";
-import { progress } from "../cli/progress.ts";
+import { progress } from "../train/progress.ts";
 import { valueImports } from "./layout.ts";
 
 const bin = fileURLToPath(new URL("../cli/gifgrad.mjs", import.meta.url));

@@ -24,9 +24,19 @@ export class ByteReader {
     return this.bytes.subarray(start, start + count);
   }
 
-  u8 = (): number => this.bytes[this.skip(1)];
-  u16le = (): number => this.view.getUint16(this.skip(2), true);
-  u16be = (): number => this.view.getUint16(this.skip(2));
-  u32be = (): number => this.view.getUint32(this.skip(4));
-  ascii = (count: number): string => String.fromCharCode(...this.take(count));
+  u8(): number {
+    return this.bytes[this.skip(1)];
+  }
+
+  u16le(): number {
+    return this.view.getUint16(this.skip(2), true);
+  }
+
+  u16be(): number {
+    return this.view.getUint16(this.skip(2));
+  }
+
+  u32be(): number {
+    return this.view.getUint32(this.skip(4));
+  }
 }

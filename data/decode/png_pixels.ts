@@ -2,7 +2,7 @@
 // specification, 3rd edition; gamma and colour profiles are not applied. Chunks and animation are apng.ts's business.
 
 import { inflateSync } from "node:zlib";
-import { paeth } from "../png_filter.ts";
+import { predictor } from "../png_filter.ts";
 
 /** IHDR plus the two chunks that change what samples mean. */
 export interface PixelFormat {
@@ -84,11 +84,9 @@ export function decodePixels(stream: Uint8Array, width: number, height: number, 
 function unfilter(line: Uint8Array, above: Uint8Array, step: number, type: number): void {
   if (type > 4) throw new Error(`row filter ${type} does not exist`);
   for (let i = 0; i < line.length; i++) {
-    const left = i >= step ? line[i - step] : 0;
-    if (type === 1) line[i] += left;
-    else if (type === 2) line[i] += above[i];
-    else if (type === 3) line[i] += (left + above[i]) >> 1;
-    else if (type === 4) line[i] += paeth(left, above[i], i >= step ? above[i - step] : 0);
+    const left = i < step ? 0 : line[i - step];
+    const corner = i < step ? 0 : above[i - step];
+    line[i] += predictor(type, left, above[i], corner);
   }
 }
 

@@ -3,7 +3,7 @@
 // Chunk layout: PNG specification, 3rd edition, sections 5, 9 (filters) and 11.3.6 (animation).
 
 import { crc32, deflateSync } from "node:zlib";
-import { paeth } from "../png_filter.ts";
+import { predictor } from "../png_filter.ts";
 import { checkFrames, type EncodeFrame } from "./frames.ts";
 
 const SIGNATURE = Uint8Array.of(0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a);
@@ -22,7 +22,7 @@ export function encodeApng(frames: readonly EncodeFrame[], width: number, height
   if (animated) chunks.push(chunk("acTL", uint32s(frames.length, 0)));
   let sequence = 0;
   frames.forEach(({ data, delayMs }, i) => {
-    const pixels = deflateSync(filterRows(data, width, height, channels), { level: 9 });
+    const pixels = deflateSync(filterRows(data, width, height, channels));
     if (animated) chunks.push(chunk("fcTL", frameControl(sequence++, width, height, delayMs)));
     chunks.push(i === 0 ? chunk("IDAT", pixels) : chunk("fdAT", Buffer.concat([uint32s(sequence++), pixels])));
   });
@@ -65,13 +65,13 @@ function frameControl(sequence: number, width: number, height: number, delayMs: 
 function filterRows(rgba: Uint8Array | Uint8ClampedArray, width: number, height: number, channels: 3 | 4): Uint8Array {
   const stride = width * channels;
   const out = new Uint8Array(height * (stride + 1));
+  const filtered = new Uint8Array(stride);
   let above = new Uint8Array(stride);
   for (let y = 0; y < height; y++) {
     const row = pickChannels(rgba, y * width, width, channels);
     let least = Number.POSITIVE_INFINITY;
-    for (let type = 0; type < FILTERS.length; type++) {
-      const filtered = filterRow(row, above, channels, type);
-      const cost = filtered.reduce((sum, byte) => sum + Math.min(byte, 256 - byte), 0);
+    for (let type = 0; type <= 4; type++) {
+      const cost = filterRow(row, above, channels, type, filtered);
       if (cost >= least) continue;
       least = cost;
       out[y * (stride + 1)] = type;
@@ -90,16 +90,15 @@ function pickChannels(rgba: ArrayLike<number>, first: number, width: number, cha
   return row;
 }
 
-/** The five predictors of PNG filter types 0..4 from left, above and upper left. */
-const FILTERS: readonly ((left: number, up: number, corner: number) => number)[] = [
-  () => 0,
-  (left) => left,
-  (_, up) => up,
-  (left, up) => (left + up) >> 1,
-  paeth,
-];
-
-function filterRow(row: Uint8Array, above: Uint8Array, step: number, type: number): Uint8Array {
-  const predict = FILTERS[type];
-  return row.map((byte, i) => byte - predict(row[i - step] ?? 0, above[i], above[i - step] ?? 0));
+/** Writes the row less its prediction to `out`; returns the sum of the differences, read as signed bytes. */
+function filterRow(row: Uint8Array, above: Uint8Array, step: number, type: number, out: Uint8Array): number {
+  let cost = 0;
+  for (let i = 0; i < row.length; i++) {
+    const left = i < step ? 0 : row[i - step];
+    const corner = i < step ? 0 : above[i - step];
+    const difference = (row[i] - predictor(type, left, above[i], corner)) & 255;
+    out[i] = difference;
+    cost += Math.min(difference, 256 - difference);
+  }
+  return cost;
 }

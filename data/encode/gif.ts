@@ -76,10 +76,13 @@ function globalPalette(frames: readonly EncodeFrame[]): Rgb[] {
 /** The opaque colours in order of appearance, or null as soon as there are too many for a palette. */
 function exactColours(frames: readonly EncodeFrame[]): Rgb[] | null {
   const seen = new Set<number>();
+  let last = -1; // neighbours are often equal, and comparing is cheaper than a look-up
   for (const { data } of frames) {
     for (let i = 0; i < data.length; i += 4) {
-      if (data[i + 3] >= OPAQUE_FROM) seen.add(rgb24(data, i));
-      if (seen.size > MAX_COLOURS) return null;
+      const rgb = rgb24(data, i);
+      if (data[i + 3] < OPAQUE_FROM || rgb === last) continue;
+      last = rgb;
+      if (seen.add(rgb).size > MAX_COLOURS) return null;
     }
   }
   return [...seen].map((c): Rgb => [c >> 16, (c >> 8) & 255, c & 255]);
@@ -135,9 +138,15 @@ function nearest(palette: readonly Rgb[], r: number, g: number, b: number): numb
 }
 
 function toIndices(data: Uint8Array | Uint8ClampedArray, indexOf: (rgb: number) => number): Uint8Array {
-  const out = new Uint8Array(data.length / 4);
+  const out = new Uint8Array(data.length / 4).fill(TRANSPARENT);
+  let last = -1;
+  let index = 0;
   for (let i = 0; i < out.length; i++) {
-    out[i] = data[4 * i + 3] < OPAQUE_FROM ? TRANSPARENT : indexOf(rgb24(data, 4 * i));
+    if (data[4 * i + 3] < OPAQUE_FROM) continue;
+    const rgb = rgb24(data, 4 * i);
+    if (rgb !== last) index = indexOf(rgb);
+    last = rgb;
+    out[i] = index;
   }
   return out;
 }

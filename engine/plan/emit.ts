@@ -10,7 +10,7 @@ import type { KernelLowering } from "../ops/op.ts";
 import { Index, type Space } from "../ops/view.ts";
 import type { ReduceAttrs } from "../ops/reduce.ts";
 import { numel, stridesOf } from "../shape.ts";
-import { type Body, type Boundary, buildBody, type Expr, identity, mapIndices, simplify } from "./expr.ts";
+import { type Body, type Boundary, buildBody, type Expr, identity, indicesOf, mapIndices, simplify } from "./expr.ts";
 import type { Group } from "./fuse.ts";
 import { Bindings, type PlaceOf, vectorizes, Writer, type WriterOptions } from "./writer.ts";
 
@@ -60,7 +60,7 @@ function labelOf(values: readonly Expr[]): string {
 // ---- elementwise -----------------------------------------------------------------------------------------------------
 
 function emitElementwise(roots: readonly Node[], { boundary, caps, place }: EmitContext): Emitted {
-  const body = buildBody(roots, roots[0].shape, boundary);
+  const body = buildBody(roots, roots[0].shape, boundary, null, new Set(roots));
   const { space, values } = simplify(body.space, body.values);
   const total = numel(space);
   const bindings = new Bindings("b", place);
@@ -70,6 +70,8 @@ function emitElementwise(roots: readonly Node[], { boundary, caps, place }: Emit
   const vector = (flat && total > 1) || vectorizes(values, along, space[along] ?? 1);
   const width = vector ? 4 : 1;
   const variables = space.map((_, i) => `x${i}`);
+  const here = identity(space).key();
+  const scattered = !flat || indicesOf(values).some((x) => x.key() !== here);
   const options: WriterOptions = {
     bindings,
     variables,
@@ -88,7 +90,7 @@ function emitElementwise(roots: readonly Node[], { boundary, caps, place }: Emit
     {
       label: labelOf(values),
       bindings: bindings.declare(0),
-      body: [...(flat ? [] : unravel(space, vector ? "i * 4u" : "i", "x")), ...writer.lines, ...stores],
+      body: [...(!scattered ? [] : unravel(space, vector ? "i * 4u" : "i", "x")), ...writer.lines, ...stores],
       count: Math.ceil(total / width),
       boundedBy: flat ? bindings.of(roots[0]).name : undefined,
     },
@@ -126,7 +128,7 @@ function emitReduce(group: Group, core: Node, context: EmitContext): Emitted {
   if (lower.kind !== "reduce") throw new Error(`${core.op.name} is not a reduction`);
   const source = boundary.sources(core)[0];
   const { axes } = core.attrs as ReduceAttrs;
-  const loop = reductionSpace(buildBody([source], source.shape, boundary), axes);
+  const loop = reductionSpace(buildBody([source], source.shape, boundary, null, new Set()), axes);
   const { kept, reduced, layout, value } = loop;
   const bindings = new Bindings("b", place);
   const along = layout === "rows" ? kept.length + reduced.length - 1 : layout === "columns" ? kept.length - 1 : -1;
@@ -190,7 +192,7 @@ interface Finish {
 /** What happens to each result of a reduction: the elementwise ops fused behind it, and the store. */
 function epilogueOf(group: Group, core: Node, { boundary, place }: EmitContext, position: string, outputs: number): Finish {
   const root = group.roots[0];
-  const body = buildBody([root], [outputs], boundary, core);
+  const body = buildBody([root], [outputs], boundary, core, new Set([root]));
   const { space, values } = simplify(body.space, body.values);
   const bindings = new Bindings("e", place);
   // A vec4 of column results is stored element by element: the output then has one declaration whatever the width.
@@ -236,7 +238,7 @@ function matmulEpilogue(group: Group, core: Node, { boundary, place }: EmitConte
   const root = group.roots[0];
   const columns = core.shape[core.shape.length - 1];
   const rows = numel(core.shape) / columns;
-  const body = buildBody([root], [rows, columns], boundary, core);
+  const body = buildBody([root], [rows, columns], boundary, core, new Set([root]));
   const { space, values, runs } = simplify(body.space, body.values, body.origin.map((o, i) => o === 0 && body.origin[i + 1] === 1));
   const split = runs.filter((run) => body.origin[run[0]] === 0).length;
   const [rowSpace, colSpace] = [space.slice(0, split), space.slice(split)];

@@ -33,14 +33,15 @@ export interface Body {
 
 /**
  * Expressions of `roots` (equal shapes) over `space`, whose row-major order is the roots' own. Variables are split as
- * reshapes demand. `inline` roots are computed even where `stored` says that others read them; `core` stands for itself.
+ * reshapes demand. `core` stands for itself, and nodes of `inline` are computed even where `stored` says that others read
+ * them: they are what the kernel stores.
  */
-export function buildBody(roots: readonly Node[], space: Space, boundary: Boundary, core: Node | null = null): Body {
+export function buildBody(roots: readonly Node[], space: Space, boundary: Boundary, core: Node | null, inline: ReadonlySet<Node>): Body {
   let sizes = space;
   let origin = space.map((_, i) => i);
   for (;;) {
     try {
-      const builder = new Builder(sizes, boundary, new Set(roots), core);
+      const builder = new Builder(sizes, boundary, inline, core);
       return { space: sizes, values: roots.map((r) => builder.root(r)), origin };
     } catch (e) {
       if (!(e instanceof SplitRequest)) throw e;
@@ -67,14 +68,14 @@ export function pointOf(space: Space, shape: Shape): Index[] {
 class Builder {
   readonly #space: Space;
   readonly #boundary: Boundary;
-  readonly #roots: ReadonlySet<Node>;
+  readonly #inline: ReadonlySet<Node>;
   readonly #core: Node | null;
   readonly #memo = new Map<string, Expr>();
 
-  constructor(space: Space, boundary: Boundary, roots: ReadonlySet<Node>, core: Node | null) {
+  constructor(space: Space, boundary: Boundary, inline: ReadonlySet<Node>, core: Node | null) {
     this.#space = space;
     this.#boundary = boundary;
-    this.#roots = roots;
+    this.#inline = inline;
     this.#core = core;
   }
 
@@ -103,7 +104,7 @@ class Builder {
   }
 
   #isStored(node: Node): boolean {
-    return node.op.lower.kind === "leaf" ? node.op.name !== "constant" : this.#boundary.stored(node) && !this.#roots.has(node);
+    return node.op.lower.kind === "leaf" ? node.op.name !== "constant" : this.#boundary.stored(node) && !this.#inline.has(node);
   }
 
   #load(node: Node, shape: Shape, at: readonly Index[]): Expr {

@@ -10,10 +10,10 @@
 import type { Program } from "../device.ts";
 import { type Node, toposort } from "../graph.ts";
 import { contiguous, isComposite, type KernelLowering, type Layout } from "../ops/op.ts";
-import { flatten, SplitRequest } from "../ops/view.ts";
+import { flatten, SplitRequest, unflatten } from "../ops/view.ts";
 import { numel, sameShape } from "../shape.ts";
 import { Tensor } from "../tensor.ts";
-import { type Boundary, pointOf } from "./expr.ts";
+import { type Boundary, identity } from "./expr.ts";
 
 export interface Operand {
   /** The stored node that the kernel reads. */
@@ -140,22 +140,26 @@ class Fuser {
   /** The node below a chain of movement ops, and the affine layout of `n` in it; null when it is not affine. */
   #layoutOf(n: Node): Operand | null {
     const space = n.shape;
-    let at = pointOf(space, n.shape);
     let node = n;
+    let linear = identity(space);
     try {
       while (node.op.lower.kind === "view" && !this.#stored.has(node)) {
-        const pieces = node.op.lower.read(node.attrs, node, at, space);
-        if (pieces.length !== 1 || pieces[0].when.length > 0) break;
-        node = this.sources(node)[pieces[0].src];
-        at = [...pieces[0].at];
+        const lower = node.op.lower;
+        let src = 0;
+        // A reshape keeps row-major positions, so only the other movements need to know where in the shape they are.
+        if (!lower.linear) {
+          const pieces = lower.read(node.attrs, node, unflatten(linear, node.shape), space);
+          if (pieces.length !== 1 || pieces[0].when.length > 0) break;
+          src = pieces[0].src;
+          linear = flatten(space, pieces[0].at, this.sources(node)[src].shape);
+        }
+        node = this.sources(node)[src];
       }
     } catch (e) {
       if (e instanceof SplitRequest) return null;
       throw e;
     }
-    if (node.op.name === "constant") return null;
-    const linear = flatten(space, at, node.shape);
-    if (linear.quotients.length > 0) return null;
+    if (node.op.name === "constant" || linear.quotients.length > 0) return null;
     const strides = contiguous(n.shape).strides.map((s, i) => (n.shape[i] === 1 ? s : linear.coef[i]));
     return { node, layout: { offset: linear.off, strides } };
   }

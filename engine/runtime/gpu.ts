@@ -10,6 +10,7 @@ import { numel } from "../shape.ts";
 import { Storage } from "../storage.ts";
 import { type Dawn, openDawn } from "./dawn.ts";
 import { Pool } from "./pool.ts";
+import { type KernelTime, profile } from "./profile.ts";
 
 interface Resident {
   readonly buffer: GPUBuffer;
@@ -106,8 +107,41 @@ export class GpuDevice implements Device {
     return explainPlan(this.#recordings.get(program)?.plan ?? makePlan(program, this.caps, this.#planOptions));
   }
 
+  /** Times every dispatch of a program that has been run, by kernel. State is updated by the replays: for tuning only. */
+  async profile(program: Program, rounds?: number): Promise<KernelTime[]> {
+    const recording = this.#recordings.get(program);
+    if (!recording) throw new DeviceError(`${program.name}: run it once before profiling it`);
+    const replays = recording.dispatches.map((d, i) => ({
+      label: recording.plan.dispatches[i].source.label,
+      submit: () => {
+        const encoder = this.#device.createCommandEncoder();
+        const pass = encoder.beginComputePass();
+        this.#encode(pass, d);
+        pass.end();
+        this.#device.queue.submit([encoder.finish()]);
+      },
+    }));
+    return profile(replays, () => this.#device.queue.onSubmittedWorkDone(), rounds);
+  }
+
   memory(): MemoryStats {
     return this.#pool.stats();
+  }
+
+  details(): Record<string, string> {
+    const { software, features, limits } = this.dawn;
+    const bytes = (n: number): string => (n >= 2 ** 20 ? `${Math.floor(n / 2 ** 20)} MiB` : `${n} bytes`);
+    return {
+      adapter: this.name,
+      kind: software ? "software" : "gpu",
+      features: features.join(", ") || "none",
+      subgroups: this.caps.subgroupSize > 0 ? `${this.caps.subgroupSize} lanes` : "not of a fixed size",
+      "largest binding": bytes(limits.maxStorageBufferBindingSize),
+      "largest buffer": bytes(limits.maxBufferSize),
+      "bindings per kernel": String(limits.maxStorageBuffersPerShaderStage),
+      "workgroup memory": bytes(limits.maxComputeWorkgroupStorageSize),
+      "workgroup invocations": String(limits.maxComputeInvocationsPerWorkgroup),
+    };
   }
 
   async settle(): Promise<void> {
@@ -193,11 +227,7 @@ export class GpuDevice implements Device {
     const encoder = this.#device.createCommandEncoder({ label: plan.name });
     for (const input of plan.inputs) this.#feed(encoder, recording.inputs.get(input.name) as GPUBuffer, feed[input.name], input.name, plan);
     const pass = encoder.beginComputePass();
-    for (const d of recording.dispatches) {
-      pass.setPipeline(d.pipeline);
-      pass.setBindGroup(0, d.group);
-      pass.dispatchWorkgroups(d.x, d.y, d.z);
-    }
+    for (const d of recording.dispatches) this.#encode(pass, d);
     pass.end();
     const set = reused ? this.#nextSet(recording) : this.#makeSet(plan, null);
     for (const o of plan.outputs) this.#copy(encoder, recording, o.place, set.buffers.get(o.name) as GPUBuffer, paddedBytes(numel(o.shape)));
@@ -205,6 +235,12 @@ export class GpuDevice implements Device {
     this.#device.queue.submit([encoder.finish()]);
     recording.calls++;
     return set.storages;
+  }
+
+  #encode(pass: GPUComputePassEncoder, { pipeline, group, x, y, z }: Recorded): void {
+    pass.setPipeline(pipeline);
+    pass.setBindGroup(0, group);
+    pass.dispatchWorkgroups(x, y, z);
   }
 
   #feed(encoder: GPUCommandEncoder, target: GPUBuffer, value: FeedValue | undefined, name: string, plan: Plan): void {

@@ -1,5 +1,5 @@
 // One line of progress on standard error: rewritten in place on a terminal, a new line every few seconds elsewhere, so
-// that logs stay readable. Standard output is left for results. Used by the commands and by the training loops' callers.
+// that logs stay readable. Standard output is left for results. Used by the commands and, through log.ts, by training.
 
 export interface Progress {
   /** `done` of the total so far; `note` is shown at the end of the line, e.g. the loss. */
@@ -11,6 +11,8 @@ export interface Progress {
 export interface ProgressOptions {
   /** Where a resumed job starts, so that the speed counts only what this process did. */
   from?: number;
+  /** What the speed counts, where it is not units: `{ name: "stickers", each: 16 }` for a unit of 16 stickers. */
+  items?: { readonly name: string; readonly each: number };
   stream?: { isTTY?: boolean; columns?: number; write(text: string): unknown };
   /** Milliseconds, only differences count. */
   clock?: () => number;
@@ -21,7 +23,7 @@ const LOG_INTERVAL = 10_000; // ms between lines
 
 /** Starts a line for a job of `total` units. */
 export function progress(label: string, total: number, options: ProgressOptions = {}): Progress {
-  const { from = 0, stream = process.stderr, clock = () => performance.now() } = options;
+  const { from = 0, items, stream = process.stderr, clock = () => performance.now() } = options;
   const terminal = stream.isTTY === true;
   const started = clock();
   let shown = terminal ? Number.NEGATIVE_INFINITY : started;
@@ -38,7 +40,8 @@ export function progress(label: string, total: number, options: ProgressOptions 
       if (now - shown < (terminal ? TERMINAL_INTERVAL : LOG_INTERVAL)) return;
       shown = now;
       const rate = (1000 * (done - from)) / (now - started);
-      const speed = rate > 0 ? [`${number(rate)}/s`, `${duration((total - done) / rate)} left`] : [];
+      const pace = items ? `${number(rate * items.each)} ${items.name}/s` : `${number(rate)}/s`;
+      const speed = rate > 0 ? [pace, `${duration((total - done) / rate)} left`] : [];
       write(join(label, `${done}/${total}`, ...speed, note), terminal ? "" : "\n");
     },
     done(note = "") {

@@ -1,0 +1,34 @@
+// Files that are either as they were or complete, whatever interrupts the write: written aside in the same folder, brought
+// to the disk, then renamed. Used for checkpoints and for the small files of a run folder.
+
+import { type FileHandle, open, rename, rm } from "node:fs/promises";
+import { dirname } from "node:path";
+
+/** Replaces the file at `path` by what `write` puts into the handle; on an error the old file stays and nothing else. */
+export async function replaceFile(path: string, write: (file: FileHandle) => Promise<void>): Promise<void> {
+  const aside = `${path}.${process.pid}.tmp`;
+  try {
+    const file = await open(aside, "w");
+    try {
+      await write(file);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await rename(aside, path);
+  } catch (error) {
+    await rm(aside, { force: true });
+    throw error;
+  }
+  await syncFolder(dirname(path));
+}
+
+/** Brings the names in a folder to the disk: a rename alone survives a killed process, but not a power cut. */
+export async function syncFolder(path: string): Promise<void> {
+  const folder = await open(path, "r");
+  try {
+    await folder.sync();
+  } finally {
+    await folder.close();
+  }
+}

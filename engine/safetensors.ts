@@ -1,0 +1,189 @@
+// The safetensors container: 8 bytes of header length, a JSON header (name -> dtype, shape, data_offsets), then the data.
+// The reader refuses every file that the format does not allow, before it allocates; the writer gives the same bytes for
+// the same tensors. Called by checkpoint.ts and by importers of foreign weights; knows no Parameter and no device.
+
+import { type FileHandle, open } from "node:fs/promises";
+import { replaceFile } from "./atomic.ts";
+import type { Data } from "./dtype.ts";
+import { show } from "./error.ts";
+import { element, encode, type WritableType } from "./safetensors/elements.ts";
+import {
+  type Entry,
+  encodeHeader,
+  type Header,
+  inFileOrder,
+  MAX_HEADER,
+  parseHeader,
+  SafetensorsError,
+  type TensorInfo,
+} from "./safetensors/header.ts";
+import { numel, type Shape } from "./shape.ts";
+
+export { SafetensorsError, type TensorInfo } from "./safetensors/header.ts";
+
+const CHUNK = 1 << 22; // bytes read at once: with the result, all the memory that reading a tensor takes
+
+// ---- reading -------------------------------------------------------------------------------------------------------
+
+interface Source {
+  readonly label: string;
+  readonly size: number;
+  /** Exactly the bytes [begin, end), in a buffer of their own. */
+  bytes(begin: number, end: number): Promise<ArrayBuffer>;
+  close(): Promise<void>;
+}
+
+/** An open file: its header, checked, and its tensors one at a time. */
+export class SafetensorsFile {
+  readonly tensors: ReadonlyMap<string, TensorInfo>;
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly #source: Source;
+  readonly #dataStart: number;
+
+  /** Use `openSafetensors` or `parseSafetensors`. */
+  constructor(source: Source, header: Header, dataStart: number) {
+    this.tensors = header.tensors;
+    this.metadata = header.metadata;
+    this.#source = source;
+    this.#dataStart = dataStart;
+  }
+
+  /**
+   * Values in row-major order, widened: floats to Float32Array (F64 rounds), signed integers to Int32Array, unsigned ones
+   * and BOOL to Uint32Array.
+   * @throws SafetensorsError when the name is unknown or a 64-bit integer needs more than 32 bits
+   */
+  async read(name: string): Promise<Data> {
+    const info = this.#info(name);
+    const { kind } = element(info.dtype);
+    const length = numel(info.shape);
+    if (kind === "float") return this.#fill(name, info, new Float32Array(length), () => true);
+    if (kind === "signed") return this.#fill(name, info, new Int32Array(length), (x) => x === (x | 0));
+    return this.#fill(name, info, new Uint32Array(length), (x) => x === x >>> 0);
+  }
+
+  /** As `read`, exact in float64. @throws SafetensorsError when the name is unknown or an integer exceeds 2^53 */
+  async readFloat64(name: string): Promise<Float64Array> {
+    const info = this.#info(name);
+    const float = element(info.dtype).kind === "float";
+    return this.#fill(name, info, new Float64Array(numel(info.shape)), (x) => float || Number.isSafeInteger(x));
+  }
+
+  async close(): Promise<void> {
+    await this.#source.close();
+  }
+
+  #info(name: string): TensorInfo {
+    const info = this.tensors.get(name);
+    if (!info) throw new SafetensorsError(`${this.#source.label}: there is no tensor "${name}"`);
+    return info;
+  }
+
+  async #fill<T extends Data | Float64Array>(name: string, info: TensorInfo, out: T, fits: (x: number) => boolean) {
+    const { bytes, decode } = element(info.dtype);
+    const [start, stop] = [this.#dataStart + info.begin, this.#dataStart + info.end];
+    for (let at = start; at < stop; at += CHUNK) {
+      const values = decode(await this.#source.bytes(at, Math.min(at + CHUNK, stop)));
+      const offset = (at - start) / bytes;
+      // Only these can hold more than 32 bits of an integer.
+      const wide = info.dtype === "I64" || info.dtype === "U64" ? values : [];
+      for (let i = 0; i < wide.length; i++) {
+        if (fits(wide[i])) continue;
+        const what = `element ${offset + i} is ${wide[i]}, which ${out.constructor.name} cannot hold`;
+        throw new SafetensorsError(`${this.#source.label}: tensor "${name}" (${info.dtype}): ${what}`);
+      }
+      out.set(values, offset);
+    }
+    return out;
+  }
+}
+
+/**
+ * Opens a file and reads its header; tensors are read from disk when asked for. Close it afterwards.
+ * @throws SafetensorsError naming the file, the tensor and what is wrong; the error of the system when it cannot be read
+ */
+export async function openSafetensors(path: string): Promise<SafetensorsFile> {
+  const handle = await open(path, "r");
+  try {
+    const { size } = await handle.stat();
+    const bytes = (begin: number, end: number) => readRange(handle, path, begin, end);
+    return await fromSource({ label: path, size, bytes, close: () => handle.close() });
+  } catch (error) {
+    await handle.close();
+    throw error;
+  }
+}
+
+/** The same for a file that is in memory already; `label` stands for its path in messages. */
+export async function parseSafetensors(file: Uint8Array, label = "safetensors"): Promise<SafetensorsFile> {
+  const bytes = async (begin: number, end: number) => new Uint8Array(file.subarray(begin, end)).buffer;
+  return fromSource({ label, size: file.byteLength, bytes, close: async () => {} });
+}
+
+async function readRange(handle: FileHandle, path: string, begin: number, end: number): Promise<ArrayBuffer> {
+  const out = new Uint8Array(end - begin);
+  for (let done = 0; done < out.length; ) {
+    const { bytesRead } = await handle.read(out, done, out.length - done, begin + done);
+    if (bytesRead === 0) throw new SafetensorsError(`${path}: the file became shorter while it was read`);
+    done += bytesRead;
+  }
+  return out.buffer;
+}
+
+async function fromSource(source: Source): Promise<SafetensorsFile> {
+  const { label, size } = source;
+  const refuse = (what: string): never => {
+    throw new SafetensorsError(`${label}: not a valid safetensors file: ${what}`);
+  };
+  if (size < 8) return refuse(`it has ${size} bytes, fewer than the 8 of the header length`);
+  const length = new DataView(await source.bytes(0, 8)).getBigUint64(0, true);
+  if (length > MAX_HEADER) return refuse(`header of ${length} bytes; at most ${MAX_HEADER} are allowed`);
+  const dataStart = 8 + Number(length);
+  if (dataStart > size) return refuse(`header of ${length} bytes in a file of ${size}`);
+  const header = parseHeader(await source.bytes(8, dataStart), size - dataStart, refuse);
+  return new SafetensorsFile(source, header, dataStart);
+}
+
+// ---- writing -------------------------------------------------------------------------------------------------------
+
+/** F16 and BF16 round float values; the others hold the values of their host array as they are. */
+export interface TensorSource extends Entry {
+  /** A function is called when the tensor's turn comes, so that one tensor at a time is in memory. */
+  readonly values: Data | (() => Promise<Data>);
+}
+
+/**
+ * Writes the file, atomically. The bytes depend on the tensors and the metadata only, not on the order of the maps: data is
+ * sorted by type and name, the metadata by key.
+ * @throws SafetensorsError when values do not fit a tensor's shape or type, or a tensor is called "__metadata__"
+ */
+export async function writeSafetensors(
+  path: string,
+  tensors: ReadonlyMap<string, TensorSource>,
+  metadata: Readonly<Record<string, string>> = {},
+): Promise<void> {
+  const order = inFileOrder(tensors);
+  const header = encodeHeader(order, metadata, (what) => {
+    throw new SafetensorsError(`${path}: ${what}`);
+  });
+  await replaceFile(path, async (file) => {
+    await file.writeFile(header);
+    for (const [name, { dtype, shape, values }] of order) {
+      const data = typeof values === "function" ? await values() : values;
+      checkValues(`${path}: tensor "${name}"`, dtype, shape, data);
+      await file.writeFile(encode(data, dtype));
+    }
+  });
+}
+
+const HOST_ARRAY = { float: Float32Array, signed: Int32Array, unsigned: Uint32Array };
+
+function checkValues(where: string, dtype: WritableType, shape: Shape, data: Data): void {
+  const wanted = HOST_ARRAY[element(dtype).kind];
+  if (!(data instanceof wanted)) {
+    throw new SafetensorsError(`${where}: ${dtype} is written from ${wanted.name}, got ${data.constructor.name}`);
+  }
+  if (data.length !== numel(shape)) {
+    throw new SafetensorsError(`${where}: ${data.length} values for shape ${show(shape)}`);
+  }
+}

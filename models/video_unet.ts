@@ -1,0 +1,181 @@
+// The denoising network: a 2-D UNet applied to every frame, with temporal layers between its own (spec 2.7-2.10). With
+// temporal convolutions it is the network of Make-A-Video and ModelScope, with STI in their place the paper's, and without
+// temporal layers that of Stable Diffusion 2. State names are those of diffusers' UNet3DConditionModel.
+
+import { type Rng, ShapeError, type Tensor } from "../engine/index.ts";
+import { Conv, GroupNorm, Module } from "../engine/nn/index.ts";
+import type { UNetConfig } from "./config.ts";
+import { SpatialTemporalInteraction } from "./sti.ts";
+import { Downsample, perFrame, ResidualBlock, SpatialTransformer, TemporalConv, TemporalTransformer, TimeEmbedding, Upsample } from "./unet_blocks.ts";
+
+export interface VideoUNetOptions {
+  /** false: the per-frame network alone. */
+  readonly temporal?: boolean;
+  /** Attention heads per level; by default channels / headDim. (The last entry counts in the middle stage.) */
+  readonly heads?: readonly number[];
+}
+
+/** What every layer may look at besides the features. */
+interface Condition {
+  /** [b, time] */
+  readonly time: Tensor;
+  /** Text features [b, m, context] */
+  readonly text: Tensor;
+  /** Given in training: dropout acts. */
+  readonly rng?: Rng;
+}
+
+interface StageShape {
+  /** Input and output channels of the residual block of each layer. */
+  readonly layers: readonly (readonly [inputs: number, outputs: number])[];
+  /** How many of the layers, from the first on, have attention. */
+  readonly attended: number;
+  readonly heads: number;
+}
+
+/** The layers of one resolution; a layer is residual -> temporal convolution -> spatial -> temporal transformer (spec 2.10). */
+class Stage extends Module {
+  readonly resnets: readonly ResidualBlock[];
+  readonly tempConvs: readonly (TemporalConv | SpatialTemporalInteraction)[];
+  readonly attentions: readonly SpatialTransformer[];
+  readonly tempAttentions: readonly TemporalTransformer[];
+
+  constructor(config: UNetConfig, { layers, attended, heads }: StageShape, temporal: boolean) {
+    super();
+    const { groups, context, dropout, sti } = config;
+    const time = 4 * config.channels[0];
+    const widths = layers.map(([, outputs]) => outputs);
+    const texts = widths.slice(0, attended);
+    this.resnets = layers.map(([inputs, outputs]) => new ResidualBlock(inputs, outputs, time, groups));
+    const temporalConv = (c: number): TemporalConv | SpatialTemporalInteraction =>
+      sti ? new SpatialTemporalInteraction(c, sti, groups, dropout) : new TemporalConv(c, groups, dropout);
+    this.tempConvs = temporal ? widths.map(temporalConv) : [];
+    this.attentions = texts.map((c) => new SpatialTransformer(c, heads, context, groups));
+    this.tempAttentions = temporal ? texts.map((c) => new TemporalTransformer(c, heads, c / heads, groups)) : [];
+  }
+
+  layer(i: number, x: Tensor, { time, text, rng }: Condition): Tensor {
+    const residual = this.resnets[i].forward(x, time);
+    const mixed = this.tempConvs[i]?.forward(residual, rng) ?? residual;
+    const attended = this.attentions[i]?.forward(mixed, text) ?? mixed;
+    return this.tempAttentions[i]?.forward(attended) ?? attended;
+  }
+}
+
+class DownStage extends Stage {
+  readonly downsamplers: readonly Downsample[];
+
+  constructor(config: UNetConfig, shape: StageShape, temporal: boolean, last: boolean) {
+    super(config, shape, temporal);
+    this.downsamplers = last ? [] : [new Downsample(shape.layers[0][1])];
+  }
+
+  /** Appends what the way up will concatenate to `skips`. */
+  forward(x: Tensor, condition: Condition, skips: Tensor[]): Tensor {
+    let y = x;
+    for (let i = 0; i < this.resnets.length; i++) skips.push((y = this.layer(i, y, condition)));
+    for (const down of this.downsamplers) skips.push((y = down.forward(y)));
+    return y;
+  }
+}
+
+class MiddleStage extends Stage {
+  forward(x: Tensor, condition: Condition): Tensor {
+    return this.layer(1, this.layer(0, x, condition), condition);
+  }
+}
+
+class UpStage extends Stage {
+  readonly upsamplers: readonly Upsample[];
+
+  constructor(config: UNetConfig, shape: StageShape, temporal: boolean, last: boolean) {
+    super(config, shape, temporal);
+    this.upsamplers = last ? [] : [new Upsample(shape.layers[0][1])];
+  }
+
+  /** Takes one of `skips` from its end for each layer; the one left there gives the size to resize to. */
+  forward(x: Tensor, condition: Condition, skips: Tensor[]): Tensor {
+    let y = x;
+    for (let i = 0; i < this.resnets.length; i++) y = this.layer(i, y.concat([skips.pop() as Tensor], 4), condition);
+    for (const up of this.upsamplers) {
+      const { h, w } = (skips.at(-1) as Tensor).dims("b f h w c");
+      y = up.forward(y, h, w);
+    }
+    return y;
+  }
+}
+
+/** Predicts the noise (or v) in the latents of a clip from them, the diffusion step and the caption. */
+export class VideoUNet extends Module {
+  readonly convIn: Conv;
+  readonly timeEmbedding: TimeEmbedding;
+  readonly transformerIn: TemporalTransformer | null;
+  readonly downBlocks: readonly DownStage[];
+  readonly midBlock: MiddleStage;
+  readonly upBlocks: readonly UpStage[];
+  readonly convNormOut: GroupNorm;
+  readonly convOut: Conv;
+  readonly config: UNetConfig;
+
+  constructor(config: UNetConfig, o: VideoUNetOptions = {}) {
+    super();
+    this.config = config;
+    const { channels, groups, latent, layers, transformerIn } = config;
+    const temporal = o.temporal ?? true;
+    const top = channels.length - 1;
+    const heads = o.heads ?? channels.map((c) => c / config.headDim);
+    channels.forEach((c, i) => checkHeads(c, heads[i]));
+
+    const first = channels[0];
+    this.convIn = new Conv(latent, first, [3, 3], { padding: 1 });
+    this.timeEmbedding = new TimeEmbedding(first, 4 * first);
+    this.transformerIn = temporal ? new TemporalTransformer(first, transformerIn.heads, transformerIn.dim, groups) : null;
+
+    const skips = [first];
+    let width = first;
+    const take = (inputs: number, outputs: number): readonly [number, number] => {
+      width = outputs;
+      return [inputs, outputs];
+    };
+    this.downBlocks = channels.map((c, i) => {
+      const shape = Array.from({ length: layers }, () => take(width, c));
+      skips.push(...new Array<number>(i === top ? layers : layers + 1).fill(c));
+      return new DownStage(config, { layers: shape, attended: i === top ? 0 : layers, heads: heads[i] }, temporal, i === top);
+    });
+    this.midBlock = new MiddleStage(config, { layers: [[width, width], [width, width]], attended: 1, heads: heads[top] }, temporal);
+    this.upBlocks = channels.toReversed().map((c, up) => {
+      const i = top - up;
+      const shape = Array.from({ length: layers + 1 }, () => take(width + (skips.pop() as number), c));
+      return new UpStage(config, { layers: shape, attended: i === top ? 0 : layers + 1, heads: heads[i] }, temporal, i === 0);
+    });
+    this.convNormOut = new GroupNorm(groups, first);
+    this.convOut = new Conv(first, latent, [3, 3], { padding: 1 });
+  }
+
+  /** x [b, f, h, w, latent], step i32 [b], text [b, m, context] -> [b, f, h, w, latent]; with `rng` as in training. */
+  forward(x: Tensor, step: Tensor, text: Tensor, rng?: Rng): Tensor {
+    this.#check(x, step, text);
+    const condition = { time: this.timeEmbedding.forward(step), text, rng };
+    let y = perFrame(this.convIn, x);
+    y = this.transformerIn?.forward(y) ?? y;
+    const skips = [y];
+    for (const stage of this.downBlocks) y = stage.forward(y, condition, skips);
+    y = this.midBlock.forward(y, condition);
+    for (const stage of this.upBlocks) y = stage.forward(y, condition, skips);
+    return perFrame(this.convOut, perFrame(this.convNormOut, y).silu());
+  }
+
+  #check(x: Tensor, step: Tensor, text: Tensor): void {
+    const { latent, context } = this.config;
+    const fits = x.rank === 5 && x.shape[4] === latent && step.rank === 1 && text.rank === 3 && text.shape[2] === context;
+    if (fits && step.shape[0] === x.shape[0] && text.shape[0] === x.shape[0]) return;
+    const expected = `x "b f h w ${latent}", step "b" and text "b m ${context}"`;
+    throw new ShapeError(`VideoUNet: expected ${expected} of one b, got ${x}, ${step} and ${text}`);
+  }
+}
+
+function checkHeads(channels: number, heads: number): void {
+  if (!Number.isInteger(heads) || channels % heads !== 0) {
+    throw new ShapeError(`VideoUNet: ${channels} channels do not divide into ${heads} attention heads`);
+  }
+}

@@ -1,0 +1,29 @@
+// The GPU device of the tests, opened once per process, and `onGpu`, which skips aloud where there is no adapter. Software
+// adapters count: kernels compute the same there.
+
+import { test } from "vitest";
+import { useDevice } from "../engine/device.ts";
+import { type GpuDevice, openGpu } from "../engine/runtime/gpu.ts";
+
+let opening: Promise<GpuDevice | null> | undefined;
+
+/** The device, or null when no adapter is found. Makes it the current one. */
+export async function gpu(): Promise<GpuDevice | null> {
+  opening ??= openGpu({}).catch((e: Error) => {
+    console.error(`GPU tests are skipped: ${e.message}`);
+    return null;
+  });
+  const opened = await opening;
+  if (opened) useDevice(opened);
+  return opened;
+}
+
+/** A test that needs an adapter, run with the device current. */
+export function onGpu(name: string, body: (device: GpuDevice) => Promise<void>): void {
+  test(name, async (context) => {
+    const opened = await gpu();
+    if (!opened) return context.skip("no WebGPU adapter");
+    await body(opened);
+    await opened.settle();
+  });
+}

@@ -1,0 +1,41 @@
+// Random calls for the generic tests: a Draw backed by fast-check, so that shapes and attributes shrink, and values made
+// from one seed, because arrays of drawn values shrink for minutes and say less. Used by every test of the engine.
+
+import type fc from "fast-check";
+import fastCheck from "fast-check";
+import type { Draw } from "../kernels/wgsl.ts";
+import { emptyData, type Data, type DType } from "../engine/dtype.ts";
+import { numel, type Shape } from "../engine/shape.ts";
+
+/** Choices of `int` and `pick` that fast-check records and shrinks towards small numbers and early options. */
+export function drawer(g: fc.GeneratorValue): Draw {
+  return {
+    int: (lo, hi) => g(fastCheck.integer, { min: lo, max: hi }),
+    pick: (choices) => choices[g(fastCheck.nat, { max: choices.length - 1 })],
+  };
+}
+
+/** Uniform numbers in [0, 1) from a 32-bit seed (mulberry32): independent of the generator under test. */
+export function uniforms(seed: number): () => number {
+  let s = seed >>> 0;
+  return () => {
+    s = (s + 0x6d2b79f5) >>> 0;
+    let t = Math.imul(s ^ (s >>> 15), 1 | s);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
+export interface Wanted {
+  readonly shape: Shape;
+  readonly dtype?: DType;
+  readonly below?: number;
+}
+
+/** Values of one input: floats in `domain`, whole numbers in [0, below), bools 0 or 1. All are exact in float32. */
+export function values({ shape, dtype = "f32", below = 8 }: Wanted, next: () => number, domain: readonly [number, number] = [-2, 2]): Data {
+  const out = emptyData(dtype, numel(shape));
+  const [lo, hi] = domain;
+  for (let i = 0; i < out.length; i++) out[i] = dtype === "f32" ? lo + (hi - lo) * next() : Math.floor(next() * (dtype === "bool" ? 2 : below));
+  return out;
+}

@@ -1,0 +1,275 @@
+// Matmul and the convolutions: every variant against the float64 definition over drawn specs, on the adapter at hand as
+// each kind of machine would use it; and what only these families promise: one text for all sizes, epilogues, split
+// sums with the same bits on every run.
+
+import fc from "fast-check";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { type ConvSpec, convForward, convInputGrad, convWeightGrad } from "../kernels/conv.ts";
+import { type MatmulSpec, matmul } from "../kernels/matmul.ts";
+import {
+  type Caps,
+  choose,
+  type Draw,
+  type Epilogue,
+  type Family,
+  type Lowered,
+  MINIMUM_CAPS,
+} from "../kernels/wgsl.ts";
+import { type BareDevice, openBare, prepare, type Values } from "./kernel_runner.ts";
+
+const SEED = 20261122;
+let real: BareDevice | null;
+let checker: BareDevice;
+
+beforeAll(async () => {
+  real = await openBare();
+  if (!real) console.warn("kernels_gemm: no WebGPU adapter, so kernels are type-checked but not run");
+  checker = (await openBare(["backend=null"]))!;
+});
+
+afterAll(() => {
+  real?.device.destroy();
+  checker?.device.destroy();
+});
+
+const noSubgroups: Caps = { ...MINIMUM_CAPS, adapter: "cpu" };
+const withSubgroups = (subgroupSize: number): Caps => ({ ...MINIMUM_CAPS, adapter: "cpu", subgroupSize });
+
+/** What the kernels are emitted for; each runs on any adapter, the subgroup size of `real` being the adapter's own. */
+const machines = (): Record<string, Caps> => ({
+  real: real!.caps,
+  gpu: MINIMUM_CAPS,
+  "no subgroups": noSubgroups,
+  // Several rows of workgroups, the last one overshooting.
+  "folded grid": { ...real!.caps, maxWorkgroupsPerDim: 7 },
+});
+
+const drawer = (g: fc.GeneratorValue): Draw => ({
+  int: (lo, hi) => g(fc.integer, { min: lo, max: hi }),
+  pick: (choices) => choices[g(fc.nat, { max: choices.length - 1 })],
+});
+
+/** Uniform in [-1, 1) from one seed (the mulberry32 generator). */
+function values(size: number, seed: number): Float32Array {
+  let state = seed;
+  return Float32Array.from({ length: size }, () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let t = Math.imul(state ^ (state >>> 15), state | 1);
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 31 - 1;
+  });
+}
+
+const inputsOf = <S>(family: Family<S>, spec: S, seed: number): Float32Array[] =>
+  family.inputs(spec).map(({ size }, i) => values(size, seed + i));
+
+async function run<S>(family: Family<S>, spec: S, lowered: Lowered, inputs: readonly Values[], extras: Values[] = []) {
+  const prepared = await prepare(real!, lowered, inputs, family.outputs(spec), extras);
+  prepared.dispatch();
+  const [y] = await prepared.read();
+  prepared.destroy();
+  return y;
+}
+
+/** Largest error relative to the largest magnitude of the definition. */
+function distance(got: Values, want: Float64Array): number {
+  const top = want.reduce((m, x) => Math.max(m, Math.abs(x)), 0) || 1;
+  return want.reduce((m, x, i) => Math.max(m, Number.isNaN(got[i]) ? Infinity : Math.abs(got[i] - x)), 0) / top;
+}
+
+const definition = <S>(family: Family<S>, spec: S, inputs: readonly Float32Array[]): Float64Array =>
+  family.reference(
+    spec,
+    inputs.map((x) => Float64Array.from(x)),
+  )[0];
+
+// biome-ignore lint/suspicious/noExplicitAny: a list of families of different specs
+const families = [matmul, convForward, convInputGrad, convWeightGrad] as readonly Family<any>[];
+
+const row = (rows: number, cols: number) => ({ offset: 0, batch: [rows * cols, 0] as const, row: cols, col: 1 });
+const product = (m: number, n: number, k: number): MatmulSpec => ({
+  m,
+  n,
+  k,
+  batch: [1, 1],
+  a: row(m, k),
+  b: row(k, n),
+});
+const convolution = (change: Partial<ConvSpec>): ConvSpec => ({
+  batch: 2,
+  in: [1, 6, 6],
+  out: [1, 6, 6],
+  channels: 8,
+  filters: 20,
+  kernel: [1, 3, 3],
+  stride: [1, 1, 1],
+  padding: [0, 1, 1],
+  dilation: [1, 1, 1],
+  ...change,
+});
+const texts = (l: Lowered): string[] => l.passes.map((p) => p.source.wgsl);
+
+describe.each(families)("$name", (family) => {
+  test("equals its definition on every kind of machine", async ({ skip }) => {
+    if (!real) return skip("no adapter");
+    const ran = new Set<string>();
+    for (const caps of Object.values(machines())) {
+      await fc.assert(
+        fc.asyncProperty(fc.gen(), fc.nat(), async (g, seed) => {
+          const spec = family.draw(drawer(g));
+          const variant = choose(family, spec, caps);
+          ran.add(variant.name);
+          const inputs = inputsOf(family, spec, seed);
+          const error = distance(
+            await run(family, spec, variant.emit(spec, caps), inputs),
+            definition(family, spec, inputs),
+          );
+          expect(error, `${variant.name} on ${JSON.stringify(spec)}`).toBeLessThan(family.rtol);
+        }),
+        { seed: SEED, numRuns: 12, endOnFailure: true },
+      );
+    }
+    const expected = real.caps.subgroupSize
+      ? ["portable", "shared", "shuffle", "shuffle-narrow"]
+      : ["portable", "shared"];
+    expect([...ran].sort()).toEqual(expected);
+  });
+
+  test("every kernel of every variant compiles on Dawn's null backend", async () => {
+    const sources = new Map<string, string>();
+    fc.assert(
+      fc.property(fc.gen(), (g) => {
+        const spec = family.draw(drawer(g));
+        for (const caps of [...[4, 8, 16].map(withSubgroups), MINIMUM_CAPS, noSubgroups])
+          // The large tile is chosen for sizes that are never drawn, but emits for all.
+          for (const variant of family.variants)
+            if (variant.supports(spec, caps) || (variant.name === "shuffle-large" && caps.subgroupSize > 0))
+              for (const { source } of variant.emit(spec, caps).passes) sources.set(source.wgsl, source.label);
+      }),
+      { seed: SEED, numRuns: 100 },
+    );
+    for (const [code, label] of sources) {
+      const module = checker.device.createShaderModule({ code, label });
+      const { messages } = await module.getCompilationInfo();
+      expect(messages.filter((m) => m.type === "error").map((m) => `${label}:${m.lineNum} ${m.message}`)).toEqual([]);
+    }
+    expect(sources.size).toBeGreaterThan(10);
+  });
+});
+
+describe("one text for all sizes", () => {
+  test.each([withSubgroups(8), MINIMUM_CAPS, noSubgroups])("%o", (caps) => {
+    const emit = <S>(family: Family<S>, spec: S): string[] => texts(choose(family, spec, caps).emit(spec, caps));
+    expect(emit(matmul, product(8, 32, 16))).toEqual(emit(matmul, product(1000, 36, 100)));
+    const sizes = [
+      convolution({}),
+      convolution({
+        batch: 7,
+        in: [3, 9, 5],
+        out: [2, 5, 3],
+        channels: 24,
+        filters: 64,
+        kernel: [2, 3, 3],
+        stride: [1, 2, 2],
+      }),
+    ];
+    for (const family of [convForward, convInputGrad, convWeightGrad]) {
+      const [small, large] = sizes.map((s) => emit(family, { ...s, channels: s.channels + 16 }));
+      expect(new Set(large)).toEqual(new Set(small));
+    }
+    // Forward and input gradient share the product's pipeline.
+    const shared = emit(convForward, convolution({ channels: 20 })).filter((t) =>
+      emit(convInputGrad, convolution({ channels: 20 })).includes(t),
+    );
+    expect(shared.length).toBe(2);
+  });
+});
+
+/** y = acc + bias[col] + residual[row, col]. */
+const biasResidual: Epilogue = {
+  operands: 2,
+  label: "bias+residual",
+  code: (width) => {
+    const type = width === 4 ? "vec4<f32>" : "f32";
+    const index = width === 4 ? ["col / 4u", "(row * u.n + col) / 4u"] : ["col", "row * u.n + col"];
+    return {
+      bindings: ["bias", "residual"].map((name) => ({ name, type })),
+      wgsl: `fn epilogue(acc: ${type}, row: u32, col: u32) -> ${type} { return acc + bias[${index[0]}] + residual[${index[1]}]; }`,
+    };
+  },
+};
+
+describe("on the adapter", () => {
+  test.each([20, 18])("bias and residual are added to %i columns", async (n) => {
+    if (!real) return;
+    for (const caps of [real.caps, MINIMUM_CAPS]) {
+      for (const [family, spec, rows] of [
+        [matmul, { ...product(13, n, 12), batch: [3, 1], epilogue: biasResidual }, 39],
+        [convForward, convolution({ filters: n, epilogue: biasResidual }), 72],
+        // Small images: rows are computed in another order than stored.
+        [
+          convForward,
+          convolution({ batch: 18, in: [1, 2, 2], out: [1, 2, 2], filters: n, epilogue: biasResidual }),
+          72,
+        ],
+      ] as [Family<unknown>, unknown, number][]) {
+        const inputs = inputsOf(family, spec, 1);
+        const [bias, residual] = [values(n, 5), values(rows * n, 6)];
+        const want = definition(family, spec, inputs).map((y, i) => y + bias[i % n] + residual[i]);
+        const got = await run(family, spec, choose(family, spec, caps).emit(spec, caps), inputs, [bias, residual]);
+        expect(distance(got, want)).toBeLessThan(1e-5);
+      }
+    }
+  });
+
+  test("long sums are split, equal their definition, and have the same bits on every run", async () => {
+    if (!real) return;
+    const spec = convolution({ batch: 4, in: [1, 24, 24], out: [1, 24, 24], channels: 4 });
+    for (const caps of [real.caps, MINIMUM_CAPS]) {
+      const lowered = choose(convWeightGrad, spec, caps).emit(spec, caps);
+      expect(lowered.passes.map((p) => p.source.label).at(-1)).toMatch(/sum parts/);
+      const inputs = inputsOf(convWeightGrad, spec, 2);
+      const first = await run(convWeightGrad, spec, lowered, inputs);
+      expect(distance(first, definition(convWeightGrad, spec, inputs))).toBeLessThan(1e-4);
+      expect(await run(convWeightGrad, spec, lowered, inputs)).toEqual(first);
+    }
+  });
+
+  test("the large tile is right where it ends", async () => {
+    if (!real?.caps.subgroupSize) return;
+    const large = matmul.variants.find((v) => v.name === "shuffle-large")!;
+    for (const spec of [product(37, 68, 44), product(16, 64, 8)]) {
+      const inputs = inputsOf(matmul, spec, 3);
+      const got = await run(matmul, spec, large.emit(spec, real.caps), inputs);
+      expect(distance(got, definition(matmul, spec, inputs))).toBeLessThan(1e-5);
+    }
+    expect(choose(matmul, product(512, 512, 512), real.caps)).toBe(large);
+  });
+
+  test.each([
+    ["a tap one element off", convForward, convolution({}), "% u.channels) / u.unit;", "% u.channels) / u.unit + 1;"],
+    ["a padding bit lost", convForward, convolution({}), "(hit >= vec3<i32>()) & ", ""],
+    ["the last part forgotten", convWeightGrad, convolution({ batch: 64 }), "part < u.parts", "part < u.parts - 1u"],
+    ["one k of a block dropped", matmul, product(9, 36, 24), "t.k_end); for", "t.k_end - 1u); for"],
+  ] as [string, Family<unknown>, unknown, string, string][])(
+    "a planted bug is caught: %s",
+    async (_, family, spec, from, to) => {
+      if (!real) return;
+      const lowered = choose(family, spec, real.caps).emit(spec, real.caps);
+      const plant = (wgsl: string): string => wgsl.replace(/\n\s*for \(var kk/, " for (var kk").replace(from, to);
+      const passes = lowered.passes.map((p) => ({ ...p, source: { ...p.source, wgsl: plant(p.source.wgsl) } }));
+      expect(
+        texts({ ...lowered, passes }).some((t, i) => (t.includes(to) && !texts(lowered)[i].includes(to)) || to === ""),
+      ).toBe(true);
+      const inputs = inputsOf(family, spec, 4);
+      const want = definition(family, spec, inputs);
+      expect(distance(await run(family, spec, lowered, inputs), want)).toBeLessThan(family.rtol);
+      expect(distance(await run(family, spec, { ...lowered, passes }, inputs), want)).toBeGreaterThan(family.rtol);
+    },
+  );
+
+  test("a kernel with too many taps is refused by name", () => {
+    const spec = convolution({ kernel: [1, 11, 1] });
+    expect(() => choose(convForward, spec, MINIMUM_CAPS).emit(spec, MINIMUM_CAPS)).toThrow(/1x11x1.*10 taps/);
+  });
+});

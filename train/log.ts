@@ -1,0 +1,71 @@
+// What a training loop tells and hears while it runs: one progress line and a line in metrics.jsonl per logged step, and
+// Ctrl-C. The loops themselves are in the recipes.
+
+import { type ProgressOptions, progress } from "./progress.ts";
+import type { Run } from "./run.ts";
+
+export interface StepLogOptions extends Pick<ProgressOptions, "stream" | "clock"> {
+  /** Shown at the start of the line, e.g. "autoencoder". */
+  readonly label: string;
+  /** Optimiser steps of the whole run. */
+  readonly steps: number;
+  /** Stickers per step. */
+  readonly batch: number;
+}
+
+export interface StepLog {
+  /** Records that `step` steps are done: the line on the terminal, and the values in metrics.jsonl. */
+  step(step: number, values: Readonly<Record<string, number>> & { readonly loss: number }): void;
+  /** Ends the line of a complete run. */
+  done(note?: string): void;
+  /** Ends the line of a run that was interrupted after it was saved, and says how to go on. */
+  stopped(step: number): void;
+}
+
+/** The progress line of a run, which counts on from the step that the run was resumed at. */
+export function stepLog(run: Run, { label, steps, batch, stream = process.stderr, clock }: StepLogOptions): StepLog {
+  const items = { name: "stickers", each: batch };
+  const now = clock ?? (() => performance.now());
+  const started = now();
+  const line = progress(label, steps, { from: run.step, items, stream, clock });
+  return {
+    step(step, values) {
+      run.log({ step, ...values, seconds: Math.round(now() - started) / 1000 });
+      line.update(step, `loss ${values.loss.toPrecision(4)}`);
+    },
+    done: (note) => line.done(note),
+    stopped(step) {
+      line.done(`stopped after step ${step}, saved in ${run.dir}`);
+      stream.write("to go on, give the same command with --resume\n");
+    },
+  };
+}
+
+export interface Interrupt {
+  /** True from the first Ctrl-C (or SIGTERM) on: finish the step, save, stop. */
+  readonly requested: boolean;
+  /** Gives the signals back to their default. */
+  release(): void;
+}
+
+/**
+ * Turns Ctrl-C into a request that a training loop looks at between steps; a second one ends the process at once. The loop
+ * must await something now and then, or no signal is ever seen.
+ */
+export function interruptible(stream: { write(text: string): unknown } = process.stderr): Interrupt {
+  let requested = false;
+  const onSignal = (signal: NodeJS.Signals) => {
+    if (requested) process.exit(signal === "SIGINT" ? 130 : 143); // 128 + the signal's number, as shells expect
+    requested = true;
+    stream.write("\nstopping after this step; Ctrl-C again to leave without saving\n");
+  };
+  process.on("SIGINT", onSignal).on("SIGTERM", onSignal);
+  return {
+    get requested() {
+      return requested;
+    },
+    release() {
+      process.off("SIGINT", onSignal).off("SIGTERM", onSignal);
+    },
+  };
+}
