@@ -154,14 +154,14 @@ function emitSubgroup(spec: AttentionSpec, caps: Caps): Lowered {
   return lowered(`attention/subgroup${lanes}c${C.length}`, text, u.words, spec, Q.length, caps);
 }
 
-/** Key and query rows of the shared-memory variant's tiles, and vec4 of the dimension staged at a time. */
+/** Query and key rows of the shared-memory variant's tile, and vec4 of the dimension staged at a time. */
 const SHARED = { queries: 32, keys: 32, depth: 8 } as const;
 
 /**
- * Idea: 128 threads compute 32 queries of one head. Scores: a 32x32 tile from q and k staged in shared memory 32
- * dimensions at a time, 4 queries x 2 keys per thread. Softmax: 4 threads per query. Output: 16 threads share a row, 4
- * queries each; v is read straight from memory, 16 neighbours side by side. Traffic: k and v once per 32 queries, q once
- * per 32 keys (from cache). 13.6 KB of shared memory, so that the guaranteed 16 KB is enough. Meant for GPUs.
+ * Idea: 128 threads compute 32 queries of one head. Scores: a 32x32 tile, 4 queries x 2 keys per thread, with the keys
+ * staged in shared memory 32 dimensions at a time; softmax: 4 threads per query; output: 16 threads share a row, 4
+ * queries each. q is read straight from memory, the same vec4 by 16 neighbours, and v too, side by side: caches serve
+ * both. Traffic: k and v once per 32 queries, q once per 32 keys. 9 KB of shared memory. Meant for GPUs.
  * Baked: ceil(dim / 64), the vec4 of the output that a thread keeps in registers.
  */
 function emitShared(spec: AttentionSpec, caps: Caps): Lowered {
@@ -177,7 +177,6 @@ function emitShared(spec: AttentionSpec, caps: Caps): Lowered {
     ${BUFFERS("vec4<f32>")}
     ${u.wgsl}
     ${VISIBLE}
-    var<workgroup> q_tile: array<vec4<f32>, QUERIES * PITCH>;
     var<workgroup> k_tile: array<vec4<f32>, KEYS * PITCH>;
     var<workgroup> weights: array<f32, QUERIES * (KEYS + 1u)>;
     var<workgroup> shrink: array<f32, QUERIES>;
@@ -193,19 +192,16 @@ function emitShared(spec: AttentionSpec, caps: Caps): Lowered {
       var top = -3.0e38f;
       var sum = 0.0f;
       ${each(C, (c) => `let column${c} = min(tx + ${c * 16}u, u.dim - 1u);`)}
+      ${each(Q, (i) => `let query${i} = q_base + min(first + ty + ${i}u, u.queries - 1u) * stride;`)}
       ${each(Q, (i) => each(C, (c) => `var o${i}_${c} = vec4<f32>();`))}
       for (var j0 = 0u; j0 < last_visible; j0 += KEYS) {
         let here = min(KEYS, u.keys - j0);
         ${each(Q, (i) => `var s${i}_0 = 0.0f; var s${i}_1 = 0.0f;`)}
         for (var d0 = 0u; d0 < u.dim; d0 += DEPTH) {
-          for (var e = t; e < QUERIES * DEPTH; e += 128u) {
+          for (var e = t; e < KEYS * DEPTH; e += 128u) {
             let r = e / DEPTH;
             let d = e % DEPTH;
-            let inside = d0 + d < u.dim;
-            let column = select(0u, d0 + d, inside);
-            let scale = select(0.0f, u.scale, inside);
-            q_tile[r * PITCH + d] = q[q_base + min(first + r, u.queries - 1u) * stride + column] * scale;
-            k_tile[r * PITCH + d] = k[k_base + min(j0 + r, u.keys - 1u) * stride + column];
+            k_tile[r * PITCH + d] = k[k_base + min(j0 + r, u.keys - 1u) * stride + min(d0 + d, u.dim - 1u)];
           }
           workgroupBarrier();
           for (var d = 0u; d < min(DEPTH, u.dim - d0); d++) {
@@ -213,7 +209,7 @@ function emitShared(spec: AttentionSpec, caps: Caps): Lowered {
             let k1 = k_tile[(tx + 16u) * PITCH + d];
             ${each(
               Q,
-              (i) => `let a${i} = q_tile[(ty + ${i}u) * PITCH + d];
+              (i) => `let a${i} = q[query${i} + d0 + d];
             s${i}_0 += dot(a${i}, k0);
             s${i}_1 += dot(a${i}, k1);`,
             )}
@@ -222,8 +218,8 @@ function emitShared(spec: AttentionSpec, caps: Caps): Lowered {
         }
         ${each(
           Q,
-          (i) => `weights[(ty + ${i}u) * (KEYS + 1u) + tx] = s${i}_0;
-        weights[(ty + ${i}u) * (KEYS + 1u) + tx + 16u] = s${i}_1;`,
+          (i) => `weights[(ty + ${i}u) * (KEYS + 1u) + tx] = s${i}_0 * u.scale;
+        weights[(ty + ${i}u) * (KEYS + 1u) + tx + 16u] = s${i}_1 * u.scale;`,
         )}
         workgroupBarrier();
         let row_at = my_row * (KEYS + 1u);

@@ -270,7 +270,9 @@ export class Autoencoder extends Module {
     const draw = noise instanceof Tensor ? noise : noise.normal(posterior.mean.shape);
     const reconstruction = mse(this.decode(samplePosterior(posterior, draw)), x);
     const { h, w, c } = x.dims("n h w c");
-    const kl = klDivergence(posterior).mean().div(h * w * c);
+    const kl = klDivergence(posterior)
+      .mean()
+      .div(h * w * c);
     return { loss: reconstruction.add(kl.mul(klWeight)), reconstruction, kl };
   }
 }
@@ -280,9 +282,17 @@ export function measureScale(z: Tensor): Tensor {
   return z.sub(z.mean()).square().mean().rsqrt();
 }
 
-const CURRENT_NAMES: Readonly<Record<string, string>> = { query: "to_q", key: "to_k", value: "to_v", proj_attn: "to_out.0" };
+const CURRENT_NAMES: Readonly<Record<string, string>> = {
+  query: "to_q",
+  key: "to_k",
+  value: "to_v",
+  proj_attn: "to_out.0",
+};
 
 /** Current name of a weight in the files of Stable Diffusion 1 and 2, which name the attention's projections differently. */
 export function currentName(name: string): string {
-  return name.replace(/(\.attentions\.0\.)(query|key|value|proj_attn)\./, (_, path, old) => `${path}${CURRENT_NAMES[old]}.`);
+  return name.replace(
+    /(\.attentions\.0\.)(query|key|value|proj_attn)\./,
+    (_, path, old) => `${path}${CURRENT_NAMES[old]}.`,
+  );
 }

@@ -1,7 +1,7 @@
 // Gaussian diffusion (Ho et al. 2020) and its samplers: noise schedules in float64 on the host, training targets, DDIM and
 // guidance. Nothing here knows a network: it is given as a function of (x, step). `step` counts from 0 (least noise).
 
-import { compile, type Feed, type Named, type Rng, type Step, Tensor, tensor } from "../engine/index.ts";
+import { compile, type Feed, type Named, type Rng, type Step, type Tensor, tensor } from "../engine/index.ts";
 import type { SystemConfig } from "./config.ts";
 
 /** What the network predicts: the noise, or the velocity of Salimans & Ho 2022. */
@@ -17,7 +17,11 @@ export interface NoiseScheduleOptions {
   readonly zeroTerminalSnr?: boolean;
 }
 
-function makeBetas(kind: "scaled-linear" | "linear" | "cosine", steps: number, [first, last]: readonly [number, number]): Float64Array {
+function makeBetas(
+  kind: "scaled-linear" | "linear" | "cosine",
+  steps: number,
+  [first, last]: readonly [number, number],
+): Float64Array {
   const line = (i: number, a: number, b: number): number => a + (i / (steps - 1)) * (b - a);
   const f = (i: number): number => Math.cos(((i / steps + 0.008) / 1.008) * (Math.PI / 2)) ** 2;
   const beta = {
@@ -85,7 +89,12 @@ export class NoiseSchedule {
 }
 
 /** Clean sample and noise that the network's answer `out` at x_t implies, with signal = sqrt(alphaBar_t), noise = sqrt(1 - alphaBar_t). */
-export function denoise(prediction: Prediction, x: Tensor, out: Tensor, k: { signal: Tensor; noise: Tensor }): { x0: Tensor; eps: Tensor } {
+export function denoise(
+  prediction: Prediction,
+  x: Tensor,
+  out: Tensor,
+  k: { signal: Tensor; noise: Tensor },
+): { x0: Tensor; eps: Tensor } {
   if (prediction === "epsilon") return { x0: x.sub(out.mul(k.noise)).div(k.signal), eps: out };
   return { x0: x.mul(k.signal).sub(out.mul(k.noise)), eps: out.mul(k.signal).add(x.mul(k.noise)) };
 }
@@ -122,7 +131,13 @@ export interface DdimNumbers {
 }
 
 /** Song et al. 2021, eq. 12: x_t' = sqrt(alphaBar_t') x0 + sqrt(1 - alphaBar_t' - sigma^2) eps + sigma z. */
-export function ddimUpdate(prediction: Prediction, x: Tensor, out: Tensor, k: Readonly<Record<keyof DdimNumbers, Tensor>>, z?: Tensor): { x: Tensor; x0: Tensor } {
+export function ddimUpdate(
+  prediction: Prediction,
+  x: Tensor,
+  out: Tensor,
+  k: Readonly<Record<keyof DdimNumbers, Tensor>>,
+  z?: Tensor,
+): { x: Tensor; x0: Tensor } {
   const { x0, eps } = denoise(prediction, x, out, k);
   const next = x0.mul(k.nextSignal).add(eps.mul(k.nextNoise));
   return { x: z ? next.add(z.mul(k.sigma)) : next, x0 };
@@ -144,10 +159,11 @@ export function ddimPlan(schedule: NoiseSchedule, o: DdimPlanOptions): { step: n
     throw new RangeError(`ddim: steps must be a whole number from 1 to ${schedule.steps}, got ${n}`);
   }
   const stride = Math.floor(schedule.steps / n);
-  const visit = (i: number): number =>
-    spacing === "leading" ? Math.min((n - 1 - i) * stride + 1, schedule.steps - 1) : Math.round(((n - i) * schedule.steps) / n) - 1;
+  const offset = Math.min(1, schedule.steps - 1 - (n - 1) * stride); // 1, unless every step is taken
+  const leading = (i: number): number => (n - 1 - i) * stride + offset;
+  const trailing = (i: number): number => Math.round(((n - i) * schedule.steps) / n) - 1;
   return Array.from({ length: n }, (_, i) => {
-    const step = visit(i);
+    const step = spacing === "leading" ? leading(i) : trailing(i);
     return { step, numbers: ddimNumbers(schedule.alphaBar[step], schedule.alphaBar[Math.max(step - stride, 0)], eta) };
   });
 }
@@ -158,8 +174,6 @@ function ddimNumbers(now: number, next: number, eta: number): DdimNumbers {
   const nextNoise = Math.sqrt(1 - next - sigma ** 2);
   return { signal: Math.sqrt(now), noise: Math.sqrt(1 - now), nextSignal: Math.sqrt(next), nextNoise, sigma };
 }
-
-export type DdimStep = Step<Named, { readonly x: Tensor; readonly x0: Tensor }>;
 
 export type DdimStep = Step<Named, { readonly x: Tensor; readonly x0: Tensor }>;
 

@@ -24,7 +24,10 @@ export interface Stored {
 export function readSafetensors(path: string): Map<string, Stored> {
   const bytes = readFileSync(path);
   const start = 8 + Number(bytes.readBigUInt64LE(0));
-  const header = JSON.parse(bytes.toString("utf8", 8, start)) as Record<string, { dtype: string; shape: number[]; data_offsets: number[] }>;
+  const header = JSON.parse(bytes.toString("utf8", 8, start)) as Record<
+    string,
+    { dtype: string; shape: number[]; data_offsets: number[] }
+  >;
   delete header.__metadata__;
   const values = (dtype: string, raw: ArrayBuffer): ArrayLike<number> => {
     if (dtype === "F32") return new Float32Array(raw);
@@ -32,10 +35,19 @@ export function readSafetensors(path: string): Map<string, Stored> {
     if (dtype === "I64") return Array.from(new BigInt64Array(raw), Number);
     throw new Error(`${path}: no reader for ${dtype}`);
   };
-  const entries = Object.entries(header).map(([name, { dtype, shape, data_offsets: [from, to] }]): [string, Stored] => {
-    const raw = new Uint8Array(bytes.subarray(start + from, start + to)).buffer;
-    return [name, { shape, data: Float64Array.from(values(dtype, raw)) }];
-  });
+  const entries = Object.entries(header).map(
+    ([
+      name,
+      {
+        dtype,
+        shape,
+        data_offsets: [from, to],
+      },
+    ]): [string, Stored] => {
+      const raw = new Uint8Array(bytes.subarray(start + from, start + to)).buffer;
+      return [name, { shape, data: Float64Array.from(values(dtype, raw)) }];
+    },
+  );
   return new Map(entries);
 }
 

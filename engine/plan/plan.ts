@@ -8,7 +8,7 @@ import { show } from "../error.ts";
 import type { Node } from "../graph.ts";
 import { numel, type Shape } from "../shape.ts";
 import type { Storage } from "../storage.ts";
-import { emit } from "./emit.ts";
+import { type EmittedPass, emit } from "./emit.ts";
 import { type Fusion, fuse, type Group } from "./fuse.ts";
 import { type Arena, type Interval, planMemory } from "./memory.ts";
 
@@ -17,6 +17,8 @@ export type Place =
   | { readonly kind: "arena"; readonly index: number; readonly bytes: number }
   /** Memory of its own: a parameter, or data captured by the program. */
   | { readonly kind: "storage"; readonly storage: Storage }
+  /** Filled once by a setup dispatch, the same at every call: address tables of convolutions. */
+  | { readonly kind: "constant"; readonly index: number; readonly bytes: number }
   /** What the caller feeds, under this name. */
   | { readonly kind: "input"; readonly name: string; readonly bytes: number };
 
@@ -28,6 +30,8 @@ export interface Dispatch {
 export interface Plan {
   readonly name: string;
   readonly dispatches: readonly Dispatch[];
+  /** Dispatches that read nothing: run once, when the program is recorded. Number i fills constant i. */
+  readonly setup: readonly Dispatch[];
   readonly arena: Arena;
   readonly inputs: readonly { readonly name: string; readonly shape: Shape; readonly dtype: DType }[];
   readonly outputs: readonly { readonly name: string; readonly place: Place; readonly shape: Shape; readonly dtype: DType }[];
@@ -59,6 +63,7 @@ class Planner {
   readonly #inputName = new Map<Node, string>();
   readonly #inPlace = new Map<Node, Node>();
   readonly #arenaIndex = new Map<string, number>();
+  readonly #setup = new Map<string, Dispatch>();
   readonly #intervals: { bytes: number; first: number; last: number }[] = [];
 
   constructor(program: Program, caps: Caps, fusion: Fusion) {
@@ -80,7 +85,7 @@ class Planner {
     const copies = this.#lateCopies(end);
     const arena = planMemory(this.#intervals as Interval[]);
     const inputs = Object.entries(this.#program.inputs).map(([name, n]) => ({ name, shape: n.shape, dtype: n.dtype }));
-    return { name: this.#program.name, dispatches, arena, inputs, outputs, copies, storages: this.#storages(dispatches, outputs, copies) };
+    return { name: this.#program.name, dispatches, setup: [...this.#setup.values()], arena, inputs, outputs, copies, storages: this.#storages(dispatches, outputs, copies) };
   }
 
   // ---- order -------------------------------------------------------------------------------------------------------
@@ -179,12 +184,23 @@ class Planner {
 
   #emitGroup(group: Group, time: number): Dispatch[] {
     const emitted = emit(group, { boundary: this.#fusion, caps: this.#caps, place: (n) => keyOf(this.#place(n)) });
-    const scratch = emitted.scratch.map((elements, i) => this.#arenaPlace(`scratch ${time} ${i}`, elements));
-    return emitted.passes.map(({ source, slots }) => {
+    const constant = new Map(emitted.passes.flatMap((p) => (isSetup(p) ? [[p.slots[0].scratch, this.#constant(p.source, emitted.scratch[p.slots[0].scratch])] as const] : [])));
+    const scratch = emitted.scratch.map((elements, i) => constant.get(i) ?? this.#arenaPlace(`scratch ${time} ${i}`, elements));
+    return emitted.passes.filter((p) => !isSetup(p)).map(({ source, slots }) => {
       const places = slots.map((s) => ("scratch" in s ? scratch[s.scratch] : this.#place(s.node)));
       for (const p of places) this.#touch(p, time);
       return { source, places };
     });
+  }
+
+  /** The place that `source`, which depends on nothing, fills; groups that need the same table share it. */
+  #constant(source: KernelSource, elements: number): Place {
+    const key = `${source.wgsl}|${source.uniforms.join()}|${source.workgroups.join()}`;
+    const known = this.#setup.get(key);
+    if (known) return known.places[0];
+    const place: Place = { kind: "constant", index: this.#setup.size, bytes: paddedBytes(elements) };
+    this.#setup.set(key, { source, places: [place] });
+    return place;
   }
 
   /** Assignments that are not in place: leaves assigned to states, values wanted by two states, old values needed late. */
@@ -204,11 +220,16 @@ class Planner {
   }
 }
 
+/** Does the pass only write one scratch buffer? Then it writes the same at every call. */
+function isSetup(pass: EmittedPass): pass is EmittedPass & { readonly slots: readonly [{ readonly scratch: number }] } {
+  return pass.slots.length === 1 && "scratch" in pass.slots[0];
+}
+
 const storageIds = new WeakMap<Storage, number>();
 let nextStorageId = 0;
 
 function keyOf(place: Place): string {
-  if (place.kind === "arena") return `arena ${place.index}`;
+  if (place.kind === "arena" || place.kind === "constant") return `${place.kind} ${place.index}`;
   if (place.kind === "input") return `input ${place.name}`;
   if (!storageIds.has(place.storage)) storageIds.set(place.storage, nextStorageId++);
   return `storage ${storageIds.get(place.storage)}`;
@@ -259,15 +280,16 @@ function reachable(from: Group, to: Group, before: ReadonlyMap<Group, ReadonlySe
 export function explainPlan(plan: Plan): string {
   const lines = plan.dispatches.map((d, i) => `${String(i).padStart(4)}  ${d.source.label.padEnd(48)} ${d.source.workgroups.join("x").padStart(10)}  ${d.places.map(describe).join(" ")}`);
   const { bytes, lowerBound } = plan.arena;
-  const texts = new Set(plan.dispatches.map((d) => d.source.wgsl)).size;
+  const texts = new Set([...plan.setup, ...plan.dispatches].map((d) => d.source.wgsl)).size;
   const inputs = plan.inputs.map((i) => `${i.name} ${i.dtype}${show(i.shape)}`).join(", ");
   return [
-    `${plan.name}(${inputs}): ${plan.dispatches.length} dispatches of ${texts} kernels`,
+    `${plan.name}(${inputs}): ${plan.dispatches.length} dispatches of ${texts} kernels, ${plan.setup.length} once`,
     ...lines,
     `arena ${bytes} bytes (lower bound ${lowerBound}), ${plan.copies.length} state copies, ${plan.storages.length} storages`,
   ].join("\n");
 }
 
 function describe(p: Place): string {
+  if (p.kind === "constant") return `#${p.index}:${p.bytes}`;
   return p.kind === "arena" ? `@${p.index}:${p.bytes}` : p.kind === "input" ? p.name : p.storage.mutable ? "state" : "data";
 }

@@ -35,6 +35,7 @@ interface Recording {
   readonly plan: Plan;
   readonly dispatches: readonly Recorded[];
   readonly arena: GPUBuffer | null;
+  readonly constants: readonly GPUBuffer[];
   readonly inputs: ReadonlyMap<string, GPUBuffer>;
   readonly uniforms: GPUBuffer | null;
   /** Results of the last two calls of a reused program. */
@@ -113,13 +114,7 @@ export class GpuDevice implements Device {
     if (!recording) throw new DeviceError(`${program.name}: run it once before profiling it`);
     const replays = recording.dispatches.map((d, i) => ({
       label: recording.plan.dispatches[i].source.label,
-      submit: () => {
-        const encoder = this.#device.createCommandEncoder();
-        const pass = encoder.beginComputePass();
-        this.#encode(pass, d);
-        pass.end();
-        this.#device.queue.submit([encoder.finish()]);
-      },
+      submit: () => this.#runOnce([d]),
     }));
     return profile(replays, () => this.#device.queue.onSubmittedWorkDone(), rounds);
   }
@@ -162,39 +157,53 @@ export class GpuDevice implements Device {
     if (process.env.DEBUG === "plan") console.error(explainPlan(plan));
     const arena = plan.arena.bytes > 0 ? this.#pool.arena(plan.arena.bytes, `${plan.name} arena`) : null;
     const inputs = new Map(plan.inputs.map((i) => [i.name, this.#pool.take(paddedBytes(numel(i.shape)), `input ${i.name} of ${plan.name}`)]));
-    const { buffer: uniforms, offsets } = this.#uniforms(plan);
+    const constants = plan.setup.map((d) => this.#pool.take((d.places[0] as { bytes: number }).bytes, `table of ${plan.name}`));
     const range = (p: Place): GPUBufferBinding => {
       if (p.kind === "arena") return { buffer: arena as GPUBuffer, offset: plan.arena.offsets[p.index], size: p.bytes };
       if (p.kind === "input") return { buffer: inputs.get(p.name) as GPUBuffer };
-      return { buffer: this.#use(p.storage).buffer };
+      return { buffer: p.kind === "constant" ? constants[p.index] : this.#use(p.storage).buffer };
     };
-    const dispatches = plan.dispatches.map(({ source, places }, i): Recorded => {
-      const entries: GPUBindGroupEntry[] = places.map((p, binding) => ({ binding, resource: range(p) }));
-      if (source.uniforms.length > 0) {
-        entries.push({ binding: places.length, resource: { buffer: uniforms as GPUBuffer, offset: offsets[i], size: Math.ceil(source.uniforms.length / 4) * 16 } });
-      }
-      const pipeline = this.#pipeline(source, places.length);
-      const [x, y, z] = source.workgroups;
-      return { pipeline, group: this.#device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries }), x, y, z };
-    });
-    return { plan, dispatches, arena, inputs, uniforms, sets: [], calls: 0 };
+    const all = [...plan.setup, ...plan.dispatches];
+    const { buffer: uniforms, offsets } = this.#uniforms(plan.name, all);
+    const recorded = all.map(({ source, places }, i) => this.#recordDispatch(source, places.map(range), uniforms, offsets[i]));
+    this.#runOnce(recorded.slice(0, plan.setup.length));
+    return { plan, dispatches: recorded.slice(plan.setup.length), arena, constants, inputs, uniforms, sets: [], calls: 0 };
+  }
+
+  #recordDispatch(source: KernelSource, places: readonly GPUBufferBinding[], uniforms: GPUBuffer | null, offset: number): Recorded {
+    const entries: GPUBindGroupEntry[] = places.map((resource, binding) => ({ binding, resource }));
+    if (source.uniforms.length > 0) {
+      entries.push({ binding: places.length, resource: { buffer: uniforms as GPUBuffer, offset, size: Math.ceil(source.uniforms.length / 4) * 16 } });
+    }
+    const pipeline = this.#pipeline(source, places.length);
+    const [x, y, z] = source.workgroups;
+    return { pipeline, group: this.#device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries }), x, y, z };
+  }
+
+  #runOnce(dispatches: readonly Recorded[]): void {
+    if (dispatches.length === 0) return;
+    const encoder = this.#device.createCommandEncoder();
+    const pass = encoder.beginComputePass();
+    for (const d of dispatches) this.#encode(pass, d);
+    pass.end();
+    this.#device.queue.submit([encoder.finish()]);
   }
 
   /** The scalars of all dispatches in one buffer, written once: they are constants of the recording. */
-  #uniforms(plan: Plan): { buffer: GPUBuffer | null; offsets: number[] } {
+  #uniforms(name: string, dispatches: Plan["dispatches"]): { buffer: GPUBuffer | null; offsets: number[] } {
     const align = 256;
     let bytes = 0;
-    const offsets = plan.dispatches.map(({ source }) => {
+    const offsets = dispatches.map(({ source }) => {
       const at = bytes;
       if (source.uniforms.length > 0) bytes += Math.ceil((source.uniforms.length * 4) / align) * align;
       return at;
     });
     if (bytes === 0) return { buffer: null, offsets };
     const words = new Uint32Array(bytes / 4);
-    plan.dispatches.forEach(({ source }, i) => {
+    dispatches.forEach(({ source }, i) => {
       words.set(source.uniforms, offsets[i] / 4);
     });
-    const buffer = this.#device.createBuffer({ size: bytes, usage: GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST, label: `${plan.name} uniforms` });
+    const buffer = this.#device.createBuffer({ size: bytes, usage: GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST, label: `${name} uniforms` });
     this.#device.queue.writeBuffer(buffer, 0, words);
     return { buffer, offsets };
   }
@@ -214,8 +223,8 @@ export class GpuDevice implements Device {
     return pipeline;
   }
 
-  #discard({ arena, inputs, uniforms }: Recording): void {
-    for (const b of [arena, ...inputs.values()]) if (b) this.#pool.release(b);
+  #discard({ arena, constants, inputs, uniforms }: Recording): void {
+    for (const b of [arena, ...constants, ...inputs.values()]) if (b) this.#pool.release(b);
     uniforms?.destroy();
   }
 
@@ -251,7 +260,8 @@ export class GpuDevice implements Device {
 
   #copy(encoder: GPUCommandEncoder, { plan, arena, inputs }: Recording, from: Place, to: GPUBuffer, bytes: number): void {
     if (from.kind === "arena") encoder.copyBufferToBuffer(arena as GPUBuffer, plan.arena.offsets[from.index], to, 0, bytes);
-    else encoder.copyBufferToBuffer(from.kind === "input" ? (inputs.get(from.name) as GPUBuffer) : this.#use(from.storage).buffer, 0, to, 0, bytes);
+    else if (from.kind === "input") encoder.copyBufferToBuffer(inputs.get(from.name) as GPUBuffer, 0, to, 0, bytes);
+    else if (from.kind === "storage") encoder.copyBufferToBuffer(this.#use(from.storage).buffer, 0, to, 0, bytes);
   }
 
   /** The older of two sets of results; whoever still holds it is told when the third call overwrites it. */

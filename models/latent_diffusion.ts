@@ -1,0 +1,114 @@
+// The whole system (spec 2.4-2.14): stickers become latents, captions become text features, a video UNet learns to remove
+// noise from the former given the latter. This file holds the loss, guidance and what trains when; the optimiser's loop is
+// train/diffusion.ts, the sampling loop is diffusion.ts.
+
+import { type Rng, ShapeError, type Tensor } from "../engine/index.ts";
+import { Module, mse } from "../engine/nn/index.ts";
+import { Autoencoder } from "./autoencoder.ts";
+import type { SystemConfig } from "./config.ts";
+import { guide, NoiseSchedule } from "./diffusion.ts";
+import { TextEncoder } from "./text_encoder.ts";
+import { perFrame, TIME_STEPS } from "./unet_blocks.ts";
+import { VideoUNet } from "./video_unet.ts";
+
+/**
+ * What training updates; everything else is frozen, the autoencoder always (spec 2.14).
+ * - scratch: the UNet and the text encoder, where no pretrained image model exists.
+ * - temporal: all temporal layers of the UNet, on top of a pretrained image model.
+ * - interaction: only the layers at the places of the temporal convolutions, that is STI; the paper's own choice.
+ */
+export type Trained = "scratch" | "temporal" | "interaction";
+
+const TRAINED: Readonly<Record<Trained, RegExp>> = {
+  scratch: /^(unet|text_encoder)\./,
+  temporal: /^unet\.(transformer_in|.*\.temp_(convs|attentions))\./,
+  interaction: /^unet\..*\.temp_convs\./,
+};
+
+export interface TrainingBatch {
+  /** Scaled latents of clips, [b, f, h, w, latent]. */
+  readonly latents: Tensor;
+  /** Token ids i32 [b, m] and those of the empty caption, i32 [m]. */
+  readonly captions: Tensor;
+  readonly empty: Tensor;
+}
+
+export interface LossOptions {
+  /** Share of captions replaced by the empty one, so that guidance has something to move away from. */
+  readonly drop?: number;
+}
+
+/** What a guided prediction needs besides x and the step; a type and not an interface, so that it can be a step's feed. */
+export type Guidance = {
+  /** Text features of the captions and of what to move away from (the empty caption, or a negative one), each [b, m, context]. */
+  readonly text: Tensor;
+  readonly plain: Tensor;
+  /** 1: no guidance. The paper gives none; its authors' later work uses 7.5. */
+  readonly scale: Tensor;
+};
+
+export class LatentDiffusion extends Module {
+  readonly autoencoder: Autoencoder;
+  readonly textEncoder: TextEncoder;
+  readonly unet: VideoUNet;
+  readonly config: SystemConfig;
+  readonly noiseSchedule: NoiseSchedule;
+
+  /** Throws ShapeError when the parts of the configuration do not fit each other. */
+  constructor(config: SystemConfig) {
+    super();
+    const { autoencoder, text, unet } = config;
+    if (autoencoder.latent !== unet.latent || text.width !== unet.context) {
+      const parts = `autoencoder ${autoencoder.latent} latents, text ${text.width} wide`;
+      throw new ShapeError(`LatentDiffusion: the UNet expects ${unet.latent} latents and text ${unet.context} wide, got ${parts}`);
+    }
+    this.config = config;
+    this.autoencoder = new Autoencoder(autoencoder);
+    this.textEncoder = new TextEncoder(text);
+    this.unet = new VideoUNet(unet);
+    this.noiseSchedule = new NoiseSchedule({ steps: TIME_STEPS });
+    this.train("scratch");
+  }
+
+  /** Chooses what `parameters()` returns. */
+  train(what: Trained): this {
+    for (const [name, p] of this.state()) p.trainable = TRAINED[what].test(name);
+    return this;
+  }
+
+  /** Frames [b, f, H, W, 3] in [-1, 1] -> scaled latents [b, f, h, w, latent]; `noise` has their shape. */
+  encode(frames: Tensor, noise: Tensor): Tensor {
+    const images = noise.reshape([-1, ...noise.shape.slice(2)]);
+    return perFrame({ forward: (x) => this.autoencoder.latents(x, images) }, frames);
+  }
+
+  /** Scaled latents [b, f, h, w, latent] -> frames [b, f, H, W, 3] in [-1, 1]. */
+  decode(latents: Tensor): Tensor {
+    return perFrame({ forward: (z) => this.autoencoder.images(z) }, latents);
+  }
+
+  /** Token ids i32 [b, m] -> text features [b, m, context]. */
+  embed(captions: Tensor): Tensor {
+    return this.textEncoder.forward(captions);
+  }
+
+  /**
+   * Eq. 2 of the paper: E || eps - eps_theta(x_t, t, tau(c)) ||^2 over t ~ U{0 .. T - 1} and eps ~ N(0, I), as the mean over
+   * elements (or the same for v, as configured). One t per clip.
+   */
+  loss({ latents, captions, empty }: TrainingBatch, rng: Rng, { drop = 0.1 }: LossOptions = {}): Tensor {
+    const b = latents.shape[0];
+    const step = rng.integers([b], this.noiseSchedule.steps);
+    const noise = rng.normal(latents.shape);
+    const text = this.embed(rng.uniform([b, 1]).less(drop).where(empty, captions));
+    const xt = this.noiseSchedule.addNoise(latents, noise, step);
+    const target = this.noiseSchedule.target(this.config.prediction, latents, noise, step);
+    return mse(this.unet.forward(xt, step, text, rng), target);
+  }
+
+  /** The network's answer at x [b, f, h, w, latent], step i32 [b], guided by the caption: `predict` of a sampler. */
+  guided(x: Tensor, step: Tensor, { text, plain, scale }: Guidance): Tensor {
+    const predict = (y: Tensor, t: Tensor, c: { readonly text: Tensor }): Tensor => this.unet.forward(y, t, c.text);
+    return guide(predict, x, step, { on: { text }, off: { text: plain }, scale });
+  }
+}

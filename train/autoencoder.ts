@@ -1,0 +1,130 @@
+// Recipe: train the KL autoencoder on single frames. Data in, run folder out; the loop is below, whole.
+
+import type { Dataset } from "../data/store.ts";
+import { compile, device, grad, Rng, type Tensor, tensor } from "../engine/index.ts";
+import { AdamW, clipGradNorm } from "../engine/optim.ts";
+import { Autoencoder } from "../models/autoencoder.ts";
+import type { SystemConfig } from "../models/config.ts";
+import type { Json } from "./checkpoints.ts";
+import { interruptible, stepLog } from "./log.ts";
+import { learningRate } from "./lr.ts";
+import { batchIndices } from "./order.ts";
+import { openRun } from "./run.ts";
+import { checkFinite, type StageResult, tenth } from "./stage.ts";
+
+export interface AutoencoderRecipe {
+  readonly data: Dataset;
+  readonly config: SystemConfig;
+  /** Run folder of this stage. */
+  readonly out: string;
+  readonly steps: number;
+  /** Stickers per step; FRAMES frames of each are trained on. */
+  readonly batch: number;
+  readonly lr: number;
+  readonly seed: number;
+  readonly resume: boolean;
+  /** Steps between checkpoints. */
+  readonly saveEvery?: number;
+}
+
+/** Frames of each sticker in a step: neighbours look alike, so few of them carry most of the gradient. */
+const FRAMES = 2;
+const KL_WEIGHT = 1e-6;
+
+/** Squared error of the best constant picture: the mean frame of the data, per pixel and channel. */
+export function meanFrameLoss(data: Dataset): number {
+  const sums: Float64Array[] = [];
+  let count = 0;
+  for (let i = 0; i < data.length; i++) {
+    const clip = data.batch([i]);
+    const values = clip.length / 8;
+    const [sum, square] = sums.length > 0 ? sums : [new Float64Array(values), new Float64Array(values)];
+    if (sums.length === 0) sums.push(sum, square);
+    for (let j = 0; j < clip.length; j++) {
+      sum[j % values] += clip[j];
+      square[j % values] += clip[j] ** 2;
+    }
+    count += 8;
+  }
+  const [sum, square] = sums;
+  return sum.reduce((total, s, j) => total + square[j] / count - (s / count) ** 2, 0) / sum.length;
+}
+
+/** Trains, or goes on training, and leaves the last checkpoint in `out`. Ctrl-C saves and returns. */
+export async function trainAutoencoder(o: AutoencoderRecipe): Promise<StageResult> {
+  const { data, config, steps, batch, seed } = o;
+  const started = performance.now();
+  const model = new Autoencoder(config.autoencoder).seed(seed);
+  const optimizer = new AdamW(model.state(), { weightDecay: 0 });
+  const rng = new Rng(seed).split("autoencoder");
+  const state = new Map([
+    ...prefixed("model", model.state()),
+    ...prefixed("optimizer", optimizer.state()),
+    ["rng", rng.state] as const,
+  ]);
+  const run = await openRun(o.out, {
+    config: { recipe: "autoencoder", config: { ...config } as unknown as Json, steps, batch, lr: o.lr, seed, data: data.fingerprint },
+    resume: o.resume,
+    adapter: device().name,
+    notice: console.error,
+  });
+  await run.restore(state);
+
+  const train = compile(
+    ({ frames, lr }: { frames: Tensor; lr: Tensor }) => {
+      const { loss, reconstruction } = model.loss(frames, rng, { klWeight: KL_WEIGHT });
+      const { grads } = clipGradNorm(grad(loss, optimizer.targets), 1);
+      optimizer.step(grads, { lr });
+      return { reconstruction };
+    },
+    { name: "autoencoder" },
+  );
+
+  const log = stepLog(run, { label: "autoencoder", steps, batch });
+  const interrupt = interruptible();
+  const losses: { step: number; loss: number }[] = [];
+  const saveEvery = o.saveEvery ?? 250;
+  let saved = run.step;
+  let sha256: string | null = null;
+  for (let k = run.step; k < steps && !interrupt.requested; k++) {
+    const frames = pickFrames(data, batchIndices(data.length, batch, k, seed), config, k);
+    const lr = learningRate({ peak: o.lr, warmup: Math.min(20, steps / 10), steps, floor: o.lr / 20 }, k);
+    const loss = await train({ frames, lr }).reconstruction.item(); // waits for the device
+    checkFinite(loss, k + 1, o.out, saved);
+    losses.push({ step: k + 1, loss });
+    log.step(k + 1, { loss, lr });
+    const last = k + 1 === steps;
+    if (last || interrupt.requested || (k + 1) % saveEvery === 0) {
+      const checkpoint = await run.save(k + 1, state);
+      saved = k + 1;
+      if (last) {
+        sha256 = checkpoint.sha256;
+        await run.finish(checkpoint);
+      }
+    }
+  }
+  if (sha256) log.done();
+  else log.stopped(saved);
+  interrupt.release();
+  run.close();
+  const all = losses.length > 0 ? losses : [{ step: run.step, loss: Number.NaN }];
+  return { steps, seconds: (performance.now() - started) / 1000, firstLoss: tenth(all, "first"), lastLoss: tenth(all, "last"), baseline: meanFrameLoss(data), sha256, losses };
+}
+
+/** [batch * FRAMES, H, W, 3]: of each sticker FRAMES frames, evenly spaced from a start that moves on with the step. */
+function pickFrames(data: Dataset, indices: readonly number[], { size, frames }: SystemConfig, step: number): Tensor {
+  const clips = data.batch(indices);
+  const values = size * size * 3;
+  const out = new Float32Array(indices.length * FRAMES * values);
+  indices.forEach((_, b) => {
+    for (let f = 0; f < FRAMES; f++) {
+      const t = (step + b + Math.floor((f * frames) / FRAMES)) % frames;
+      out.set(clips.subarray((b * frames + t) * values, (b * frames + t + 1) * values), (b * FRAMES + f) * values);
+    }
+  });
+  return tensor(out, [indices.length * FRAMES, size, size, 3]);
+}
+
+function prefixed<T>(prefix: string, entries: ReadonlyMap<string, T>): [string, T][] {
+  return [...entries].map(([name, value]) => [`${prefix}.${name}`, value]);
+}
