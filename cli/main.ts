@@ -72,6 +72,7 @@ function addTrain(program: Command): void {
     .requiredOption("--out <folder>", "run folder: checkpoints, metrics.jsonl, run.json")
     .option("--resume", "go on from the last checkpoint in the run folder", false)
     .option("--autoencoder <folder>", "diffusion: run folder of the trained autoencoder (default: the one in --out)")
+    .option("--tokenizer <file>", "diffusion: a tokenizer.json to use (default: one trained on the captions)")
     .option("--batch <n>", "stickers per step (default: the recipe's)", whole(1))
     .option("--lr <rate>", "peak learning rate (default: the recipe's)", above(0))
     .option("--size <pixels>", "width and height stickers are resized to (default: the preset's)", pixels)

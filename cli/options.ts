@@ -31,6 +31,8 @@ export interface TrainOptions {
   size?: number;
   /** Run folder of the autoencoder that the diffusion recipe works in; absent: the one in `out`. */
   autoencoder?: string;
+  /** diffusion: a tokenizer.json instead of one trained on the captions. */
+  tokenizer?: string;
 }
 
 export interface GenerateOptions {

@@ -37,6 +37,8 @@ export interface ConvOptions {
 }
 
 const none: Attrs = {};
+/** Most operands of one concat node: within the five tensors that a kernel can read on the weakest adapter. */
+const CONCAT = 4;
 
 /** Applies an op of the table to tensors: shape and dtype rules run here, where the line was written. */
 export function apply(op: AnyOp, ins: readonly Tensor[], attrs: Attrs = none): Tensor {
@@ -273,7 +275,14 @@ export class Tensor {
   }
   /** This and `others`, one after another along an axis. */
   concat(others: readonly Tensor[], axis: number): Tensor {
-    return apply(movement.concat, [this, ...others], { axis: axisOf("concat", axis, this.rank) });
+    const attrs = { axis: axisOf("concat", axis, this.rank) };
+    let parts: Tensor[] = [this, ...others];
+    // Nested, few at a time: a kernel can bind only so many tensors, and between nested ones the fuser can cut.
+    while (parts.length > CONCAT) {
+      const all = parts;
+      parts = all.flatMap((_, i) => (i % CONCAT === 0 ? [apply(movement.concat, all.slice(i, i + CONCAT), attrs)] : []));
+    }
+    return apply(movement.concat, parts, attrs);
   }
   /** einops: `x.rearrange("b (h w) c -> b c h w", { h: 8 })`. */
   rearrange(pattern: string, sizes: Readonly<Record<string, number>> = {}): Tensor {

@@ -162,7 +162,8 @@ const SHARED = { queries: 32, keys: 32, depth: 8 } as const;
  * staged in shared memory 32 dimensions at a time; softmax: 4 threads per query; output: 16 threads share a row, 4
  * queries each. q is read straight from memory, the same vec4 by 16 neighbours, and v too, side by side: caches serve
  * both. Traffic: k and v once per 32 queries, q once per 32 keys. 9 KB of shared memory. Meant for GPUs.
- * Baked: ceil(dim / 64), the vec4 of the output that a thread keeps in registers.
+ * Baked: ceil(dim / 64), the vec4 of the output that a thread keeps in registers. Addresses are not hoisted over
+ * barriers: values alive across one made the software compile 3 times slower, and GPUs hoist by themselves.
  */
 function emitShared(spec: AttentionSpec, caps: Caps): Lowered {
   const C = range(Math.ceil(spec.dim / 64));
@@ -192,7 +193,6 @@ function emitShared(spec: AttentionSpec, caps: Caps): Lowered {
       var top = -3.0e38f;
       var sum = 0.0f;
       ${each(C, (c) => `let column${c} = min(tx + ${c * 16}u, u.dim - 1u);`)}
-      ${each(Q, (i) => `let query${i} = q_base + min(first + ty + ${i}u, u.queries - 1u) * stride;`)}
       ${each(Q, (i) => each(C, (c) => `var o${i}_${c} = vec4<f32>();`))}
       for (var j0 = 0u; j0 < last_visible; j0 += KEYS) {
         let here = min(KEYS, u.keys - j0);
@@ -209,7 +209,7 @@ function emitShared(spec: AttentionSpec, caps: Caps): Lowered {
             let k1 = k_tile[(tx + 16u) * PITCH + d];
             ${each(
               Q,
-              (i) => `let a${i} = q[query${i} + d0 + d];
+              (i) => `let a${i} = q[q_base + min(first + ty + ${i}u, u.queries - 1u) * stride + d0 + d];
             s${i}_0 += dot(a${i}, k0);
             s${i}_1 += dot(a${i}, k1);`,
             )}

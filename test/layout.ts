@@ -36,7 +36,7 @@ const FOLDERS: Record<string, readonly string[]> = {
 
 /** The parts of engine/ and what is in each, from the bottom up. */
 const CORE: readonly (readonly [string, readonly string[]])[] = [
-  ["base", ["error", "shape", "dtype", "storage"]],
+  ["base", ["error", "shape", "dtype", "storage", "safetensors", "atomic"]],
   ["graph", ["graph", "trace"]],
   ["ops", ["ops"]],
   ["tensor", ["tensor", "device", "einops"]],
@@ -52,14 +52,15 @@ const TOP: Record<string, readonly string[]> = {
   reference: [],
   plan: [],
   runtime: ["plan"],
-  index: ["nn", "optim", "checkpoint", "reference", "plan", "runtime"],
+  selfcheck: ["reference"],
+  index: ["nn", "optim", "checkpoint", "reference", "plan", "runtime", "selfcheck"],
 };
 
 /**
  * What in engine/ may use kernels: ops for their lists of variants, the planner to emit them; the generator's host twin
  * and the least capabilities of an adapter are defined beside the kernels that they belong to.
  */
-const KERNEL_USERS = ["engine/ops/", "engine/plan/", "engine/state.ts", "engine/reference.ts"];
+const KERNEL_USERS = ["engine/ops/", "engine/plan/", "engine/state.ts", "engine/reference.ts", "engine/nn/init.ts"];
 
 /** "engine/ops/reduce.ts" -> "ops"; undefined when the tables above do not know the file. */
 function enginePart(path: string): string | undefined {

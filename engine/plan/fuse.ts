@@ -45,6 +45,8 @@ export interface FuseOptions {
 
 /** Ops and transcendental calls worth recomputing rather than storing, given that one large operand is read either way. */
 const RECOMPUTE_OPS = 24;
+/** Most ops of one kernel: a longer chain is cut, because compile time grows faster than what a saved pass brings. */
+const KERNEL_OPS = 128;
 /** Ops on a small tensor that is then broadcast: more than these and it is computed once instead of per element. */
 const BROADCAST_OPS = 3;
 
@@ -60,6 +62,8 @@ class Fuser {
   readonly #uses: ReadonlyMap<Node, readonly Node[]>;
   readonly #stored = new Set<Node>();
   readonly #operands = new Map<Node, readonly Operand[]>();
+  /** Ops that a stored node's kernel computes. */
+  readonly #ops = new Map<Node, number>();
   /** Last node of an epilogue -> the kernel it belongs to. */
   readonly #coreOf = new Map<Node, Node>();
 
@@ -109,7 +113,13 @@ class Fuser {
   }
   #countUses(): Map<Node, Node[]> {
     const uses = new Map<Node, Node[]>();
-    for (const n of this.#order) for (const s of this.sources(n)) uses.set(s, [...(uses.get(s) ?? []), n]);
+    for (const n of this.#order) {
+      for (const s of this.sources(n)) {
+        const known = uses.get(s);
+        if (known) known.push(n);
+        else uses.set(s, [n]);
+      }
+    }
     return uses;
   }
   #store(n: Node): void {
@@ -185,7 +195,7 @@ class Fuser {
     let cur = core;
     const path: Node[] = [];
     const operands = new Set(this.#operands.get(core)?.map((o) => o.node));
-    while (!this.#stored.has(cur) && this.#uses.get(cur)?.length === 1) {
+    while (!this.#stored.has(cur) && this.#uses.get(cur)?.length === 1 && path.length < KERNEL_OPS) {
       const user = (this.#uses.get(cur) as readonly Node[])[0];
       const lower = user.op.lower;
       const passes = lower.kind === "elementwise" ? user.dtype === "f32" : lower.kind === "view" && lower.linear === true;
@@ -202,10 +212,18 @@ class Fuser {
     return end;
   }
 
-  /** Would computing `n` in place read one of `targets`? */
-  #reaches(n: Node, targets: ReadonlySet<Node>): boolean {
-    if (targets.has(n)) return true;
-    return !this.#stored.has(n) && !this.#isCore(n) && this.sources(n).some((s) => this.#reaches(s, targets));
+  /** Would computing `start` in place read one of `targets`? */
+  #reaches(start: Node, targets: ReadonlySet<Node>): boolean {
+    const seen = new Set<Node>();
+    const stack = [start];
+    while (stack.length > 0) {
+      const n = stack.pop() as Node;
+      if (targets.has(n)) return true;
+      if (seen.has(n) || this.#stored.has(n) || this.#isCore(n)) continue;
+      seen.add(n);
+      stack.push(...this.sources(n));
+    }
+    return false;
   }
 
   // (4)
@@ -218,14 +236,15 @@ class Fuser {
         continue;
       }
       let cost = this.#costOf(n, costs);
-      while (cost.loads.size > this.#options.maxBindings - 3) {
-        this.#store(this.#heaviestSource(n, costs));
-        for (const s of this.sources(n)) if (this.#stored.has(s)) costs.set(s, loadOf(s));
+      while (cost.loads.size + cost.coreLoads > this.#options.maxBindings - 3) {
+        this.#storeSourceOf(n, costs);
         cost = this.#costOf(n, costs);
       }
+      this.#ops.set(n, cost.ops);
       const many = (this.#uses.get(n)?.length ?? 0) > 1;
       const large = [...cost.loads].filter((s) => numel(s.shape) * 8 > numel(n.shape)).length;
       if (lower.kind === "elementwise" && many && (cost.core || large > 1 || cost.ops > RECOMPUTE_OPS)) this.#store(n);
+      if (lower.kind === "elementwise" && !cost.core && cost.ops >= KERNEL_OPS) this.#store(n);
       costs.set(n, this.#stored.has(n) ? loadOf(n) : cost);
     }
   }
@@ -240,21 +259,34 @@ class Fuser {
       }
     }
     const operands = this.#operands.get(n);
-    if (operands) return { loads: new Set(operands.map((o) => o.node)), ops: 0, core: true };
+    if (operands) return { loads: new Set(), ops: 0, core: n, coreLoads: operands.length };
     const parts = sources.map((s) => costs.get(s) as Cost);
+    const loads = new Set(parts.flatMap((p) => [...p.loads]));
     const own = n.op.lower.kind === "elementwise" ? 1 : 0;
-    return {
-      loads: new Set(parts.flatMap((p) => [...p.loads])),
-      ops: own + parts.reduce((sum, p) => sum + p.ops, 0),
-      core: this.#absorbed.has(n) || parts.some((p) => p.core),
-    };
+    const ops = own + parts.reduce((sum, p) => sum + p.ops, 0);
+    if (this.#absorbed.has(n)) return { loads: new Set(), ops, core: n, coreLoads: loads.size };
+    return { loads, ops, core: parts.find((p) => p.core)?.core ?? null, coreLoads: parts.reduce((sum, p) => sum + p.coreLoads, 0) };
   }
 
-  #heaviestSource(n: Node, costs: Map<Node, Cost>): Node {
-    const candidates = this.sources(n).filter((s) => !this.#stored.has(s) && s.op.lower.kind !== "leaf" && !(costs.get(s) as Cost).core);
-    if (candidates.length === 0) throw new Error(`${n.op.name} reads more than ${this.#options.maxBindings - 3} tensors`);
-    const weight = (s: Node): number => (costs.get(s) as Cost).loads.size;
-    return candidates.reduce((a, b) => (weight(b) > weight(a) ? b : a));
+  /** Stores a source of `n`, so that `n` reads fewer tensors: the one that reads most, or else the kernel that `n` follows. */
+  #storeSourceOf(n: Node, costs: Map<Node, Cost>): void {
+    const costOf = (s: Node): Cost => costs.get(s) as Cost;
+    const weight = (s: Node): number => (costOf(s).core ? 0 : costOf(s).loads.size);
+    const open = this.sources(n).filter((s) => !this.#stored.has(s) && s.op.lower.kind !== "leaf");
+    const heaviest = open.reduce<Node | undefined>((a, b) => (a && weight(a) >= weight(b) ? a : b), undefined);
+    const source = heaviest && weight(heaviest) > 1 ? heaviest : open.find((s) => costOf(s).core);
+    if (!source) throw new Error(`${n.op.name} reads more than ${this.#options.maxBindings - 3} tensors`);
+    const { core } = costOf(source);
+    if (core) this.#endEpilogue(core, source);
+    this.#store(source);
+    costs.set(source, loadOf(source));
+  }
+
+  /** Lets the epilogue of `core` end at `last`, earlier than planned. */
+  #endEpilogue(core: Node, last: Node): void {
+    for (const [end, owner] of this.#coreOf) if (owner === core) this.#coreOf.delete(end);
+    if (last === core) this.#absorbed.delete(core);
+    else this.#coreOf.set(last, core);
   }
 
   #makeGroups(): Group[] {
@@ -312,11 +344,12 @@ class Fuser {
   /** Does `reader` use `root` only through elementwise ops, so at the very element it computes? */
   #readElementwise(reader: Group, root: Node): boolean {
     let only = true;
-    const seen = new Set<Node>();
+    const seen = { elsewhere: new Set<Node>(), here: new Set<Node>() };
     const visit = (n: Node, elementwise: boolean): void => {
       if (n === root) only &&= elementwise;
-      if (n === root || (seen.has(n) && elementwise) || n.op.lower.kind === "leaf") return;
-      seen.add(n);
+      const before = elementwise ? seen.here : seen.elsewhere;
+      if (n === root || before.has(n) || n.op.lower.kind === "leaf") return;
+      before.add(n);
       if (this.#stored.has(n) && !reader.roots.includes(n)) return;
       for (const s of this.sources(n)) visit(s, elementwise && n.op.lower.kind === "elementwise");
     };
@@ -326,7 +359,8 @@ class Fuser {
 
   #fits(reader: Group, g: Group): boolean {
     const reads = new Set([...this.#reads(reader), ...this.#reads(g)]);
-    return reads.size + reader.roots.length + 1 <= this.#options.maxBindings - 1;
+    const ops = [...reader.roots, ...g.roots].reduce((sum, n) => sum + (this.#ops.get(n) ?? 0), 0);
+    return ops <= KERNEL_OPS && reads.size + reader.roots.length + 1 <= this.#options.maxBindings - 1;
   }
 }
 
@@ -334,12 +368,14 @@ interface Cost {
   /** Stored values that computing the node in place would read. */
   readonly loads: ReadonlySet<Node>;
   readonly ops: number;
-  /** Does it contain a kernel whose epilogue this is? Such a value cannot be computed anywhere else. */
-  readonly core: boolean;
+  /** The kernel whose epilogue this is, if any. Such a value cannot be computed anywhere else. */
+  readonly core: Node | null;
+  /** Bindings of that kernel's own operands: they are not shared with the epilogue's. */
+  readonly coreLoads: number;
 }
 
-const FREE: Cost = { loads: new Set(), ops: 0, core: false };
+const FREE: Cost = { loads: new Set(), ops: 0, core: null, coreLoads: 0 };
 
 function loadOf(n: Node): Cost {
-  return { loads: new Set([n]), ops: 0, core: false };
+  return { loads: new Set([n]), ops: 0, core: null, coreLoads: 0 };
 }

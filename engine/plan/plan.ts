@@ -126,12 +126,13 @@ class Planner {
   #readsAtIdentity(group: Group, state: Node): boolean {
     if (group.core) return false;
     let ok = true;
-    const seen = new Set<Node>();
+    const seen = { elsewhere: new Set<Node>(), here: new Set<Node>() };
     const visit = (n: Node, identity: boolean): void => {
       if (n === state) ok &&= identity;
+      const before = identity ? seen.here : seen.elsewhere;
       const leafy = n.op.lower.kind === "leaf" || (this.#fusion.stored(n) && !group.roots.includes(n));
-      if (leafy || (seen.has(n) && identity)) return;
-      seen.add(n);
+      if (leafy || before.has(n)) return;
+      before.add(n);
       for (const s of this.#fusion.sources(n)) visit(s, identity && n.op.lower.kind === "elementwise");
     };
     for (const r of group.roots) visit(r, true);

@@ -1,0 +1,157 @@
+// `gifgrad start` (npm start): the main job from nothing to a report page, in minutes: starter stickers, autoencoder,
+// diffusion model, four sampled captions. Every part is a command of its own; this file only puts them in a row.
+
+import { createHash } from "node:crypto";
+import { mkdir, readFile, rm } from "node:fs/promises";
+import { join, resolve } from "node:path";
+import type { StickerRecord } from "../data/record.ts";
+import { captionsOf, planStarter, writeStarter } from "../data/starter/index.ts";
+import { formatCaption } from "../data/frames.ts";
+import { replaceFile } from "../engine/atomic.ts";
+import { type Device, openDevice } from "../engine/index.ts";
+import { presetConfig } from "../models/config.ts";
+import { progress } from "../train/progress.ts";
+import { type Picture, renderReport } from "../train/report.ts";
+import { loadSampler } from "../train/sample.ts";
+import type { StageResult } from "../train/stage.ts";
+import { sampleGif } from "./generate.ts";
+import type { StartOptions, TrainOptions } from "./options.ts";
+import { announce, stageFolder, trainStage } from "./train.ts";
+
+/** Few subjects and actions, so that minutes on two CPU cores are enough to learn them. */
+const SUBJECTS = ["red heart", "star", "pizza", "frog", "rocket", "ghost"];
+const ACTIONS = ["pulse", "spin", "bounce", "slide"] as const;
+/** Never trained on: what the model makes of it is combination, not memory. */
+const HELD_OUT = { subject: "red heart", action: "spin" } as const;
+const SAMPLED = [{ subject: "red heart", action: "pulse" }, { subject: "frog", action: "bounce" }, { subject: "ghost", action: "slide" }, HELD_OUT] as const;
+const PRESET = "nano";
+const STICKER_SIZE = 64;
+const STEPS = { autoencoder: 220, diffusion: 330 };
+const GUIDANCE = 3;
+const DDIM_STEPS = 25;
+
+interface Generated extends Picture {
+  readonly file: string;
+  readonly trained: boolean;
+}
+
+export async function run({ out, seed }: StartOptions): Promise<void> {
+  const began = performance.now();
+  const seconds: Record<string, number> = {};
+  const timed = async <T>(stage: string, work: () => Promise<T>): Promise<T> => {
+    const t0 = performance.now();
+    const result = await work();
+    seconds[stage] = Math.round(performance.now() - t0) / 1000;
+    console.error(`${stage}: ${seconds[stage].toFixed(1)} s`);
+    return result;
+  };
+  const device = await openDevice();
+  try {
+    announce(device);
+    await rm(stageFolder(out, "autoencoder"), { recursive: true, force: true });
+    await rm(stageFolder(out, "diffusion"), { recursive: true, force: true });
+    const stickers = join(out, "stickers");
+    const records = await timed("starter set", () => makeStickers(stickers, seed));
+    const train = (recipe: TrainOptions["recipe"]): Promise<StageResult> =>
+      timed(recipe, () => trainStage({ data: stickers, recipe, preset: PRESET, steps: STEPS[recipe], out, resume: false, seed }, presetConfig(PRESET)));
+    const autoencoder = await train("autoencoder");
+    const diffusion = await train("diffusion");
+    const generated = await timed("sampling", () => sample(out, seed));
+    seconds.total = Math.round(performance.now() - began) / 1000;
+    await writeResults(out, { seed, device, seconds, records, stages: { autoencoder, diffusion }, generated });
+  } finally {
+    device.close();
+  }
+}
+
+/** Every pair but the held-out one, twice, each time drawn a little differently. */
+async function makeStickers(out: string, seed: number): Promise<StickerRecord[]> {
+  const count = 2 * (SUBJECTS.length * ACTIONS.length - 1);
+  const line = progress("starter", count);
+  const records = await writeStarter(out, {
+    count, size: STICKER_SIZE, seed, plain: true, domains: ["Cartoon"], only: { subjects: SUBJECTS, actions: [...ACTIONS] }, exclude: [HELD_OUT],
+    onProgress: (done) => line.update(done),
+  });
+  line.done(`${count} stickers in ${out}`);
+  return records;
+}
+
+/** The caption that the starter set gives a pair. */
+function captionOf(pair: (typeof SAMPLED)[number]): string {
+  const [recipe] = planStarter({ count: 1, seed: 1, plain: true, domains: ["Cartoon"], only: { subjects: [pair.subject], actions: [pair.action] } });
+  return formatCaption("Cartoon", captionsOf(recipe).en);
+}
+
+async function sample(out: string, seed: number): Promise<Generated[]> {
+  const sampler = await loadSampler(stageFolder(out, "diffusion"));
+  const folder = join(out, "generated");
+  await mkdir(folder, { recursive: true });
+  const made: Generated[] = [];
+  for (const pair of SAMPLED) {
+    const caption = captionOf(pair);
+    const line = progress(caption.replace(/\s+/g, " "), DDIM_STEPS);
+    const gif = await sampleGif(sampler, caption, { seed, steps: DDIM_STEPS, guidance: GUIDANCE, onStep: (done) => line.update(done) });
+    const file = join(folder, `${pair.subject.replaceAll(" ", "-")}-${pair.action}.gif`);
+    await replaceFile(file, (handle) => handle.writeFile(gif));
+    line.done(file);
+    const trained = pair !== HELD_OUT;
+    made.push({ caption, note: trained ? undefined : "never trained on", gif, file, trained });
+  }
+  return made;
+}
+
+interface Results {
+  readonly seed: number;
+  readonly device: Device;
+  readonly seconds: Readonly<Record<string, number>>;
+  readonly records: readonly StickerRecord[];
+  readonly stages: Readonly<Record<"autoencoder" | "diffusion", StageResult>>;
+  readonly generated: readonly Generated[];
+}
+
+/** run.json and report.html, and a last word on where they are. */
+async function writeResults(out: string, r: Results): Promise<void> {
+  const sha256 = (bytes: Uint8Array): string => createHash("sha256").update(bytes).digest("hex");
+  const stage = ({ losses: _, ...rest }: StageResult): object => rest;
+  const record = {
+    seed: r.seed,
+    adapter: r.device.details(),
+    preset: PRESET,
+    seconds: r.seconds,
+    stages: { autoencoder: stage(r.stages.autoencoder), diffusion: stage(r.stages.diffusion) },
+    sampling: { ddimSteps: DDIM_STEPS, guidance: GUIDANCE },
+    generated: r.generated.map(({ caption, file, gif, trained }) => ({ caption, file, trained, bytes: gif.length, sha256: sha256(gif) })),
+    checkpoints: { autoencoder: r.stages.autoencoder.sha256, diffusion: r.stages.diffusion.sha256 },
+  };
+  await replaceFile(join(out, "run.json"), (file) => file.writeFile(`${JSON.stringify(record, null, 2)}\n`));
+  const page = renderReport(await reportContent(out, r));
+  await replaceFile(join(out, "report.html"), (file) => file.writeFile(page));
+  console.log(`report: ${resolve(out, "report.html")}`);
+  console.log(`record: ${resolve(out, "run.json")}`);
+  console.log(`GIFs:   ${resolve(out, "generated")}`);
+}
+
+async function reportContent(out: string, r: Results): Promise<Parameters<typeof renderReport>[0]> {
+  const { autoencoder, diffusion } = r.stages;
+  const training = await Promise.all(
+    r.records.slice(0, 12).map(async (record): Promise<Picture> => ({ caption: record.caption, gif: await readFile(join(out, "stickers", record.file_name)) })),
+  );
+  return {
+    title: "Gifgrad: stickers from text",
+    facts: [
+      ["adapter", r.device.name],
+      ["seed", String(r.seed)],
+      ["model", `STI latent video diffusion, preset ${PRESET}`],
+      ["training stickers", `${r.records.length} of ${SUBJECTS.length} subjects and ${ACTIONS.length} actions`],
+      ["seconds", Object.entries(r.seconds).map(([k, v]) => `${k} ${v.toFixed(0)}`).join(", ")],
+    ],
+    curves: [
+      { title: "autoencoder: squared error", baseline: autoencoder.baseline, points: autoencoder.losses },
+      { title: "diffusion: squared error of the noise", baseline: diffusion.baseline, points: diffusion.losses },
+    ],
+    galleries: [
+      { title: "Trained on (some of them)", pictures: training },
+      { title: "Generated", pictures: r.generated },
+    ],
+  };
+}

@@ -1,0 +1,59 @@
+// The frozen half of diffusion training, done once: every clip of a data set through the autoencoder. What is kept is the
+// posterior (mean and log-variance), so that training still draws a fresh latent each time a sticker is seen.
+
+import type { Dataset } from "../data/store.ts";
+import { compile, type Tensor, tensor } from "../engine/index.ts";
+import type { Autoencoder } from "../models/autoencoder.ts";
+import { downsampling, type SystemConfig } from "../models/config.ts";
+import { progress } from "./progress.ts";
+
+export interface LatentSet {
+  /** Posterior of records `indices`: mean and clamped log-variance, each [b, f, h, w, latent]. */
+  batch(indices: readonly number[]): { mean: Tensor; logvar: Tensor };
+  /** 1 / standard deviation of all means: what latents are multiplied by before diffusion. */
+  readonly scale: number;
+}
+
+/** Clips per call of the encoder. */
+const CHUNK = 4;
+
+/** Encodes all clips. Memory: 8 bytes per latent value of every clip, on the host. */
+export async function encodeDataset(autoencoder: Autoencoder, data: Dataset, config: SystemConfig): Promise<LatentSet> {
+  const { size, frames } = config;
+  const side = size / downsampling(config.autoencoder);
+  const shape = [frames, side, side, config.autoencoder.latent];
+  const values = shape.reduce((a, b) => a * b, 1);
+  const encode = compile(({ clips }: { clips: Tensor }) => ({ ...autoencoder.encode(clips.reshape([-1, size, size, 3])) }), { name: "encode" });
+  const means = new Float32Array(data.length * values);
+  const logvars = new Float32Array(data.length * values);
+  const line = progress("encoding", data.length);
+  for (let i = 0; i < data.length; i += CHUNK) {
+    // The last chunk is filled up with earlier records, so that there is one shape and one program.
+    const indices = Array.from({ length: CHUNK }, (_, j) => Math.min(i + j, data.length - 1));
+    const { mean, logvar } = encode({ clips: tensor(data.batch(indices), [CHUNK, frames, size, size, 3]) });
+    const count = Math.min(CHUNK, data.length - i) * values;
+    means.set((await mean.data()).subarray(0, count), i * values);
+    logvars.set((await logvar.data()).subarray(0, count), i * values);
+    line.update(Math.min(i + CHUNK, data.length));
+  }
+  line.done();
+  const take = (from: Float32Array, indices: readonly number[]): Tensor => {
+    const out = new Float32Array(indices.length * values);
+    indices.forEach((r, b) => {
+      out.set(from.subarray(r * values, (r + 1) * values), b * values);
+    });
+    return tensor(out, [indices.length, ...shape]);
+  };
+  return { scale: 1 / deviation(means), batch: (indices) => ({ mean: take(means, indices), logvar: take(logvars, indices) }) };
+}
+
+/** Standard deviation in float64, of values that may have any mean. */
+function deviation(x: Float32Array): number {
+  let sum = 0;
+  let square = 0;
+  for (const v of x) {
+    sum += v;
+    square += v * v;
+  }
+  return Math.sqrt(Math.max(1e-12, square / x.length - (sum / x.length) ** 2));
+}
