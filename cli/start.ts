@@ -19,7 +19,7 @@ import type { StartOptions, TrainOptions } from "./options.ts";
 import { announce, stageFolder, trainStage } from "./train.ts";
 
 /** Few subjects and actions, so that minutes on two CPU cores are enough to learn them. */
-const SUBJECTS = ["red heart", "star", "pizza", "frog", "rocket", "ghost"];
+const SUBJECTS = ["red heart", "yellow star", "frog", "ghost", "blue diamond", "green apple"];
 const ACTIONS = ["pulse", "spin", "bounce", "slide"] as const;
 /** Never trained on: what the model makes of it is combination, not memory. */
 const HELD_OUT = { subject: "red heart", action: "spin" } as const;

@@ -18,22 +18,25 @@ function between(order: readonly Node[], wrt: ReadonlySet<Node>): Set<Node> {
 function pullback(node: Node, g: Tensor): readonly (Tensor | null)[] {
   const { op, attrs } = node;
   const ins = node.src.map((s) => new Tensor(s));
-  if (isComposite(op) && !op.vjp) return vjp(op.decompose(ins, attrs), ins, g);
+  if (isComposite(op) && !op.vjp) {
+    // Stops at the composite's inputs: one that is given twice, or depends on another, gets its share only once.
+    const received = backward(op.decompose(ins, attrs).node, new Set(node.src), g, true);
+    return node.src.map((s, i) => (node.src.indexOf(s) === i ? (received.get(s) ?? null) : null));
+  }
   if (op.vjp === "none") return ins.map(() => null);
   return (op.vjp as NonNullable<typeof op.vjp>)(g, ins, new Tensor(node), attrs);
 }
 
-/** Gradients of sum(g * out) with respect to `wrt`: g^T (d out / d wrt). Zeros where `out` does not depend on one. */
-export function vjp(out: Tensor, wrt: readonly Tensor[], g: Tensor): Tensor[] {
-  const targets = wrt.map((t) => t.node);
-  const stop = new Set(targets);
-  const order = toposort([out.node]);
-  const needed = between(order, stop);
-  const received = new Map<Node, Tensor>([[out.node, g]]);
+/** What `targets` receive when `out` receives `g`. `stop`: they are inputs, whatever they themselves depend on. */
+function backward(out: Node, targets: ReadonlySet<Node>, g: Tensor, stop: boolean): Map<Node, Tensor> {
+  const sources = (n: Node): readonly Node[] => (stop && targets.has(n) ? [] : n.src);
+  const order = toposort([out], sources);
+  const needed = between(order, targets);
+  const received = new Map<Node, Tensor>([[out, g]]);
   for (let i = order.length - 1; i >= 0; i--) {
     const node = order[i];
     const total = received.get(node);
-    if (!total || !needed.has(node)) continue;
+    if (!total || !needed.has(node) || (stop && targets.has(node))) continue;
     if (node.src.some((s) => needed.has(s))) {
       pullback(node, total).forEach((part, j) => {
         const src = node.src[j];
@@ -41,6 +44,13 @@ export function vjp(out: Tensor, wrt: readonly Tensor[], g: Tensor): Tensor[] {
       });
     }
   }
+  return received;
+}
+
+/** Gradients of sum(g * out) with respect to `wrt`: g^T (d out / d wrt). Zeros where `out` does not depend on one. */
+export function vjp(out: Tensor, wrt: readonly Tensor[], g: Tensor): Tensor[] {
+  const targets = wrt.map((t) => t.node);
+  const received = backward(out.node, new Set(targets), g, false);
   return targets.map((n) => received.get(n) ?? full(n.shape, 0));
 }
 

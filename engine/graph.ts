@@ -23,9 +23,14 @@ const forgotten = new FinalizationRegistry<string>((key) => {
   if (interned.get(key)?.deref() === undefined) interned.delete(key);
 });
 
+/** JSON has one word, null, for all numbers that are not finite, and drops the sign of zero. */
+function spellNumbers(_key: string, value: unknown): unknown {
+  return typeof value === "number" && (!Number.isFinite(value) || Object.is(value, -0)) ? `number ${Object.is(value, -0) ? "-0" : value}` : value;
+}
+
 /** The node for `op(src, attrs)`: an existing one when an equal one is alive. `shape` and `dtype` follow from the rest. */
 export function intern(op: AnyOp, src: readonly Node[], attrs: Attrs, shape: Shape, dtype: DType): Node {
-  const key = `${op.name}(${src.map((s) => s.id).join()})${JSON.stringify(attrs)}:${dtype}${shape.join()}`;
+  const key = `${op.name}(${src.map((s) => s.id).join()})${JSON.stringify(attrs, spellNumbers)}:${dtype}${shape.join()}`;
   const known = interned.get(key)?.deref();
   if (known) return known;
   const node: Node = Object.freeze({ id: nextId++, op, src, attrs, shape, dtype });

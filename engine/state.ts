@@ -42,6 +42,10 @@ export class Parameter extends Tensor {
     return currentTrace()?.assigns.get(this.#leaf) ?? this.#leaf;
   }
 
+  protected override self(): Tensor {
+    return new Tensor(this.node);
+  }
+
   /** The state itself, whatever the step has assigned so far. */
   get leaf(): Node {
     return this.#leaf;

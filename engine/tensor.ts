@@ -3,7 +3,7 @@
 
 import { type Data, type DType, dtypeOf, toData } from "./dtype.ts";
 import { device, type Program } from "./device.ts";
-import { ShapeError, show } from "./error.ts";
+import { DTypeError, ShapeError, show } from "./error.ts";
 import { intern, leaf, type Node } from "./graph.ts";
 import { parseRearrange } from "./einops.ts";
 import * as composite from "./ops/composite.ts";
@@ -72,6 +72,11 @@ export class Tensor {
     return this.shape.length;
   }
 
+  /** This value, from now on: what methods return that have nothing to do. A Parameter's own value changes with `assign`. */
+  protected self(): Tensor {
+    return this;
+  }
+
   /** Sizes by name; throws when the rank differs: `const { b, c } = x.dims("b c")`. */
   dims<S extends string>(spec: S): Dims<S> {
     return dims(this.shape, spec);
@@ -122,9 +127,11 @@ export class Tensor {
     return binary(elementwise.mul, this, y);
   }
   div(y: Operand): Tensor {
-    return typeof y === "number" ? this.mul(1 / y) : binary(elementwise.div, this, y);
+    return typeof y === "number" && this.dtype === "f32" ? this.mul(1 / y) : binary(elementwise.div, this, y);
   }
   pow(y: Operand): Tensor {
+    // WGSL's pow knows no negative base; small whole powers do not need it.
+    if (y === 2 || y === 3) return y === 2 ? this.square() : this.square().mul(this);
     return binary(elementwise.pow, this, y);
   }
   maximum(y: Operand): Tensor {
@@ -207,7 +214,7 @@ export class Tensor {
   }
   /** Float to integer rounds towards zero. */
   cast(to: DType): Tensor {
-    return to === this.dtype ? this : apply(elementwise.cast, [this], { to });
+    return to === this.dtype ? this.self() : apply(elementwise.cast, [this], { to });
   }
   /** The same value, through which no gradient flows. */
   detach(): Tensor {
@@ -221,10 +228,10 @@ export class Tensor {
     const known = shape.reduce((p, n) => (n === -1 ? p : p * n), 1);
     const to = shape.map((n) => (n === -1 ? numel(this.shape) / known : n));
     checkShape("reshape", to);
-    return sameShape(to, this.shape) ? this : apply(movement.reshape, [this], { to });
+    return sameShape(to, this.shape) ? this.self() : apply(movement.reshape, [this], { to });
   }
   permute(order: readonly number[]): Tensor {
-    return order.every((o, i) => o === i) && order.length === this.rank ? this : apply(movement.permute, [this], { order });
+    return order.every((o, i) => o === i) && order.length === this.rank ? this.self() : apply(movement.permute, [this], { order });
   }
   /** Swaps the last two axes. */
   transpose(): Tensor {
@@ -233,7 +240,7 @@ export class Tensor {
   }
   /** Broadcasts to `shape`, adding leading axes as NumPy does. */
   expand(shape: Shape): Tensor {
-    if (sameShape(shape, this.shape)) return this;
+    if (sameShape(shape, this.shape)) return this.self();
     const lead = shape.length - this.rank;
     if (lead < 0) throw new ShapeError(`expand: ${show(this.shape)} has more axes than ${show(shape)}`);
     return apply(movement.expand, [this.reshape([...new Array<number>(lead).fill(1), ...this.shape])], { to: shape });
@@ -252,11 +259,11 @@ export class Tensor {
     });
   }
   sliceWith(attrs: movement.SliceAttrs): Tensor {
-    return sameShape(attrs.size, this.shape) && attrs.step.every((s) => s === 1) ? this : apply(movement.slice, [this], attrs);
+    return sameShape(attrs.size, this.shape) && attrs.step.every((s) => s === 1) ? this.self() : apply(movement.slice, [this], attrs);
   }
   /** Reverses the order along axes. */
   flip(axes: readonly number[]): Tensor {
-    if (axes.length === 0) return this;
+    if (axes.length === 0) return this.self();
     const flipped = axesOf("flip", axes, this.rank);
     return this.sliceWith({
       start: this.shape.map((n, i) => (flipped.includes(i) ? n - 1 : 0)),
@@ -271,7 +278,7 @@ export class Tensor {
   }
   padWith(attrs: movement.PadAttrs): Tensor {
     const nothing = [...attrs.low, ...attrs.high, ...attrs.holes].every((n) => n === 0);
-    return nothing ? this : apply(movement.pad, [this], attrs);
+    return nothing ? this.self() : apply(movement.pad, [this], attrs);
   }
   /** This and `others`, one after another along an axis. */
   concat(others: readonly Tensor[], axis: number): Tensor {
@@ -401,7 +408,9 @@ export class Tensor {
 }
 
 function operand(y: Operand, like: Tensor): Tensor {
-  return typeof y === "number" ? full([], y, like.dtype) : y;
+  if (typeof y !== "number") return y;
+  if (like.dtype !== "f32" && !Number.isInteger(y)) throw new DTypeError(`${y} is not a whole number: cast the ${like} to f32 first`);
+  return full([], y, like.dtype);
 }
 
 function binary(op: AnyOp, x: Tensor, y: Operand): Tensor {
@@ -412,7 +421,8 @@ function binary(op: AnyOp, x: Tensor, y: Operand): Tensor {
 
 function reduction(op: AnyOp, x: Tensor, axis: number | readonly number[] | undefined, o: ReduceOptions): Tensor {
   const axes = axesOf(op.name, axis, x.rank);
-  const kept = axes.length === 0 ? x : apply(op, [x], { axes });
+  const empty = (): Tensor => full(x.shape.map((n, i) => (axes.includes(i) ? 1 : n)), 0, x.dtype);
+  const kept = axes.length === 0 ? x : numel(x.shape) === 0 ? empty() : apply(op, [x], { axes });
   return o.keepdims ? kept : kept.reshape(x.shape.filter((_, i) => !axes.includes(i)));
 }
 

@@ -34,7 +34,7 @@ export interface Gemm {
   readonly batch: number;
   /**
    * Defines `a_row(batch, row) -> vec2<u32>` and `a_col(k) -> vec2<u32>`, the two halves of an address, each computed
-   * once per tile or block, and `a_at(r, c) -> f32 or vec4<f32>`, the load. Rows past m must give some legal address.
+   * once per tile or block, and `a_at(r, c) -> f32 or vec4<f32>`, the load. What it gives past m or k is not used.
    */
   readonly a: { readonly load: LoadA; readonly wgsl: string };
   /** Defines `alias Column`, `b_column(batch, col) -> Column` for 4 columns from `col` on, `b_at(c, k) -> vec4<f32>`. */
@@ -70,12 +70,16 @@ export const widthOf = (n: number): 1 | 4 => (n % 4 === 0 ? 4 : 1);
 
 /**
  * Parts into which k is cut. On a CPU so that the slice of B that all row tiles walk over stays in the cache (measured
- * 57 -> 45 ms on a 3x3 weight gradient); on a GPU so that a small result still fills the machine.
+ * 57 -> 45 ms on a 3x3 weight gradient); on a GPU so that a small result still fills the machine. The parts of a result
+ * must stay small, since they are written and read once more.
  */
 export function splitsOf(g: Gemm, tile: Tile, caps: Caps): number {
   if (g.epilogue) return 1;
   const tiles = Math.ceil(g.m / tile.rows) * Math.ceil(g.n / tile.cols) * g.batch;
-  if (caps.adapter === "cpu") return g.k < 2048 ? 1 : Math.min(16, Math.floor(g.k / 1024));
+  if (caps.adapter === "cpu") {
+    const splits = g.k < 2048 ? 1 : Math.min(16, Math.floor(g.k / 1024));
+    return splits * g.batch * g.m * g.n > 2 ** 22 ? 1 : splits;
+  }
   return Math.max(1, Math.min(64, Math.ceil(256 / tiles), Math.floor(g.k / 256)));
 }
 
@@ -179,75 +183,71 @@ function store(width: 1 | 4, g: Gemm): string {
 /**
  * Which tile a workgroup (or thread) computes. Tiles go down bands of 8 row tiles, so that workgroups that run at the same time
  * share 8 slices of A and few slices of B in the cache. `part` counts [split of k, batch].
+ *
+ * Integers are divided through floats, because a software adapter divides integers one lane at a time. That is exact
+ * while the quotient is below 2^21: the rounded one is then off by at most one.
  */
 function placement({ rows, cols }: Tile): string {
   return wgsl`
     struct Place { row: u32, col: u32, batch: u32, part: u32, k_begin: u32, k_end: u32 }
+    fn divide(x: u32, d: u32) -> u32 {
+      let q = u32(f32(x) / f32(d));
+      let rest = i32(x - q * d);
+      return q + select(0u, 1u, rest >= i32(d)) - select(0u, 1u, rest < 0);
+    }
     fn place(flat: u32) -> Place {
       let tiles = u.row_tiles * u.col_tiles;
-      let part = flat / tiles;
-      let tile = flat % tiles;
-      let band = tile / (8u * u.col_tiles);
-      let in_band = tile % (8u * u.col_tiles);
+      let part = divide(flat, tiles);
+      let tile = flat - part * tiles;
+      let band = divide(tile, 8u * u.col_tiles);
+      let in_band = tile - band * 8u * u.col_tiles;
       let height = min(8u, u.row_tiles - band * 8u);
-      let k_begin = (part / u.batch) * u.k_part;
-      return Place((band * 8u + in_band % height) * ${rows}u, (in_band / height) * ${cols}u,
-        part % u.batch, part, k_begin, min(k_begin + u.k_part, u.k));
+      let col_tile = divide(in_band, height);
+      let row_tile = band * 8u + in_band - col_tile * height;
+      let split = divide(part, u.batch);
+      let k_begin = split * u.k_part;
+      return Place(row_tile * ${rows}u, col_tile * ${cols}u,
+        part - split * u.batch, part, k_begin, min(k_begin + u.k_part, u.k));
     }
     fn outside(t: Place) -> bool { return t.part >= u.batch * u.parts; }
   `;
 }
 
-/**
- * Copy into a contiguous [s0, s1, rows, cols]. Where the rows were contiguous (a transposition), each thread turns a
- * 4 x 4 block with vec4 loads and stores; otherwise it copies one element.
- */
+/** Strided copy into a contiguous [s0, s1, rows, cols]; one thread per vec4 (or scalar) of the copy. */
 function relayout({ sizes, offset, strides }: Relayout, caps: Caps): KernelSource {
-  const steps = [...sizes.slice(2), offset, strides[0], strides[1], strides[3]];
-  const block = strides[2] === 1 && steps.every((x) => x % 4 === 0) ? 4 : 1;
-  const total = (sizes[0] * sizes[1] * sizes[2] * sizes[3]) / block ** 2;
+  const width = widthOf(sizes[3]);
+  const total = (sizes[0] * sizes[1] * sizes[2] * sizes[3]) / width;
   const grid = foldGrid(Math.ceil(total / 64), caps);
   const u = uniforms(2, [
     ["total", "u32", total],
     ["grid_width", "u32", grid[0]],
-    ["offset", "u32", offset / block],
+    ["offset", "u32", offset],
     ["n1", "u32", sizes[1]],
-    ["rows", "u32", sizes[2] / block],
-    ["cols", "u32", sizes[3] / block],
-    ["s0", "u32", strides[0] / block],
-    ["s1", "u32", strides[1] / block],
-    // In units of a load, rows of a block come one load at a time.
-    ["s_row", "u32", block === 4 ? 1 : strides[2]],
-    ["s_col", "u32", strides[3] / block],
+    ["rows", "u32", sizes[2]],
+    ["cols", "u32", sizes[3] / width],
+    ["s0", "u32", strides[0]],
+    ["s1", "u32", strides[1]],
+    ["s_row", "u32", strides[2]],
+    ["s_col", "u32", strides[3]],
   ]);
-  const lines =
-    block === 1
-      ? ["y[i] = x[p];"]
-      : [
-          "let p4 = p + col * 3u * u.s_col;",
-          "let v = mat4x4<f32>(x[p4], x[p4 + u.s_col], x[p4 + 2u * u.s_col], x[p4 + 3u * u.s_col]);",
-          "let t = transpose(v);",
-          "let q = (outer * u.rows + row) * 4u * u.cols + col;",
-          ...[0, 1, 2, 3].map((r) => `y[q + ${r}u * u.cols] = t[${r}];`),
-        ];
-  const type = block === 4 ? "vec4<f32>" : "f32";
+  const value = width === 1 ? "x[p]" : "vec4<f32>(x[p], x[p + u.s_col], x[p + 2u * u.s_col], x[p + 3u * u.s_col])";
   return {
-    label: `relayout ${block}x${block}`,
+    label: `relayout x${width}`,
     wgsl: wgsl`
       ${storage([
-        ["x", type],
-        ["y", type],
+        ["x", "f32"],
+        ["y", width === 4 ? "vec4<f32>" : "f32"],
       ])}
       ${u.wgsl}
       @compute @workgroup_size(64)
       fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
         let i = (wg.y * u.grid_width + wg.x) * 64u + lane;
         if (i >= u.total) { return; }
-        let col = i % u.cols;
-        let row = (i / u.cols) % u.rows;
-        let outer = i / (u.cols * u.rows);
-        let p = u.offset + (outer / u.n1) * u.s0 + (outer % u.n1) * u.s1 + row * u.s_row + col * u.s_col;
-        ${lines}
+        let col = i % u.cols * ${width}u;
+        let row = i / u.cols % u.rows;
+        let outer = i / u.cols / u.rows;
+        let p = u.offset + outer / u.n1 * u.s0 + outer % u.n1 * u.s1 + row * u.s_row + col * u.s_col;
+        y[i] = ${value};
       }
     `,
     workgroups: grid,

@@ -1,7 +1,7 @@
 // The inner loops of a product (gemm.ts): three ways to compute a tile of C, from the fastest on its adapter to the
 // plainest. They know neither shapes nor strides: they call the address functions of the Gemm they are given.
 
-import type { Gemm, Generator } from "./gemm.ts";
+import type { Gemm, Generator, LoadA } from "./gemm.ts";
 import { wgsl } from "./wgsl.ts";
 
 const times = (count: number, line: (i: number) => string): string[] =>
@@ -63,15 +63,22 @@ export function shuffleTile({ subgroup, across, rows, columns }: ShuffleShape): 
               ${times(rows, (i) => multiplyRow(i, columns, a.broadcast(i)))}
             }
           }
-          var acc: array<vec4<f32>, ${rows * columns}>;
-          ${times(rows * columns, (i) => `acc[${i}] = acc${i};`)}
-          for (var row = row0; row < min(row0 + ${rows}u, u.m); row++) {
-            ${times(columns, (j) => `put(t, row, col0 + ${j * across * 4}u, acc[(row - row0) * ${columns}u + ${j}u]);`)}
-          }
+          ${putRows(rows, columns, across * 4)}
         }
       `;
     },
   };
+}
+
+/** Stores the registers acc0.. row by row; `step` columns lie between the vec4s of a row. */
+function putRows(rows: number, columns: number, step: number): string[] {
+  return [
+    `var acc: array<vec4<f32>, ${rows * columns}>;`,
+    ...times(rows * columns, (i) => `acc[${i}] = acc${i};`),
+    `for (var row = row0; row < min(row0 + ${rows}u, u.m); row++) {`,
+    ...times(columns, (j) => `put(t, row, col0 + ${j * step}u, acc[(row - row0) * ${columns}u + ${j}u]);`),
+    "}",
+  ];
 }
 
 function multiplyRow(row: number, columns: number, a: string): string {
@@ -129,7 +136,7 @@ export const SHARED_BYTES = 2 * 64 * 16 * 4;
  * Idea: the textbook tile. 256 threads copy A[64, 16] and B[16, 64] into workgroup memory, then each computes 4 x 4.
  * One workgroup: 64 x 64 of C. Memory traffic: (1/64 + 1/64) loads per multiply-add; 8 KiB of workgroup memory.
  * Wins on GPUs, where workgroup memory is many times faster than a cache. A is stored k-major and as scalars, because
- * WGSL lets a store to one component of a vec4 write the whole vec4.
+ * WGSL lets a store to one component of a vec4 write the whole vec4. What is loaded past the end of k is not used.
  */
 export const sharedTile: Generator = {
   rows: 64,
@@ -144,49 +151,47 @@ export const sharedTile: Generator = {
     fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) id: u32) {
       let t = place(wg.y * u.grid_width + wg.x);
       if (outside(t)) { return; }
+      let row0 = t.row + id / 16u * 4u;
+      let col0 = t.col + id % 16u * 4u;
       ${SHARED_A[g.a.load].setup}
-      let column = b_column(t.batch, t.col + (id % 16u) * 4u);
-      let ty = id / 16u;
-      let tx = id % 16u;
+      let column = b_column(t.batch, col0);
       ${times(4, (i) => `var acc${i} = vec4<f32>();`)}
       for (var k = t.k_begin; k < t.k_end; k += 16u) {
         ${SHARED_A[g.a.load].copy}
-        tile_b[id] = select(vec4<f32>(), b_at(column, min(k + ty, t.k_end - 1u)), k + ty < t.k_end);
+        tile_b[id] = b_at(column, k + id / 16u);
         workgroupBarrier();
-        for (var q = 0u; q < 16u; q++) {
-          let b = tile_b[q * 16u + tx];
-          ${times(4, (i) => `acc${i} = fma(vec4<f32>(tile_a[q * 64u + ty * 4u + ${i}u]), b, acc${i});`)}
+        let end = min(k + 16u, t.k_end);
+        for (var kk = k; kk < end; kk++) {
+          let b = tile_b[(kk - k) * 16u + id % 16u];
+          let a = (kk - k) * 64u + id / 16u * 4u;
+          ${times(4, (i) => `acc${i} = fma(vec4<f32>(tile_a[a + ${i}u]), b, acc${i});`)}
         }
         workgroupBarrier();
       }
-      ${times(4, (i) => `put(t, t.row + ty * 4u + ${i}u, t.col + tx * 4u, acc${i});`)}
+      ${putRows(4, 1, 0)}
     }
   `,
 };
 
 /** Copies of A[64 rows, 16 k] by 256 threads. Each thread keeps its row, so that half of the address is computed once. */
-const SHARED_A: Record<Gemm["a"]["load"], { setup: string; copy: string[] }> = {
+const SHARED_A: Record<LoadA, { setup: string; copy: string[] }> = {
   k4: {
     setup: "let r = a_row(t.batch, t.row + id / 4u);",
     copy: [
-      "let kq = (id % 4u) * 4u;",
-      "let a = a_at(r, a_col(k + kq));",
-      ...times(4, (c) => `tile_a[(kq + ${c}u) * 64u + id / 4u] = select(0f, a[${c}], k + kq + ${c}u < t.k_end);`),
+      "let a4 = a_at(r, a_col(k + (id % 4u) * 4u));",
+      ...times(4, (c) => `tile_a[((id % 4u) * 4u + ${c}u) * 64u + id / 4u] = a4[${c}];`),
     ],
   },
   m4: {
     setup: "let r = a_row(t.batch, t.row + (id % 16u) * 4u);",
     copy: [
-      "let a = select(vec4<f32>(), a_at(r, a_col(k + id / 16u)), k + id / 16u < t.k_end);",
-      ...times(4, (c) => `tile_a[(id / 16u) * 64u + (id % 16u) * 4u + ${c}u] = a[${c}];`),
+      "let a4 = a_at(r, a_col(k + id / 16u));",
+      ...times(4, (c) => `tile_a[(id / 16u) * 64u + (id % 16u) * 4u + ${c}u] = a4[${c}];`),
     ],
   },
   any: {
     setup: "let r = a_row(t.batch, t.row + id % 64u);",
-    copy: times(4, (j) => {
-      const kk = `(id / 64u + ${4 * j}u)`;
-      return `tile_a[${kk} * 64u + id % 64u] = select(0f, a_at(r, a_col(k + ${kk})), k + ${kk} < t.k_end);`;
-    }),
+    copy: times(4, (j) => `tile_a[id + ${256 * j}u] = a_at(r, a_col(k + id / 64u + ${4 * j}u));`),
   },
 };
 
@@ -208,15 +213,17 @@ export const portableTile: Generator = {
       fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) id: u32) {
         let t = place((wg.y * u.grid_width + wg.x) * 64u + id);
         if (outside(t)) { return; }
-        ${times(4, (i) => `let r${i} = a_row(t.batch, t.row + ${i}u);`)}
-        let column = b_column(t.batch, t.col);
+        let row0 = t.row;
+        let col0 = t.col;
+        ${times(4, (i) => `let r${i} = a_row(t.batch, row0 + ${i}u);`)}
+        let column = b_column(t.batch, col0);
         ${times(4, (i) => `var acc${i} = vec4<f32>();`)}
         for (var k = t.k_begin; k < t.k_end; k++) {
           let c = a_col(k);
           let b = b_at(column, k);
           ${times(4, (i) => `acc${i} = fma(vec4<f32>(a_at(r${i}, c)), b, acc${i});`)}
         }
-        ${times(4, (i) => `put(t, t.row + ${i}u, t.col, acc${i});`)}
+        ${putRows(4, 1, 0)}
       }
     `;
   },

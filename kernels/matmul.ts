@@ -60,7 +60,8 @@ const ROW: Record<LoadA, string> = {
 function addressA(load: LoadA): string {
   return `
 fn a_row(batch: u32, row: u32) -> vec2<u32> {
-  let base = u.a_offset + (batch / u.batch1) * u.a_batch0 + (batch % u.batch1) * u.a_batch1;
+  let outer = divide(batch, u.batch1);
+  let base = u.a_offset + outer * u.a_batch0 + (batch - outer * u.batch1) * u.a_batch1;
   return vec2<u32>(base + ${ROW[load]}${load === "m4" ? "" : " * u.a_row"}, 0u);
 }
 fn a_col(k: u32) -> vec2<u32> { return vec2<u32>(${load === "k4" ? "k / 4u" : "k * u.a_col"}, 0u); }
@@ -68,16 +69,21 @@ fn a_at(r: vec2<u32>, c: vec2<u32>) -> ${load === "any" ? "f32" : "vec4<f32>"} {
 }
 
 function addressB(vec4: boolean): string {
-  const base = "u.b_offset + (batch / u.batch1) * u.b_batch0 + (batch % u.batch1) * u.b_batch1";
+  const base = `let outer = divide(batch, u.batch1);
+  let base = u.b_offset + outer * u.b_batch0 + (batch - outer * u.batch1) * u.b_batch1;`;
   if (vec4)
     return `
 alias Column = u32;
-fn b_column(batch: u32, col: u32) -> Column { return ${base} + min(col, u.n - 4u) / 4u; }
+fn b_column(batch: u32, col: u32) -> Column {
+  ${base}
+  return base + min(col, u.n - 4u) / 4u;
+}
 fn b_at(c: Column, k: u32) -> vec4<f32> { return b[c + k * u.b_row]; }`;
   return `
 alias Column = vec4<u32>;
 fn b_column(batch: u32, col: u32) -> Column {
-  return vec4<u32>(${base}) + min(vec4<u32>(col, col + 1u, col + 2u, col + 3u), vec4<u32>(u.n - 1u)) * u.b_col;
+  ${base}
+  return vec4<u32>(base) + min(vec4<u32>(col, col + 1u, col + 2u, col + 3u), vec4<u32>(u.n - 1u)) * u.b_col;
 }
 fn b_at(c: Column, k: u32) -> vec4<f32> {
   let p = c + k * u.b_row;

@@ -213,8 +213,9 @@ export class Autoencoder extends Module {
   readonly postQuantConv: Conv;
   readonly config: AutoencoderConfig;
   /**
-   * Latents are multiplied by this before diffusion. It is a number and not part of `state()`: a recipe measures it once
-   * after training (`measureScale`) and keeps it with the checkpoint. Compiled steps hold the value they were traced with.
+   * Latents are multiplied by this before diffusion, to have unit variance (appendix G, "rescaled latent space"). A number
+   * and not part of `state()`: a recipe measures 1 / standard deviation after training and keeps it with its checkpoint.
+   * Compiled steps hold the value they were traced with.
    */
   scale: number;
 
@@ -275,11 +276,6 @@ export class Autoencoder extends Module {
       .div(h * w * c);
     return { loss: reconstruction.add(kl.mul(klWeight)), reconstruction, kl };
   }
-}
-
-/** 1 / standard deviation of unscaled latents, a scalar (Rombach et al. 2022, appendix G, "rescaled latent space"). */
-export function measureScale(z: Tensor): Tensor {
-  return z.sub(z.mean()).square().mean().rsqrt();
 }
 
 const CURRENT_NAMES: Readonly<Record<string, string>> = {

@@ -51,9 +51,12 @@ export class NoiseSchedule {
   // [steps, 2]: sqrt(alphaBar), sqrt(1 - alphaBar)
   readonly #table: Tensor;
 
-  /** Stable Diffusion's schedule unless told otherwise. */
+  /** Stable Diffusion's schedule unless told otherwise. Throws RangeError for fewer than two steps. */
   constructor(o: NoiseScheduleOptions = {}) {
     this.steps = o.steps ?? 1000;
+    if (!Number.isInteger(this.steps) || this.steps < 2) {
+      throw new RangeError(`noise schedule: steps must be a whole number from 2, got ${this.steps}`);
+    }
     const alphaBar = cumulative(makeBetas(o.betas ?? "scaled-linear", this.steps, o.range ?? [0.00085, 0.012]));
     this.alphaBar = o.zeroTerminalSnr ? zeroTerminal(alphaBar) : alphaBar;
     const rows = [...this.alphaBar].flatMap((a) => [Math.sqrt(a), Math.sqrt(1 - a)]);
@@ -88,7 +91,10 @@ export class NoiseSchedule {
   }
 }
 
-/** Clean sample and noise that the network's answer `out` at x_t implies, with signal = sqrt(alphaBar_t), noise = sqrt(1 - alphaBar_t). */
+/**
+ * Clean sample and noise that the network's answer `out` at x_t implies: x_t = signal x0 + noise eps solved for x0, or for
+ * both with v = signal eps - noise x0. `k` is signal = sqrt(alphaBar_t) and noise = sqrt(1 - alphaBar_t).
+ */
 export function denoise(
   prediction: Prediction,
   x: Tensor,
@@ -152,12 +158,16 @@ export interface DdimPlanOptions {
   readonly spacing?: "leading" | "trailing";
 }
 
-/** Steps visited, in order, and the numbers of each update. The last update goes to alphaBar_0, not to 1 (spec 2.12). */
+/**
+ * Steps visited, in order, and the numbers of each update. The last update goes to alphaBar_0, not to 1 (spec 2.12). Throws
+ * RangeError for step counts that the schedule does not have and for eta outside [0, 1].
+ */
 export function ddimPlan(schedule: NoiseSchedule, o: DdimPlanOptions): { step: number; numbers: DdimNumbers }[] {
   const { steps: n, eta = 0, spacing = "leading" } = o;
   if (!Number.isInteger(n) || n < 1 || n > schedule.steps) {
     throw new RangeError(`ddim: steps must be a whole number from 1 to ${schedule.steps}, got ${n}`);
   }
+  if (!(eta >= 0 && eta <= 1)) throw new RangeError(`ddim: eta must be from 0 to 1, got ${eta}`);
   const stride = Math.floor(schedule.steps / n);
   const offset = Math.min(1, schedule.steps - 1 - (n - 1) * stride); // 1, unless every step is taken
   const leading = (i: number): number => (n - 1 - i) * stride + offset;
@@ -211,8 +221,13 @@ export async function* ddim(
   schedule: NoiseSchedule,
   o: DdimOptions,
 ): AsyncGenerator<DdimProgress> {
+  const plan = ddimPlan(schedule, o);
+  const taken = Object.keys(o.context ?? {}).find((name) =>
+    ["x", "step", ...Object.keys(plan[0].numbers)].includes(name),
+  );
+  if (taken) throw new TypeError(`ddim: "${taken}" in the context is a name that the update itself uses: rename it`);
   let now = x;
-  for (const [i, { step, numbers }] of ddimPlan(schedule, o).entries()) {
+  for (const [i, { step, numbers }] of plan.entries()) {
     const { sigma, ...rest } = numbers;
     const next = update({ ...o.context, ...(o.eta ? numbers : rest), x: now, step });
     now = next.x;

@@ -2,7 +2,8 @@
 // adapters count: kernels compute the same there.
 
 import { test } from "vitest";
-import { useDevice } from "../engine/device.ts";
+import { type Device, useDevice } from "../engine/device.ts";
+import { ReferenceDevice } from "../engine/reference.ts";
 import { type GpuDevice, openGpu } from "../engine/runtime/gpu.ts";
 
 let opening: Promise<GpuDevice | null> | undefined;
@@ -26,4 +27,12 @@ export function onGpu(name: string, body: (device: GpuDevice) => Promise<void>):
     await body(opened);
     await opened.settle();
   });
+}
+
+/** A law of programs that must hold on the reference and on the GPU. */
+export function onEach(name: string, body: (device: Device) => Promise<void>): void {
+  test(`${name} (reference)`, async () => {
+    await body(useDevice(new ReferenceDevice()));
+  });
+  onGpu(`${name} (gpu)`, body);
 }

@@ -3,7 +3,7 @@
 // sums with the same bits on every run.
 
 import fc from "fast-check";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, describe, expect, test } from "vitest";
 import { type ConvSpec, convForward, convInputGrad, convWeightGrad } from "../kernels/conv.ts";
 import { type MatmulSpec, matmul } from "../kernels/matmul.ts";
 import {
@@ -12,24 +12,21 @@ import {
   type Draw,
   type Epilogue,
   type Family,
+  type KernelSource,
   type Lowered,
   MINIMUM_CAPS,
 } from "../kernels/wgsl.ts";
 import { type BareDevice, openBare, prepare, type Values } from "./kernel_runner.ts";
 
 const SEED = 20261122;
-let real: BareDevice | null;
-let checker: BareDevice;
-
-beforeAll(async () => {
-  real = await openBare();
-  if (!real) console.warn("kernels_gemm: no WebGPU adapter, so kernels are type-checked but not run");
-  checker = (await openBare(["backend=null"]))!;
-});
+// Both are opened once; the null backend only type-checks. Without an adapter the tests that run kernels are skipped.
+const real = (await openBare()) as BareDevice;
+const checker = (await openBare(["backend=null"])) as BareDevice;
+if (!real) console.warn("kernels_gemm: no WebGPU adapter, so kernels are type-checked but not run");
 
 afterAll(() => {
   real?.device.destroy();
-  checker?.device.destroy();
+  checker.device.destroy();
 });
 
 const noSubgroups: Caps = { ...MINIMUM_CAPS, adapter: "cpu" };
@@ -37,11 +34,11 @@ const withSubgroups = (subgroupSize: number): Caps => ({ ...MINIMUM_CAPS, adapte
 
 /** What the kernels are emitted for; each runs on any adapter, the subgroup size of `real` being the adapter's own. */
 const machines = (): Record<string, Caps> => ({
-  real: real!.caps,
+  real: real.caps,
   gpu: MINIMUM_CAPS,
   "no subgroups": noSubgroups,
   // Several rows of workgroups, the last one overshooting.
-  "folded grid": { ...real!.caps, maxWorkgroupsPerDim: 7 },
+  "folded grid": { ...real.caps, maxWorkgroupsPerDim: 7 },
 });
 
 const drawer = (g: fc.GeneratorValue): Draw => ({
@@ -64,7 +61,7 @@ const inputsOf = <S>(family: Family<S>, spec: S, seed: number): Float32Array[] =
   family.inputs(spec).map(({ size }, i) => values(size, seed + i));
 
 async function run<S>(family: Family<S>, spec: S, lowered: Lowered, inputs: readonly Values[], extras: Values[] = []) {
-  const prepared = await prepare(real!, lowered, inputs, family.outputs(spec), extras);
+  const prepared = await prepare(real, lowered, inputs, family.outputs(spec), extras);
   prepared.dispatch();
   const [y] = await prepared.read();
   prepared.destroy();
@@ -110,10 +107,9 @@ const convolution = (change: Partial<ConvSpec>): ConvSpec => ({
 const texts = (l: Lowered): string[] => l.passes.map((p) => p.source.wgsl);
 
 describe.each(families)("$name", (family) => {
-  test("equals its definition on every kind of machine", async ({ skip }) => {
-    if (!real) return skip("no adapter");
+  test.skipIf(!real)("equals its definition on every kind of machine", async () => {
     const ran = new Set<string>();
-    for (const caps of Object.values(machines())) {
+    for (const [name, caps] of Object.entries(machines())) {
       await fc.assert(
         fc.asyncProperty(fc.gen(), fc.nat(), async (g, seed) => {
           const spec = family.draw(drawer(g));
@@ -126,7 +122,7 @@ describe.each(families)("$name", (family) => {
           );
           expect(error, `${variant.name} on ${JSON.stringify(spec)}`).toBeLessThan(family.rtol);
         }),
-        { seed: SEED, numRuns: 12, endOnFailure: true },
+        { seed: SEED, numRuns: name === "real" ? 14 : 5, endOnFailure: true },
       );
     }
     const expected = real.caps.subgroupSize
@@ -140,8 +136,8 @@ describe.each(families)("$name", (family) => {
     fc.assert(
       fc.property(fc.gen(), (g) => {
         const spec = family.draw(drawer(g));
+        // The large tile is chosen for sizes that are never drawn, but emits for all.
         for (const caps of [...[4, 8, 16].map(withSubgroups), MINIMUM_CAPS, noSubgroups])
-          // The large tile is chosen for sizes that are never drawn, but emits for all.
           for (const variant of family.variants)
             if (variant.supports(spec, caps) || (variant.name === "shuffle-large" && caps.subgroupSize > 0))
               for (const { source } of variant.emit(spec, caps).passes) sources.set(source.wgsl, source.label);
@@ -175,7 +171,9 @@ describe("one text for all sizes", () => {
     ];
     for (const family of [convForward, convInputGrad, convWeightGrad]) {
       const [small, large] = sizes.map((s) => emit(family, { ...s, channels: s.channels + 16 }));
-      expect(new Set(large)).toEqual(new Set(small));
+      // The pass that sums a split k is there or not; on a GPU that depends on the sizes.
+      const product = (all: string[]): string[] => all.filter((t) => !t.includes("u.parts; part++"));
+      expect(product(large)).toEqual(product(small));
     }
     // Forward and input gradient share the product's pipeline.
     const shared = emit(convForward, convolution({ channels: 20 })).filter((t) =>
@@ -199,10 +197,9 @@ const biasResidual: Epilogue = {
   },
 };
 
-describe("on the adapter", () => {
+describe.skipIf(!real)("on the adapter", () => {
   test.each([20, 18])("bias and residual are added to %i columns", async (n) => {
-    if (!real) return;
-    for (const caps of [real.caps, MINIMUM_CAPS]) {
+    for (const caps of n === 20 ? [real.caps, MINIMUM_CAPS] : [real.caps]) {
       for (const [family, spec, rows] of [
         [matmul, { ...product(13, n, 12), batch: [3, 1], epilogue: biasResidual }, 39],
         [convForward, convolution({ filters: n, epilogue: biasResidual }), 72],
@@ -223,7 +220,6 @@ describe("on the adapter", () => {
   });
 
   test("long sums are split, equal their definition, and have the same bits on every run", async () => {
-    if (!real) return;
     const spec = convolution({ batch: 4, in: [1, 24, 24], out: [1, 24, 24], channels: 4 });
     for (const caps of [real.caps, MINIMUM_CAPS]) {
       const lowered = choose(convWeightGrad, spec, caps).emit(spec, caps);
@@ -236,7 +232,7 @@ describe("on the adapter", () => {
   });
 
   test("the large tile is right where it ends", async () => {
-    if (!real?.caps.subgroupSize) return;
+    if (!real.caps.subgroupSize) return;
     const large = matmul.variants.find((v) => v.name === "shuffle-large")!;
     for (const spec of [product(37, 68, 44), product(16, 64, 8)]) {
       const inputs = inputsOf(matmul, spec, 3);
@@ -250,21 +246,18 @@ describe("on the adapter", () => {
     ["a tap one element off", convForward, convolution({}), "% u.channels) / u.unit;", "% u.channels) / u.unit + 1;"],
     ["a padding bit lost", convForward, convolution({}), "(hit >= vec3<i32>()) & ", ""],
     ["the last part forgotten", convWeightGrad, convolution({ batch: 64 }), "part < u.parts", "part < u.parts - 1u"],
-    ["one k of a block dropped", matmul, product(9, 36, 24), "t.k_end); for", "t.k_end - 1u); for"],
+    ["one k of a block dropped", matmul, product(9, 36, 24), "var kk = k;", "var kk = k + 1u;"],
   ] as [string, Family<unknown>, unknown, string, string][])(
     "a planted bug is caught: %s",
     async (_, family, spec, from, to) => {
-      if (!real) return;
       const lowered = choose(family, spec, real.caps).emit(spec, real.caps);
-      const plant = (wgsl: string): string => wgsl.replace(/\n\s*for \(var kk/, " for (var kk").replace(from, to);
-      const passes = lowered.passes.map((p) => ({ ...p, source: { ...p.source, wgsl: plant(p.source.wgsl) } }));
-      expect(
-        texts({ ...lowered, passes }).some((t, i) => (t.includes(to) && !texts(lowered)[i].includes(to)) || to === ""),
-      ).toBe(true);
+      const plant = (source: KernelSource): KernelSource => ({ ...source, wgsl: source.wgsl.replace(from, to) });
+      const planted = { ...lowered, passes: lowered.passes.map((p) => ({ ...p, source: plant(p.source) })) };
+      expect(texts(planted)).not.toEqual(texts(lowered));
       const inputs = inputsOf(family, spec, 4);
       const want = definition(family, spec, inputs);
       expect(distance(await run(family, spec, lowered, inputs), want)).toBeLessThan(family.rtol);
-      expect(distance(await run(family, spec, { ...lowered, passes }, inputs), want)).toBeGreaterThan(family.rtol);
+      expect(distance(await run(family, spec, planted, inputs), want)).toBeGreaterThan(family.rtol);
     },
   );
 

@@ -112,6 +112,7 @@ function product(d: Draw, x: Tensor, make: MakeLeaf): Tensor {
     () => x.matmul(make([k, n])).mul(scale),
     () => x.matmul(x.transpose()).mul(scale),
     () => x.matmul(make([n, k]).transpose()).mul(scale).add(make([n])).tanh(),
+    () => x.matmul(make([k, n])).add(x.tanh().matmul(make([k, n]))).mul(scale),
     () => x.transpose().matmul(x).mul(1 / x.shape[x.rank - 2]),
     () => x.matmul(make([k, 2 * n])).slice(-1, d.int(0, n), 2 * n).mul(scale),
   ])();

@@ -7,11 +7,12 @@ import { averagePool as poolFamily } from "../../kernels/resize.ts";
 import { softmaxRows } from "../../kernels/softmax.ts";
 import { ShapeError, show } from "../error.ts";
 import { numel } from "../shape.ts";
-import { type Attrs, defineComposite } from "./op.ts";
+import { type Attrs, defineComposite, floats } from "./op.ts";
 
 /** exp(x - max) / sum over the last axis. */
 export const softmax = defineComposite<Attrs>({
   name: "softmax",
+  dtype: floats("softmax"),
   shape: ([x]) => x,
   decompose: ([x]) => {
     const e = x.sub(x.max(-1, { keepdims: true })).exp();
@@ -33,6 +34,7 @@ export interface MomentsAttrs extends Attrs {
  */
 export const moments = defineComposite<MomentsAttrs>({
   name: "moments",
+  dtype: floats("moments"),
   shape: ([x]) => {
     if (x.length !== 4) throw new ShapeError(`moments: expected "outer inner groups channels", got ${show(x)}`);
     return [x[0], x[2], 2];
@@ -75,6 +77,7 @@ const MASKED = -1e30;
  */
 export const attention = defineComposite<AttentionAttrs>({
   name: "attention",
+  dtype: floats("attention"),
   shape: ([q, k, v]) => {
     const fits = q.length === 4 && k.length === 4 && k.every((n, i) => n === v[i]) && q[0] === k[0] && q[2] === k[2] && q[3] === k[3];
     if (!fits) throw new ShapeError(`attention: expected q "b n heads d" and k, v "b m heads d", got ${show(q)}, ${show(k)}, ${show(v)}`);
@@ -112,6 +115,7 @@ export interface PoolAttrs extends Attrs {
 /** Mean over window x window blocks; an odd last row or column is dropped: [b, h, w, c] -> [b, h/s, w/s, c]. */
 export const averagePool = defineComposite<PoolAttrs>({
   name: "averagePool",
+  dtype: floats("averagePool"),
   shape: ([x], { window }) => {
     const [b, h, w, c] = x;
     if (x.length !== 4 || h < window || w < window) throw new ShapeError(`averagePool: a ${window} x ${window} window does not fit into ${show(x)}`);

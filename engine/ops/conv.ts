@@ -5,7 +5,7 @@ import { type ConvSpec, convForward, convInputGrad as convInputGradFamily, convW
 import type { Draw } from "../../kernels/wgsl.ts";
 import { ShapeError, show } from "../error.ts";
 import type { Shape } from "../shape.ts";
-import { type Attrs, defineOp, familyReference, type KernelLowering } from "./op.ts";
+import { type Attrs, defineOp, familyReference, floats, type KernelLowering } from "./op.ts";
 
 type Three = readonly [number, number, number];
 
@@ -85,6 +85,7 @@ function geometry(d: Draw): { x: number[]; w: number[]; y: Shape; attrs: ConvAtt
 
 export const conv = defineOp<ConvAttrs>({
   name: "conv",
+  dtype: floats("conv"),
   shape: forwardShape,
   reference: familyReference(forward),
   vjp: (g, [x, w], _, a) => [
@@ -102,6 +103,7 @@ export const conv = defineOp<ConvAttrs>({
 /** (gradient of the output, weight) -> gradient of the input: the transposed convolution. */
 export const convInputGrad = defineOp<InputGradAttrs>({
   name: "convInputGrad",
+  dtype: floats("convInputGrad"),
   shape: inputGradShape,
   reference: familyReference(inputGrad),
   vjp: (gx, [g, w], _, { input, ...a }) => [gx.convWith(w, a), gx.convWeightGrad(g, { ...a, kernel: [w.shape[0], w.shape[1], w.shape[2]] })],
@@ -116,6 +118,7 @@ export const convInputGrad = defineOp<InputGradAttrs>({
 /** (input, gradient of the output) -> gradient of the weight. */
 export const convWeightGrad = defineOp<WeightGradAttrs>({
   name: "convWeightGrad",
+  dtype: floats("convWeightGrad"),
   shape: weightGradShape,
   reference: familyReference(weightGrad),
   vjp: (gw, [x, g], _, { kernel, ...a }) => [g.convInputGrad(gw, { ...a, input: spatial(x.shape) }), x.convWith(gw, a)],

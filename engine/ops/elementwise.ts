@@ -4,7 +4,7 @@
 import { DTypeError, ShapeError, show } from "../error.ts";
 import { sameShape } from "../shape.ts";
 import type { Tensor } from "../tensor.ts";
-import { type Attrs, defineOp, type OpDef, type Sample, type WgslType } from "./op.ts";
+import { type Attrs, defineOp, floats, type OpDef, type Sample, type WgslType } from "./op.ts";
 import type { DType } from "../dtype.ts";
 import type { Draw } from "../../kernels/wgsl.ts";
 
@@ -30,11 +30,19 @@ function sameShapes(name: string): OpDef["shape"] {
 }
 
 interface Unary {
+  /** Whole numbers too; the others are f32 only. */
+  whole?: boolean;
   f(x: number): number;
   df(g: Tensor, x: Tensor, y: Tensor): Tensor;
   wgsl(x: string, t: WgslType): string;
   domain?: readonly [number, number];
   rtol?: number;
+}
+
+/** dtype rule of arithmetic on numbers. */
+function arithmetic(name: string, t: DType): DType {
+  if (t === "bool") throw new DTypeError(`${name}: bool is not a number (cast it: x.cast("f32"))`);
+  return t;
 }
 
 /** Most f32 builtins are within a few ulp; the ones that are not say so. */
@@ -44,6 +52,7 @@ function unary(name: string, u: Unary): OpDef<Attrs> {
   return defineOp({
     name,
     shape: ([a]) => a,
+    dtype: u.whole ? ([t]) => arithmetic(name, t) : floats(name),
     reference: ([a], out) => {
       for (let i = 0; i < out.data.length; i++) out.data[i] = u.f(a.data[i]);
     },
@@ -56,6 +65,8 @@ function unary(name: string, u: Unary): OpDef<Attrs> {
 }
 
 interface Binary {
+  /** What the op works on: any number when absent. */
+  on?: "f32" | "any";
   f(a: number, b: number): number;
   df: ((g: Tensor, a: Tensor, b: Tensor, y: Tensor) => readonly (Tensor | null)[]) | "none";
   wgsl(a: string, b: string, t: WgslType): string;
@@ -72,6 +83,7 @@ function binary(name: string, b: Binary): OpDef<Attrs> {
     shape: sameShapes(name),
     dtype: ([x, y]) => {
       if (x !== y) throw new DTypeError(`${name}: dtypes differ: ${x} and ${y} (cast one of them)`);
+      if (b.on !== "any") (b.on === "f32" ? floats(name)([x]) : arithmetic(name, x));
       return result ?? x;
     },
     reference: ([x, y], out) => {
@@ -85,7 +97,7 @@ function binary(name: string, b: Binary): OpDef<Attrs> {
   });
 }
 
-export const neg = unary("neg", { f: (x) => -x, df: (g) => g.neg(), wgsl: (x) => `(-${x})` });
+export const neg = unary("neg", { whole: true, f: (x) => -x, df: (g) => g.neg(), wgsl: (x) => `(-${x})` });
 export const exp = unary("exp", { f: Math.exp, df: (g, _, y) => g.mul(y), wgsl: (x, t) => `exp(min(${x}, ${t}(88.0)))`, domain: [-3, 3], rtol: 1e-5 });
 export const log = unary("log", { f: Math.log, df: (g, x) => g.div(x), wgsl: (x) => `log(${x})`, domain: [0.2, 5], rtol: 1e-5 });
 export const sqrt = unary("sqrt", { f: Math.sqrt, df: (g, _, y) => g.div(y.mul(2)), wgsl: (x) => `sqrt(${x})`, domain: [0.2, 5] });
@@ -118,8 +130,8 @@ export const sigmoid = unary("sigmoid", {
   domain: [-4, 4],
   rtol: 1e-5,
 });
-export const abs = unary("abs", { f: Math.abs, df: (g, x) => g.mul(x.sign()), wgsl: (x) => `abs(${x})`, domain: [0.1, 3] });
-export const sign = unary("sign", { f: Math.sign, df: (g) => g.mul(0), wgsl: (x) => `sign(${x})`, domain: [0.1, 3] });
+export const abs = unary("abs", { whole: true, f: Math.abs, df: (g, x) => g.mul(x.sign()), wgsl: (x) => `abs(${x})`, domain: [0.1, 3] });
+export const sign = unary("sign", { whole: true, f: Math.sign, df: (g) => g.mul(0), wgsl: (x) => `sign(${x})`, domain: [0.1, 3] });
 export const floor = unary("floor", { f: Math.floor, df: (g) => g.mul(0), wgsl: (x) => `floor(${x})`, domain: [0.1, 0.9] });
 
 /** Identity whose gradient is zero (stop-gradient). */
@@ -176,12 +188,14 @@ export const add = binary("add", { f: (a, b) => a + b, df: (g) => [g, g], wgsl: 
 export const sub = binary("sub", { f: (a, b) => a - b, df: (g) => [g, g.neg()], wgsl: (a, b) => `(${a} - ${b})` });
 export const mul = binary("mul", { f: (a, b) => a * b, df: (g, a, b) => [g.mul(b), g.mul(a)], wgsl: (a, b) => `(${a} * ${b})` });
 export const div = binary("div", {
+  on: "f32",
   f: (a, b) => a / b,
   df: (g, _, b, y) => [g.div(b), g.mul(y).div(b).neg()],
   wgsl: (a, b) => `(${a} / ${b})`,
   domain: [0.3, 3],
 });
 export const pow = binary("pow", {
+  on: "f32",
   f: (a, b) => a ** b,
   df: (g, a, b, y) => [g.mul(b).mul(a.pow(b.sub(1))), g.mul(y).mul(a.log())],
   wgsl: (a, b) => `pow(${a}, ${b})`,
@@ -201,7 +215,7 @@ export const minimum = binary("minimum", {
   wgsl: (a, b) => `min(${a}, ${b})`,
 });
 export const less = binary("less", { f: (a, b) => Number(a < b), df: "none", wgsl: (a, b) => `(${a} < ${b})`, dtype: "bool" });
-export const equal = binary("equal", { f: (a, b) => Number(a === b), df: "none", wgsl: (a, b) => `(${a} == ${b})`, dtype: "bool" });
+export const equal = binary("equal", { on: "any", f: (a, b) => Number(a === b), df: "none", wgsl: (a, b) => `(${a} == ${b})`, dtype: "bool" });
 
 /** cond ? a : b, with cond a bool tensor. */
 export const where = defineOp({

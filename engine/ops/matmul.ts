@@ -4,7 +4,7 @@
 import { matmul as family, type MatmulSpec } from "../../kernels/matmul.ts";
 import { ShapeError, show } from "../error.ts";
 import { sameShape, type Shape } from "../shape.ts";
-import { type Attrs, defineOp, type KernelLowering, type Layout } from "./op.ts";
+import { type Attrs, defineOp, floats, type KernelLowering, type Layout } from "./op.ts";
 
 /** Strides of [batch0, batch1, row, col] for an operand of rank 2 to 4. */
 function operand({ offset, strides }: Layout): MatmulSpec["a"] {
@@ -44,6 +44,7 @@ function check([a, b]: readonly Shape[]): Shape {
 
 export const matmul = defineOp<Attrs>({
   name: "matmul",
+  dtype: floats("matmul"),
   shape: check,
   reference: ([a, b], out) => {
     const [m, k] = a.shape.slice(-2);

@@ -2,7 +2,7 @@
 // references move the data with plain loops, so that the two can be held against each other.
 
 import type { Draw } from "../../kernels/wgsl.ts";
-import { ShapeError, show } from "../error.ts";
+import { DTypeError, ShapeError, show } from "../error.ts";
 import { checkShape, numel, type Shape, stridesOf } from "../shape.ts";
 import { type Array64, type Attrs, defineOp, type Sample } from "./op.ts";
 import { Index, reshapeIndex } from "./view.ts";
@@ -204,6 +204,11 @@ export const concat = defineOp<ConcatAttrs>({
       }
     }
     return ins[0].map((n, i) => (i === axis ? ins.reduce((sum, s) => sum + s[axis], 0) : n));
+  },
+  dtype: (types) => {
+    const odd = types.find((t) => t !== types[0]);
+    if (odd) throw new DTypeError(`concat: dtypes differ: ${types[0]} and ${odd} (cast one of them)`);
+    return types[0];
   },
   reference: (ins, out, { axis }) => {
     let offset = 0;

@@ -3,6 +3,7 @@
 
 import type { Draw, Family } from "../../kernels/wgsl.ts";
 import type { DType } from "../dtype.ts";
+import { DTypeError } from "../error.ts";
 import type { Node } from "../graph.ts";
 import { type Shape, stridesOf } from "../shape.ts";
 import type { Tensor } from "../tensor.ts";
@@ -90,10 +91,20 @@ export interface OpDef<A extends Attrs = AnySpec> {
   readonly rtol: number;
 }
 
+/** dtype rule of ops that compute in f32 only. */
+export function floats(name: string): (ins: readonly DType[]) => DType {
+  return (ins) => {
+    const odd = ins.find((t) => t !== "f32");
+    if (odd) throw new DTypeError(`${name}: expected f32, got ${odd} (cast it: x.cast("f32"))`);
+    return "f32";
+  };
+}
+
 /** An op defined by other ops. `grad` and the fuser expand it unless it has a vjp or a kernel of its own. */
 export interface CompositeDef<A extends Attrs = AnySpec> {
   readonly name: string;
   shape(ins: readonly Shape[], attrs: A): Shape;
+  dtype?(ins: readonly DType[], attrs: A): DType;
   decompose(ins: readonly Tensor[], attrs: A): Tensor;
   readonly vjp?: (g: Tensor, ins: readonly Tensor[], out: Tensor, attrs: A) => readonly (Tensor | null)[];
   readonly lower: KernelLowering<A>;

@@ -2,7 +2,7 @@
 
 import type { Draw } from "../../kernels/wgsl.ts";
 import { numel, type Shape, stridesOf } from "../shape.ts";
-import { type Array64, type Attrs, defineOp, type Sample } from "./op.ts";
+import { type Array64, type Attrs, defineOp, floats, type Sample } from "./op.ts";
 
 export interface ReduceAttrs extends Attrs {
   readonly axes: readonly number[];
@@ -31,6 +31,7 @@ function draw(d: Draw): Sample<ReduceAttrs> {
 
 export const sum = defineOp<ReduceAttrs>({
   name: "sum",
+  dtype: floats("sum"),
   shape: keptShape,
   reference: ([a], out, { axes }) => {
     out.data.fill(0);
@@ -47,6 +48,7 @@ export const sum = defineOp<ReduceAttrs>({
 /** Largest element; the gradient is shared equally among ties. */
 export const max = defineOp<ReduceAttrs>({
   name: "max",
+  dtype: floats("max"),
   shape: keptShape,
   reference: ([a], out, { axes }) => {
     out.data.fill(numel(a.shape) === 0 ? 0 : Number.NEGATIVE_INFINITY);

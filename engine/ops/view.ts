@@ -156,9 +156,10 @@ function divide(x: Index, n: number): [Index, Index] {
   });
   const wholeQ = x.quotients.filter((q) => q.mul % n === 0).map((q) => ({ ...q, mul: q.mul / n }));
   const partQ = x.quotients.filter((q) => q.mul % n !== 0);
-  const remainder = new Index(x.space, x.off % n, part, partQ);
+  const wholeOff = Math.floor(x.off / n);
+  const remainder = new Index(x.space, x.off - wholeOff * n, part, partQ);
   const [lo, hi] = remainder.range();
-  if (lo >= 0 && hi < n) return [new Index(x.space, Math.floor(x.off / n), whole, wholeQ), remainder];
+  if (lo >= 0 && hi < n) return [new Index(x.space, wholeOff, whole, wholeQ), remainder];
   part.forEach((c, i) => {
     const size = x.space[i];
     if (c > 0 && n % c === 0 && n / c < size && size % (n / c) === 0) throw new SplitRequest(i, n / c);

@@ -35,10 +35,16 @@ export interface Plan {
   readonly arena: Arena;
   readonly inputs: readonly { readonly name: string; readonly shape: Shape; readonly dtype: DType }[];
   readonly outputs: readonly { readonly name: string; readonly place: Place; readonly shape: Shape; readonly dtype: DType }[];
-  /** State values that could not be written in place: copied after the last dispatch. */
-  readonly copies: readonly { readonly from: Place; readonly to: Storage }[];
+  /** State values that could not be written in place: copied in this order, after the last dispatch. */
+  readonly copies: readonly Copy[];
   /** Memory that the program reads or writes besides its arena. */
   readonly storages: readonly Storage[];
+}
+
+export interface Copy {
+  readonly from: Place;
+  readonly to: Place;
+  readonly bytes: number;
 }
 
 export interface PlanOptions {
@@ -205,19 +211,30 @@ class Planner {
   }
 
   /** Assignments that are not in place: leaves assigned to states, values wanted by two states, old values needed late. */
-  #lateCopies(end: number): { from: Place; to: Storage }[] {
-    return this.#program.assigns.flatMap(([state, raw]) => {
-      const value = this.#fusion.resolve(raw);
-      if (this.#inPlace.get(value) === state || value === state) return [];
-      const from = this.#place(value);
+  #lateCopies(end: number): Copy[] {
+    const late = this.#program.assigns
+      .map(([state, raw]) => ({ state, value: this.#fusion.resolve(raw) }))
+      .filter(({ state, value }) => this.#inPlace.get(value) !== state && value !== state);
+    const written = new Set(late.map((c) => c.state));
+    const saves: Copy[] = [];
+    const copies = late.map(({ state, value }): Copy => {
+      const bytes = paddedBytes(numel(state.shape));
+      let from = this.#place(value);
+      // An old value that another copy overwrites (two states that swap) is put aside first.
+      if (written.has(value)) {
+        const aside = this.#arenaPlace(`old ${value.id}`, numel(value.shape));
+        saves.push({ from, to: aside, bytes });
+        from = aside;
+      }
       this.#touch(from, end);
-      return [{ from, to: state.storage as Storage }];
+      return { from, to: this.#place(state), bytes };
     });
+    return [...saves, ...copies];
   }
 
   #storages(dispatches: readonly Dispatch[], outputs: Plan["outputs"], copies: Plan["copies"]): Storage[] {
-    const places = [...dispatches.flatMap((d) => d.places), ...outputs.map((o) => o.place), ...copies.map((c) => c.from)];
-    return [...new Set([...places.flatMap((p) => (p.kind === "storage" ? [p.storage] : [])), ...copies.map((c) => c.to)])];
+    const places = [...dispatches.flatMap((d) => d.places), ...outputs.map((o) => o.place), ...copies.flatMap((c) => [c.from, c.to])];
+    return [...new Set(places.flatMap((p) => (p.kind === "storage" ? [p.storage] : [])))];
   }
 }
 

@@ -17,6 +17,11 @@ interface Resident {
   version: number;
 }
 
+interface Memory {
+  readonly buffer: GPUBuffer;
+  readonly offset: number;
+}
+
 /** One recorded dispatch: everything needed to replay it. */
 interface Recorded {
   readonly pipeline: GPUComputePipeline;
@@ -79,12 +84,15 @@ export class GpuDevice implements Device {
     this.#check();
     const known = this.#recordings.get(program);
     if (!known) this.#device.pushErrorScope("validation");
-    const recording = known ?? this.#record(program);
-    const out = this.#submit(recording, feed, program.reused);
-    if (!known) this.#watch(program.name);
-    if (program.reused) this.#recordings.set(program, recording);
-    else this.#discard(recording);
-    return out;
+    try {
+      const recording = known ?? this.#record(program);
+      const out = this.#submit(recording, feed, program.reused);
+      if (program.reused) this.#recordings.set(program, recording);
+      else this.#discard(recording);
+      return out;
+    } finally {
+      if (!known) this.#watch(program.name);
+    }
   }
 
   async read(storage: Storage): Promise<Data> {
@@ -239,8 +247,9 @@ export class GpuDevice implements Device {
     for (const d of recording.dispatches) this.#encode(pass, d);
     pass.end();
     const set = reused ? this.#nextSet(recording) : this.#makeSet(plan, null);
-    for (const o of plan.outputs) this.#copy(encoder, recording, o.place, set.buffers.get(o.name) as GPUBuffer, paddedBytes(numel(o.shape)));
-    for (const { from, to } of plan.copies) this.#copy(encoder, recording, from, this.#use(to).buffer, paddedBytes(numel(to.shape)));
+    const copy = (from: Memory, to: Memory, bytes: number): void => encoder.copyBufferToBuffer(from.buffer, from.offset, to.buffer, to.offset, bytes);
+    for (const o of plan.outputs) copy(this.#memoryOf(recording, o.place), { buffer: set.buffers.get(o.name) as GPUBuffer, offset: 0 }, paddedBytes(numel(o.shape)));
+    for (const { from, to, bytes } of plan.copies) copy(this.#memoryOf(recording, from), this.#memoryOf(recording, to), bytes);
     this.#device.queue.submit([encoder.finish()]);
     recording.calls++;
     return set.storages;
@@ -258,10 +267,10 @@ export class GpuDevice implements Device {
     else encoder.copyBufferToBuffer(this.#use(value).buffer, 0, target, 0, target.size);
   }
 
-  #copy(encoder: GPUCommandEncoder, { plan, arena, inputs }: Recording, from: Place, to: GPUBuffer, bytes: number): void {
-    if (from.kind === "arena") encoder.copyBufferToBuffer(arena as GPUBuffer, plan.arena.offsets[from.index], to, 0, bytes);
-    else if (from.kind === "input") encoder.copyBufferToBuffer(inputs.get(from.name) as GPUBuffer, 0, to, 0, bytes);
-    else if (from.kind === "storage") encoder.copyBufferToBuffer(this.#use(from.storage).buffer, 0, to, 0, bytes);
+  #memoryOf({ plan, arena, constants, inputs }: Recording, place: Place): Memory {
+    if (place.kind === "arena") return { buffer: arena as GPUBuffer, offset: plan.arena.offsets[place.index] };
+    if (place.kind === "constant") return { buffer: constants[place.index], offset: 0 };
+    return { buffer: place.kind === "input" ? (inputs.get(place.name) as GPUBuffer) : this.#use(place.storage).buffer, offset: 0 };
   }
 
   /** The older of two sets of results; whoever still holds it is told when the third call overwrites it. */

@@ -1,0 +1,85 @@
+// Reverse mode itself: sums over paths, what is not reached, what must not be counted twice, and depth. The ops' own
+// gradients are in ops.test.ts. Everything here is float64 on the host.
+
+import { describe, expect, test } from "vitest";
+import { grad, vjp } from "../engine/autograd.ts";
+import { ShapeError } from "../engine/error.ts";
+import { toposort } from "../engine/graph.ts";
+import type { Tensor } from "../engine/tensor.ts";
+import { gradientProblem, gradientSum, Inputs } from "./gradcheck.ts";
+
+const values = (inputs: Inputs, ...ts: Tensor[]): number[][] => inputs.evaluate(ts).map((v) => [...v]);
+
+describe("micro cases", () => {
+  const inputs = new Inputs(1);
+  const x = inputs.make({ shape: [] }, [3, 3]);
+  const y = inputs.make({ shape: [] }, [-2, -2]);
+  const cases: [string, () => Tensor[], number[]][] = [
+    ["a product", () => grad(x.mul(y), [x, y]), [-2, 3]],
+    ["the same factor twice", () => grad(x.mul(x), [x]), [6]],
+    ["two paths", () => grad(x.mul(y).add(x), [x, y]), [-1, 3]],
+    ["a shared part", () => grad(x.mul(y).square().add(x.mul(y)), [x, y]), [22, -33]],
+    ["what the loss does not depend on", () => grad(x.square(), [y, x]), [0, 6]],
+    ["the loss itself", () => grad(x, [x]), [1]],
+    ["a stop", () => grad(x.mul(x.detach()), [x]), [3]],
+    ["only behind a stop", () => grad(x.detach().square(), [x]), [0]],
+    ["through and at an intermediate", () => ((m) => grad(m.mul(x), [m, x]))(x.mul(y)), [3, -12]],
+    ["a tie of max, shared", () => grad(x.maximum(x), [x]), [1]],
+    ["a third derivative", () => grad(grad(grad(x.mul(x).mul(x), [x])[0], [x])[0], [x]), [6]],
+  ];
+  test.each(cases)("%s", (_, make, want) => {
+    expect(values(inputs, ...make()).flat()).toEqual(want);
+  });
+
+  test("a loss that is not one number", () => {
+    const v = inputs.make({ shape: [2, 3] });
+    expect(() => grad(v, [v])).toThrow(new ShapeError("grad: the loss must be one number, got [2, 3] (take its mean or sum)"));
+  });
+  test("zeros have the shape of what was asked for", () => {
+    const unused = inputs.make({ shape: [2, 3] });
+    expect(grad(x, [unused])[0].shape).toEqual([2, 3]);
+  });
+  test("vjp weighs the outputs", () => {
+    const v = inputs.make({ shape: [3] }, [1, 2]);
+    const g = inputs.make({ shape: [3] });
+    const [a, b, got] = values(inputs, v, g, vjp(v.square(), [v], g)[0]);
+    expect(got).toEqual(a.map((p, i) => b[i] * p + b[i] * p));
+  });
+});
+
+describe("composites without a gradient of their own", () => {
+  const shape = [1, 3, 2, 4];
+  const forms: [string, (x: Tensor, y: Tensor) => Tensor][] = [
+    ["given one tensor three times", (x) => x.attention(x, x)],
+    ["keys that depend on the queries", (x, y) => x.attention(x.mul(y), y)],
+    ["an output that is used twice", (x, y) => ((a) => a.mul(a))(x.attention(y, y, { causal: true }))],
+  ];
+  test.each(forms)("%s", (_, f) => {
+    const inputs = new Inputs(3);
+    const [x, y] = [inputs.make({ shape }), inputs.make({ shape })];
+    expect(gradientProblem(f(x, y), [x, y], inputs, 3)).toBeNull();
+  });
+});
+
+test("a function of many ops, first and second derivatives along random directions", () => {
+  const inputs = new Inputs(5);
+  const x = inputs.make({ shape: [2, 4, 4, 3] });
+  const w = inputs.make({ shape: [3, 3, 3, 2] });
+  const v = inputs.make({ shape: [2, 5] });
+  const h = x.conv(w, { padding: 1 }).silu();
+  const out = h.reshape([2, 16, 1, 2]).moments(1e-2).reshape([2, 2]).add(h.mean([1, 2])).matmul(v).softmax();
+  expect(gradientProblem(out, [x, w, v], inputs, 5)).toBeNull();
+  const second = gradientSum(out, [w, v], inputs);
+  expect(gradientProblem(second.total, second.wrt, inputs, 5, { tolerance: 1e-5 })).toBeNull();
+});
+
+test("a chain of 5,000 ops", () => {
+  const inputs = new Inputs(1);
+  const x = inputs.make({ shape: [2] }, [1, 2]);
+  let y = x;
+  for (let i = 0; i < 5000; i++) y = i % 2 === 0 ? y.mul(1.001) : y.add(0.01);
+  const [g] = grad(y.sum(), [x]);
+  expect(toposort([g.node]).length).toBeGreaterThan(2000);
+  const [got] = values(inputs, g);
+  for (const v of got) expect(v / 1.001 ** 2500).toBeCloseTo(1, 10);
+});

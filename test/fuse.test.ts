@@ -1,0 +1,156 @@
+// Fusion: random programs evaluated group by group equal the op-by-op reference, exactly on the host (interpret.ts) and
+// within float32 on the GPU, fused or not; then one case for each bug that was found this way.
+
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import type { Program } from "../engine/device.ts";
+import { useDevice } from "../engine/device.ts";
+import { type Node, print } from "../engine/graph.ts";
+import { type Array64, allOps, type OpDef } from "../engine/ops/op.ts";
+import { makePlan } from "../engine/plan/plan.ts";
+import { evaluate64 } from "../engine/reference.ts";
+import { type GpuDevice, openGpu } from "../engine/runtime/gpu.ts";
+import { Storage } from "../engine/storage.ts";
+import { apply, fromStorage, type Tensor, tensor } from "../engine/tensor.ts";
+import { MINIMUM_CAPS } from "../kernels/wgsl.ts";
+import { difference } from "./close.ts";
+import { gpu, onGpu } from "./device.ts";
+import { drawer, uniforms, values } from "./draw.ts";
+import { interpret } from "./interpret.ts";
+import { drawProgram, type MakeLeaf } from "./programs.ts";
+
+function programOf(outs: readonly Tensor[]): Program {
+  return { name: "drawn", inputs: {}, outputs: Object.fromEntries(outs.map((t, i) => [`y${i}`, t.node])), assigns: [], reused: false };
+}
+
+function hostValues(n: Node): Array64 {
+  return { shape: n.shape, data: Float64Array.from((n.storage as Storage).host() ?? []) };
+}
+
+/** A drawn program's results, of leaves whose values come from `seed`. */
+function draw(g: fc.GeneratorValue, seed: number): Tensor[] {
+  const next = uniforms(seed);
+  const make: MakeLeaf = (shape, dtype = "f32", below = 8) => fromStorage(new Storage(shape, dtype, values({ shape, dtype, below }, next)));
+  return drawProgram(drawer(g), make);
+}
+
+type Got = (out: Tensor, index: number) => ArrayLike<number> | Promise<ArrayLike<number>>;
+
+async function expectReference(outs: readonly Tensor[], got: Got, rtol: number): Promise<void> {
+  const want = evaluate64(outs.map((t) => t.node), hostValues);
+  for (const [i, out] of outs.entries()) {
+    const { data } = want.get(out.node) as Array64;
+    const scale = data.reduce((most, x) => Math.max(most, Math.abs(x)), 1);
+    const problem = difference(await got(out, i), data, { rtol, scale });
+    if (problem !== null) throw new Error(`result ${i}: ${problem}\n${print(outs.map((t) => t.node))}`);
+  }
+}
+
+function onHost(outs: readonly Tensor[], options: { maxBindings: number; fuse: boolean }): Promise<void> {
+  const found = interpret(programOf(outs), hostValues, options);
+  return expectReference(outs, (out) => (found.get(out.node) as Array64).data, 1e-12); // the same float64 operations
+}
+
+function onDevice(device: GpuDevice, outs: readonly Tensor[]): Promise<void> {
+  const found = device.run(programOf(outs), {});
+  // A dozen ops of a few ulp each, some of which amplify: far above rounding, far below any wrong index.
+  return expectReference(outs, (_, i) => device.read(found[`y${i}`]), 1e-4);
+}
+
+const seeds = fc.integer({ min: 0, max: 2 ** 31 - 1 });
+
+function forPrograms(runs: number, seed: number, check: (outs: Tensor[]) => Promise<void>): Promise<void> {
+  return fc.assert(
+    fc.asyncProperty(fc.gen(), seeds, (g, s) => check(draw(g, s))),
+    { seed, numRuns: runs },
+  );
+}
+
+describe("random programs, on the host", () => {
+  test("fused", () => forPrograms(300, 1, (outs) => onHost(outs, { maxBindings: 16, fuse: true })));
+  test("fused, with few bindings", () => forPrograms(300, 2, (outs) => onHost(outs, { maxBindings: 8, fuse: true })));
+  test("not fused", () => forPrograms(60, 3, (outs) => onHost(outs, { maxBindings: 16, fuse: false })));
+});
+
+describe("random programs, on the GPU", () => {
+  onGpu("fused", (device) => forPrograms(14, 4, (outs) => onDevice(device, outs)));
+  onGpu("not fused", async () => {
+    const unfused = await openGpu({}, { fuse: false });
+    await forPrograms(4, 4, (outs) => onDevice(unfused, outs));
+    unfused.close();
+    useDevice(await gpu());
+  });
+});
+
+const bindingsOf = (out: Tensor): number[] => makePlan(programOf([out]), MINIMUM_CAPS).dispatches.map((d) => d.places.length);
+const leaves = (count: number, shape = [5, 1]): Tensor[] => Array.from({ length: count }, (_, i) => tensor([1, 2, 3, 4, 5].map((x) => Math.sin(x * (i + 1))), shape));
+const sumOf = (xs: readonly Tensor[]): Tensor => xs.reduce((a, b) => a.add(b));
+
+describe("limits", () => {
+  const many: [string, () => Tensor][] = [
+    ["a concat of twelve", () => leaves(1)[0].concat(leaves(11), 0)],
+    ["a sum of forty", () => sumOf(leaves(40))],
+    ["a reduction of five with another operand behind it", () => sumOf(leaves(5)).sum(0).add(tensor(3))],
+    ["a reduction that reads the same five before and behind", () => sumOf(leaves(5)).sum(1, { keepdims: true }).add(leaves(5).reduce((a, b) => a.mul(b)))],
+    ["a product with seven operands behind it", () => leaves(7).reduce((a, b) => a.mul(b), tensor([1, 2, 3, 4, 5], [5, 1]).matmul(tensor([2], [1, 1])))],
+  ];
+  test.each(many)("%s stays within eight bindings", async (_, make) => {
+    const out = make();
+    expect(Math.max(...bindingsOf(out))).toBeLessThanOrEqual(8);
+    await onHost([out], { maxBindings: 8, fuse: true });
+  });
+
+  test("a chain of 5,000 ops becomes many kernels", () => {
+    let x = tensor([1, 2]);
+    for (let i = 0; i < 5000; i++) x = x.add((i % 3) + 1);
+    const { dispatches } = makePlan(programOf([x]), MINIMUM_CAPS);
+    expect(dispatches.length).toBeGreaterThan(10);
+    expect(dispatches.length).toBeLessThan(200);
+  });
+  test("values shared sixty times over take no exponential time", () => {
+    let x = tensor([1, 2, 3, 4], [2, 2]);
+    for (let i = 0; i < 60; i++) x = x.mul(0.5).add(x.flip([0]).tanh());
+    expect(bindingsOf(tensor([1, 2, 3, 4], [2, 2]).matmul(tensor([1, 2, 3, 4], [2, 2])).add(x)).length).toBeLessThan(100);
+  });
+});
+
+describe("what is fused", () => {
+  const x = tensor(new Float32Array(64), [8, 8]);
+  const kernels: [string, () => Tensor, number][] = [
+    ["an elementwise chain over views", () => x.transpose().mul(2).flip([0]).exp().add(1), 1],
+    ["elementwise ops before and behind a sum", () => x.exp().sum(1, { keepdims: true }).mul(3).sqrt(), 1],
+    ["bias and activation behind a product", () => x.matmul(x.add(1)).add(tensor(new Float32Array(8))).relu(), 2],
+    ["a transposed operand of a product", () => x.transpose().matmul(tensor(new Float32Array(64), [8, 8])), 1],
+    ["two products added: the second adds the first's result", () => x.matmul(x.add(1)).add(x.matmul(x.add(2))), 4],
+    ["softmax stays one kernel", () => x.mul(2).softmax(), 2],
+  ];
+  test.each(kernels)("%s", (_, make, count) => {
+    expect(makePlan(programOf([make()]), MINIMUM_CAPS).dispatches.length).toBe(count);
+  });
+});
+
+describe("cases that were wrong once", () => {
+  const x = tensor(Float32Array.from({ length: 24 }, (_, i) => Math.sin(i)), [4, 6]);
+  const cases: [string, () => Tensor][] = [
+    ["a reduction of another reduction's epilogue", () => x.sum(1, { keepdims: true }).mul(2).sum()],
+    ["a shifted one-dimensional load", () => x.reshape([24]).slice(0, 1, 20).add(1)],
+    ["one buffer as both operands of a product", () => x.matmul(x.transpose())],
+    ["two products in one sum", () => x.matmul(x.transpose()).add(x.mul(2).matmul(x.transpose()))],
+    ["a product read again behind itself", () => x.matmul(x.transpose()).add(x.slice(1, 0, 4))],
+    ["a pad read through a reshape", () => x.pad([[1, 2], [3, 0]]).reshape([9, 7]).mul(2)],
+    ["a sum over nothing", () => x.slice(0, 0, 0).sum(0)],
+  ];
+  for (const [name, make] of cases) {
+    test(name, () => onHost([make()], { maxBindings: 16, fuse: true }));
+    onGpu(name, (device) => onDevice(device, [make()]));
+  }
+});
+
+test("a wrong index map is found", async () => {
+  const permute = allOps().find((op) => op.name === "permute") as OpDef;
+  const read = (attrs: { order: readonly number[] }, _: Node, at: readonly never[]): unknown => [{ src: 0, at: attrs.order.map((o) => at[o]), when: [] }];
+  const broken = { ...permute, name: "permuteBroken", lower: { kind: "view", read } } as unknown as OpDef;
+  const x = tensor([1, 2, 3, 4, 5, 6, 7, 8], [2, 2, 2]);
+  const out = apply(broken, [x], { order: [1, 2, 0] }).mul(2);
+  await expect(onHost([out], { maxBindings: 16, fuse: true })).rejects.toThrow(/result 0: element \d+: expected/);
+});
