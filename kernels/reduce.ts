@@ -2,7 +2,7 @@
 // outputs, or four elements, at a time), `finish(o, acc)` stores the result. Sums run in an order that depends on the shape
 // only, never on timing, so the same input gives the same bits.
 
-import { type Caps, foldGrid, type KernelSource, type Lowered, uniforms, wgsl } from "./wgsl.ts";
+import { type Caps, type Field, foldGrid, type KernelSource, type Lowered, uniforms, wgsl } from "./wgsl.ts";
 
 export interface ReduceSpec {
   readonly label: string;
@@ -15,16 +15,24 @@ export interface ReduceSpec {
    * "columns": neighbouring results do; `value` gives a vec4 for results o..o+3. "scalar": neither divides by four.
    */
   readonly layout: "rows" | "columns" | "scalar";
-  /** Bindings of the inputs that `value` reads, its functions, and how many bindings that is. */
-  readonly value: { readonly bindings: (first: number) => string; readonly count: number; readonly wgsl: string };
-  /** Bindings of epilogue inputs and outputs, and statements that store `acc` (f32, or vec4 in columns) for output `o`. */
-  readonly finish: { readonly bindings: (first: number) => string; readonly count: number; readonly body: (width: 1 | 4) => readonly string[] };
+  /** Bindings of the inputs that `value` reads, how many they are, uniforms it reads, and the function itself. */
+  readonly value: { readonly bindings: (first: number) => string; readonly count: number; readonly fields: readonly Field[]; readonly wgsl: string };
+  readonly finish: Ending;
+}
+
+/** What is done with each result. */
+export interface Ending {
+  /** Bindings of epilogue inputs and outputs, and how many they are. */
+  readonly bindings: (first: number) => string;
+  readonly count: number;
+  /** Statements that store `acc` (f32, or vec4 in columns) for output `o`, and the uniforms they read. */
+  readonly code: (width: 1 | 4) => { readonly body: readonly string[]; readonly fields: readonly Field[] };
 }
 
 /** Threads that the machine wants busy before splitting a reduction in two passes stops paying. */
 const ENOUGH_THREADS = 512;
-/** Least elements in a part: fewer and the second dispatch costs more than it saves. */
-const PART_LENGTH = 256;
+/** Least elements in a part: with fewer, the second dispatch costs more than the busier machine saves. */
+const PART_LENGTH = { cpu: { rows: 8192, columns: 1024, scalar: 1024 }, gpu: { rows: 1024, columns: 256, scalar: 256 } };
 /** Up to this length one thread reduces a row faster than a team that has to meet at the end. */
 const SHORT = 64;
 
@@ -39,7 +47,7 @@ function teamsOf(spec: ReduceSpec, caps: Caps): Teams {
   const lane = caps.adapter === "cpu" && caps.subgroupSize > 0 ? caps.subgroupSize : 64;
   const team = spec.layout === "rows" && spec.length > SHORT ? lane : 1;
   const threads = (spec.layout === "columns" ? spec.outputs / 4 : spec.outputs) * team;
-  return { team, split: Math.max(1, Math.min(Math.ceil(ENOUGH_THREADS / threads), Math.floor(spec.length / PART_LENGTH))) };
+  return { team, split: Math.max(1, Math.min(Math.ceil(ENOUGH_THREADS / threads), Math.floor(spec.length / PART_LENGTH[caps.adapter][spec.layout]))) };
 }
 
 /** Passes that reduce: operands are [...value's bindings, ...finish's bindings], scratch holds partial results. */
@@ -48,15 +56,14 @@ export function reduceKernel(spec: ReduceSpec, caps: Caps): Lowered {
   const valueSlots = Array.from({ length: spec.value.count }, (_, i) => i);
   const finishSlots = Array.from({ length: spec.finish.count }, (_, i) => spec.value.count + i);
   if (teams.split === 1) {
-    const source = firstPass(spec, teams, caps, { count: spec.value.count + spec.finish.count, bindings: spec.finish.bindings(spec.value.count), body: spec.finish.body(vector(spec)) });
-    return { passes: [{ source, operands: [...valueSlots, ...finishSlots] }], scratch: [] };
+    return { passes: [{ source: firstPass(spec, teams, caps, spec.finish), operands: [...valueSlots, ...finishSlots] }], scratch: [] };
   }
   const scratch = spec.value.count + spec.finish.count;
   const element = vector(spec) === 4 ? "vec4<f32>" : "f32";
-  const partial = {
-    count: spec.value.count + 1,
-    bindings: `@group(0) @binding(${spec.value.count}) var<storage, read_write> partial: array<${element}>;`,
-    body: ["partial[part * u.items + item] = acc;"],
+  const partial: Ending = {
+    bindings: (first) => `@group(0) @binding(${first}) var<storage, read_write> partial: array<${element}>;`,
+    count: 1,
+    code: () => ({ body: ["partial[part * u.items + item] = acc;"], fields: [] }),
   };
   return {
     passes: [
@@ -82,13 +89,6 @@ function combine(spec: ReduceSpec, a: string, b: string): string {
   return spec.combine === "sum" ? `${a} + ${b}` : `max(${a}, ${b})`;
 }
 
-interface Ending {
-  /** Storage bindings of value and ending together. */
-  readonly count: number;
-  readonly bindings: string;
-  readonly body: readonly string[];
-}
-
 /** Each team walks over its part of the elements, then its threads combine what they have. */
 function firstPass(spec: ReduceSpec, { team, split }: Teams, caps: Caps, end: Ending): KernelSource {
   const step = spec.layout === "rows" ? 4 : 1;
@@ -101,16 +101,19 @@ function firstPass(spec: ReduceSpec, { team, split }: Teams, caps: Caps, end: En
   const subgroup = team > 1 && caps.adapter === "cpu" && caps.subgroupSize === team;
   const horizontal = spec.layout === "rows" ? [`let own = ${spec.combine === "sum" ? "(acc4.x + acc4.y) + (acc4.z + acc4.w)" : "max(max(acc4.x, acc4.y), max(acc4.z, acc4.w))"};`] : ["let own = acc4;"];
   const joined = team === 1 ? ["let acc = own;"] : subgroup ? shuffles(spec, team) : tree(spec, team);
-  const u = uniforms(end.count, [
+  const { body, fields } = end.code(vector(spec));
+  const u = uniforms(spec.value.count + end.count, [
     ["items", "u32", items(spec)],
     ["workers", "u32", teams],
     ["steps", "u32", steps],
     ["per_part", "u32", Math.ceil(steps / split)],
+    ...spec.value.fields,
+    ...fields,
   ]);
   const text = wgsl`
     ${subgroup ? "enable subgroups;\ndiagnostic(off, subgroup_uniformity);" : ""}
     ${spec.value.bindings(0)}
-    ${end.bindings}
+    ${end.bindings(spec.value.count)}
     ${u.wgsl}
     ${team > 1 && !subgroup ? `var<workgroup> shared_acc: array<f32, ${team}>;` : ""}
     ${spec.value.wgsl}
@@ -131,7 +134,7 @@ function firstPass(spec: ReduceSpec, { team, split }: Teams, caps: Caps, end: En
       ${horizontal}
       ${joined}
       ${team > 1 ? "if (member == 0u) {" : "{"}
-        ${end.body}
+        ${body}
       }
     }
   `;
@@ -157,9 +160,11 @@ function tree(spec: ReduceSpec, team: number): string[] {
 /** Combines the parts of each result, in order. */
 function secondPass(spec: ReduceSpec, split: number, caps: Caps): KernelSource {
   const type = vector(spec) === 4 ? "vec4<f32>" : "f32";
+  const { body, fields } = spec.finish.code(vector(spec));
   const u = uniforms(spec.finish.count + 1, [
     ["items", "u32", items(spec)],
     ["parts", "u32", split],
+    ...fields,
   ]);
   const text = wgsl`
     ${spec.finish.bindings(0)}
@@ -172,7 +177,7 @@ function secondPass(spec: ReduceSpec, split: number, caps: Caps): KernelSource {
       let o = item * ${vector(spec)}u;
       var acc = partial[item];
       for (var part = 1u; part < u.parts; part++) { acc = ${combine(spec, "acc", "partial[part * u.items + item]")}; }
-      ${spec.finish.body(vector(spec))}
+      ${body}
     }
   `;
   return { label: `${spec.label} parts`, wgsl: text, workgroups: foldGrid(Math.ceil(items(spec) / 64), caps), uniforms: u.words };

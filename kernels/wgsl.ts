@@ -124,10 +124,13 @@ export function storage(bindings: readonly (readonly [name: string, element: str
     .join("\n");
 }
 
+/** A scalar of a dispatch: its name in the uniform struct, type and value. */
+export type Field = readonly [name: string, type: Scalar, value: number];
+
 /** Uniform struct `u` with 32-bit scalar fields; `values` in the same order become KernelSource.uniforms. */
 export function uniforms(
   binding: number,
-  fields: readonly (readonly [name: string, type: Scalar, value: number])[],
+  fields: readonly Field[],
 ): { wgsl: string; words: number[] } {
   if (fields.length === 0) return { wgsl: "", words: [] };
   const members = fields.map(([name, type]) => `  ${name}: ${type},`).join("\n");

@@ -85,7 +85,7 @@ const CAPTION = 77;
 const SIZES: Readonly<Record<Preset, Sizes>> = {
   nano: {
     size: 32, d0: 32, levels: [1, 2], layers: 1, groups: 8, headDim: 16, context: 64, temporalIn: 32, stiInner: 32,
-    autoencoder: { channels: [16, 32, 32], layers: 1, latent: 4, groups: 8 },
+    autoencoder: { channels: [16, 32, 32, 32], layers: 1, latent: 4, groups: 8 },
     text: { vocabulary: 1024, layers: 2, heads: 4, mlp: 256, length: 32 },
   },
   micro: {

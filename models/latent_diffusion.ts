@@ -1,11 +1,11 @@
-// The whole system (spec 2.4-2.14): stickers become latents, captions become text features, a video UNet learns to remove
-// noise from the former given the latter. This file holds the loss, guidance and what trains when; the optimiser's loop is
-// train/diffusion.ts, the sampling loop is diffusion.ts.
+// The whole system (spec 2.4-2.14): stickers become latents, captions become text features, a video UNet learns to
+// remove noise from the former given the latter. This file holds the loss, guidance and what trains when; the
+// optimiser's loop is train/diffusion.ts, the sampling loop is diffusion.ts.
 
-import { type Rng, ShapeError, type Tensor } from "../engine/index.ts";
+import { type Rng, type Shape, ShapeError, type Tensor } from "../engine/index.ts";
 import { Module, mse } from "../engine/nn/index.ts";
 import { Autoencoder } from "./autoencoder.ts";
-import type { SystemConfig } from "./config.ts";
+import { downsampling, type SystemConfig } from "./config.ts";
 import { guide, NoiseSchedule } from "./diffusion.ts";
 import { TextEncoder } from "./text_encoder.ts";
 import { perFrame, TIME_STEPS } from "./unet_blocks.ts";
@@ -38,9 +38,9 @@ export interface LossOptions {
   readonly drop?: number;
 }
 
-/** What a guided prediction needs besides x and the step; a type and not an interface, so that it can be a step's feed. */
+/** What a guided prediction needs besides x and the step. A type, not an interface, so that it can be a step's feed. */
 export type Guidance = {
-  /** Text features of the captions and of what to move away from (the empty caption, or a negative one), each [b, m, context]. */
+  /** Text features [b, m, context] of the captions, and of what to move away from: the empty caption or a negative one. */
   readonly text: Tensor;
   readonly plain: Tensor;
   /** 1: no guidance. The paper gives none; its authors' later work uses 7.5. */
@@ -60,7 +60,9 @@ export class LatentDiffusion extends Module {
     const { autoencoder, text, unet } = config;
     if (autoencoder.latent !== unet.latent || text.width !== unet.context) {
       const parts = `autoencoder ${autoencoder.latent} latents, text ${text.width} wide`;
-      throw new ShapeError(`LatentDiffusion: the UNet expects ${unet.latent} latents and text ${unet.context} wide, got ${parts}`);
+      throw new ShapeError(
+        `LatentDiffusion: the UNet expects ${unet.latent} latents and text ${unet.context} wide, got ${parts}`,
+      );
     }
     this.config = config;
     this.autoencoder = new Autoencoder(autoencoder);
@@ -76,9 +78,21 @@ export class LatentDiffusion extends Module {
     return this;
   }
 
-  /** Frames [b, f, H, W, 3] in [-1, 1] -> scaled latents [b, f, h, w, latent]; `noise` has their shape. */
+  /** Shape of the latents [b, f, h, w, latent] of frames [b, f, H, W, 3]. */
+  latentShape(frames: Tensor): Shape {
+    const { b, f, h, w } = frames.dims("b f h w c");
+    const by = downsampling(this.config.autoencoder);
+    return [b, f, h / by, w / by, this.config.autoencoder.latent];
+  }
+
+  /** Frames [b, f, H, W, 3] in [-1, 1] -> scaled latents; `noise` N(0, I) has their shape, or ShapeError. */
   encode(frames: Tensor, noise: Tensor): Tensor {
-    const images = noise.reshape([-1, ...noise.shape.slice(2)]);
+    const shape = this.latentShape(frames);
+    // Noise of another shape might broadcast, and frames would then share it.
+    if (noise.shape.join() !== shape.join()) {
+      throw new ShapeError(`encode: ${frames} needs noise of the latents' shape [${shape.join(", ")}], got ${noise}`);
+    }
+    const images = noise.reshape([-1, ...shape.slice(2)]);
     return perFrame({ forward: (x) => this.autoencoder.latents(x, images) }, frames);
   }
 
@@ -93,8 +107,8 @@ export class LatentDiffusion extends Module {
   }
 
   /**
-   * Eq. 2 of the paper: E || eps - eps_theta(x_t, t, tau(c)) ||^2 over t ~ U{0 .. T - 1} and eps ~ N(0, I), as the mean over
-   * elements (or the same for v, as configured). One t per clip.
+   * Eq. 2 of the paper: E || eps - eps_theta(x_t, t, tau(c)) ||^2 over t ~ U{0 .. T - 1} and eps ~ N(0, I), as the mean
+   * over elements (or the same for v, as configured). One t per clip.
    */
   loss({ latents, captions, empty }: TrainingBatch, rng: Rng, { drop = 0.1 }: LossOptions = {}): Tensor {
     const b = latents.shape[0];

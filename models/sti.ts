@@ -1,5 +1,5 @@
-// Spatial Temporal Interaction, the layer that the VSD2M paper proposes (spec 3.5; arXiv 2412.08259). It stands wherever a
-// video UNet would have a plain temporal convolution; video_unet.ts puts it there.
+// Spatial Temporal Interaction, the layer that the VSD2M paper proposes (spec 3.5; arXiv 2412.08259). It stands
+// wherever a video UNet would have a plain temporal convolution; video_unet.ts puts it there.
 
 import type { Parameter, Rng, Tensor } from "../engine/index.ts";
 import { Attention, constantInit, GroupNorm, Module, parameter } from "../engine/nn/index.ts";
@@ -7,17 +7,17 @@ import type { StiConfig } from "./config.ts";
 import { perFrame, TemporalConv } from "./unet_blocks.ts";
 
 /**
- * A sticker moves fast and has few frames: between two of them a hand may cross half of the picture. A temporal convolution
- * compares a position with the same position of the neighbouring frames, so it cannot follow; attention over all positions
- * of all frames can, but is too dear at full resolution and blurs details. STI does each where it is good at:
+ * A sticker moves fast and has few frames: between two of them a hand may cross half of the picture. A temporal
+ * convolution compares a position with the same position of the neighbouring frames, so it cannot follow; attention over
+ * all positions of all frames can, but at full resolution it is too dear. STI uses each where it is good:
  *
  *     semantic(x) = x + up(attention(pool(x)))     what went where: coarse, and everything sees everything
  *     detail(x)   = T_conv(x)                      how each pixel changes: fine, and local
  *     output      = w1 semantic(x) + w2 detail(x)
  *
- * with two learned numbers, w1 = 0 and w2 = 1 at the start. T_conv starts as the identity, hence so does the layer, and an
- * image model that gets STI layers keeps producing the images it did. The first training step can only move w1; as soon as
- * it is not zero, gradients reach the attention.
+ * with two learned numbers, w1 = 0 and w2 = 1 at the start. T_conv starts as the identity, hence so does the layer, and
+ * an image model that gets STI layers keeps producing the images it did. In the semantic branch the first training step
+ * can only move w1; as soon as it is not zero, gradients reach the attention.
  */
 export class SpatialTemporalInteraction extends Module {
   readonly w1: Parameter;
@@ -39,14 +39,14 @@ export class SpatialTemporalInteraction extends Module {
     this.#pool = config.pool;
   }
 
-  /** x [b, f, h, w, c] -> the same shape; h and w at least the pooling window. Dropout acts where a generator is given. */
+  /** x [b, f, h, w, c] -> the same shape; h and w at least the window. Dropout acts where a generator is given. */
   forward(x: Tensor, rng?: Rng): Tensor {
     const y = this.semantic(x).mul(this.w1).add(this.detail(x, rng).mul(this.w2));
     return this.norm ? perFrame(this.norm, y) : y;
   }
 
   /**
-   * All positions of all frames of a clip are tokens of one sequence. They carry no frame number, so this branch treats
+   * All positions of all frames of a clip are tokens of one sequence. They carry no frame number, so this branch sees
    * frames as a set: permuting those of x permutes those of the result and nothing else.
    */
   semantic(x: Tensor): Tensor {
@@ -56,7 +56,7 @@ export class SpatialTemporalInteraction extends Module {
     return x.add(attended.resizeNearest(h, w).reshape(x.shape));
   }
 
-  /** Convolutions over three frames at full resolution; their zero padding at the ends is what tells first from last. */
+  /** Convolutions over three frames at full resolution; their zero padding at the ends tells first from last. */
   detail(x: Tensor, rng?: Rng): Tensor {
     return this.convLayer.forward(x, rng);
   }

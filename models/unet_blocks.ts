@@ -1,7 +1,7 @@
-// The blocks of the video UNet: residual, spatial transformer, temporal convolution, temporal transformer, resampling, time
-// embedding (spec 2.6-2.9). Every block maps a video [b, f, h, w, c] to a video; image layers see its frames as a batch.
-// Attribute names, and the gaps in some lists, spell the keys of diffusers' UNet3DConditionModel checkpoints. How blocks
-// are put together is video_unet.ts; the STI layer is sti.ts.
+// The blocks of the video UNet: residual, spatial transformer, temporal convolution, temporal transformer, resampling,
+// time embedding (spec 2.6-2.9). Every block maps a video [b, f, h, w, c] to a video; image layers see its frames as a
+// batch. Attribute names, and the gaps in some lists, spell the keys of diffusers' UNet3DConditionModel checkpoints.
+// How blocks are put together is video_unet.ts; the STI layer is sti.ts.
 
 import { type Rng, type Tensor, tensor } from "../engine/index.ts";
 import { Attention, Conv, dropout, GroupNorm, LayerNorm, Linear, Module, zerosInit } from "../engine/nn/index.ts";
@@ -13,9 +13,12 @@ export function perFrame(layer: { forward(x: Tensor): Tensor }, x: Tensor): Tens
   return y.reshape([b, f, ...y.shape.slice(1)]);
 }
 
-// ---- diffusion time --------------------------------------------------------------------------------------------------
+// ---- diffusion time -------------------------------------------------------------------------------------------------
 
-/** Row t = [cos(t w_0), ..., sin(t w_0), ...] with w_i = 10000^(-2i / width), in float64: device sines of large angles are not exact. */
+/**
+ * Row t = [cos(t w_0), ..., sin(t w_0), ...] with w_i = 10000^(-2i / width). Made on the host: WGSL does not promise an
+ * accurate sine of a large angle.
+ */
 function sinusoids(steps: number, width: number): Tensor {
   const half = width / 2;
   const angle = (t: number, i: number): number => t * Math.exp((-Math.log(10000) * i) / half);
@@ -49,7 +52,7 @@ export class TimeEmbedding extends Module {
   }
 }
 
-// ---- per frame -------------------------------------------------------------------------------------------------------
+// ---- per frame ------------------------------------------------------------------------------------------------------
 
 /** Two 3x3 convolutions with the diffusion time added between them (spec 2.7). */
 export class ResidualBlock extends Module {
@@ -107,7 +110,7 @@ export class Upsample extends Module {
   }
 }
 
-// ---- transformers ----------------------------------------------------------------------------------------------------
+// ---- transformers ---------------------------------------------------------------------------------------------------
 
 /** Linear to twice the width; one half, through GELU, gates the other (Shazeer 2020). */
 class Geglu extends Module {
@@ -168,7 +171,7 @@ class TransformerBlock extends Module {
   }
 
   // Queries do not see each other, so the frames of a clip can ask as one long sequence: the text's keys and values are
-  // then computed once per clip instead of being repeated for every frame.
+  // then computed once per clip and repeated for no frame.
   #second(u: Tensor, context: Tensor | undefined): Tensor {
     if (!context) return this.attn2.forward(u);
     return this.attn2.forward(u.reshape([context.shape[0], -1, u.shape[2]]), context).reshape(u.shape);
@@ -199,14 +202,14 @@ export class SpatialTransformer extends Module {
   }
 }
 
-// ---- across frames ---------------------------------------------------------------------------------------------------
+// ---- across frames --------------------------------------------------------------------------------------------------
 
 /**
- * T_conv (spec 2.8): x + four convolutions over three neighbouring frames. The last one starts at zero, so that the layer
- * starts as the identity. Group statistics run over all frames of a clip.
+ * T_conv (spec 2.8): x + four convolutions over three neighbouring frames. The last one starts at zero, so that the
+ * layer starts as the identity. Group statistics run over all frames of a clip.
  */
 export class TemporalConv extends Module {
-  // norm, SiLU, convolution; from the second on with dropout before the convolution. The files count layers without weights.
+  // norm, SiLU, convolution; from the second on with dropout before the convolution. Files count layers without weights.
   readonly conv1: readonly [GroupNorm, null, Conv];
   readonly conv2: readonly [GroupNorm, null, null, Conv];
   readonly conv3: readonly [GroupNorm, null, null, Conv];
@@ -216,7 +219,8 @@ export class TemporalConv extends Module {
   constructor(channels: number, groups: number, p = 0) {
     super();
     const norm = (): GroupNorm => new GroupNorm(groups, channels);
-    const conv = (init?: typeof zerosInit): Conv => new Conv(channels, channels, [3, 1, 1], { padding: [1, 0, 0], init });
+    const conv = (init?: typeof zerosInit): Conv =>
+      new Conv(channels, channels, [3, 1, 1], { padding: [1, 0, 0], init });
     this.conv1 = [norm(), null, conv()];
     this.conv2 = [norm(), null, null, conv()];
     this.conv3 = [norm(), null, null, conv()];

@@ -1,12 +1,21 @@
 // The denoising network: a 2-D UNet applied to every frame, with temporal layers between its own (spec 2.7-2.10). With
-// temporal convolutions it is the network of Make-A-Video and ModelScope, with STI in their place the paper's, and without
-// temporal layers that of Stable Diffusion 2. State names are those of diffusers' UNet3DConditionModel.
+// temporal convolutions it is the network of Make-A-Video and ModelScope, with STI in their place the paper's, and
+// without temporal layers that of Stable Diffusion 2. State names are those of diffusers' UNet3DConditionModel.
 
 import { type Rng, ShapeError, type Tensor } from "../engine/index.ts";
 import { Conv, GroupNorm, Module } from "../engine/nn/index.ts";
 import type { UNetConfig } from "./config.ts";
 import { SpatialTemporalInteraction } from "./sti.ts";
-import { Downsample, perFrame, ResidualBlock, SpatialTransformer, TemporalConv, TemporalTransformer, TimeEmbedding, Upsample } from "./unet_blocks.ts";
+import {
+  Downsample,
+  perFrame,
+  ResidualBlock,
+  SpatialTransformer,
+  TemporalConv,
+  TemporalTransformer,
+  TimeEmbedding,
+  Upsample,
+} from "./unet_blocks.ts";
 
 export interface VideoUNetOptions {
   /** false: the per-frame network alone. */
@@ -31,9 +40,36 @@ interface StageShape {
   /** How many of the layers, from the first on, have attention. */
   readonly attended: number;
   readonly heads: number;
+  /** Whether the resolution changes behind the last layer. */
+  readonly resample: boolean;
 }
 
-/** The layers of one resolution; a layer is residual -> temporal convolution -> spatial -> temporal transformer (spec 2.10). */
+/** Channels of every layer. Going up, a layer also reads what the way down left for it. */
+function stageShapes({ channels, layers }: UNetConfig, heads: readonly number[]) {
+  const top = channels.length - 1;
+  const skips = [channels[0]];
+  let width = channels[0];
+  const stage = (level: number, count: number, resample: boolean, inputs: () => number): StageShape => {
+    const pairs = Array.from({ length: count }, (): [number, number] => {
+      const pair: [number, number] = [inputs(), channels[level]];
+      width = channels[level];
+      return pair;
+    });
+    return { layers: pairs, attended: level === top ? 0 : count, heads: heads[level], resample };
+  };
+  const down = channels.map((c, level) => {
+    skips.push(...new Array<number>(level === top ? layers : layers + 1).fill(c));
+    return stage(level, layers, level !== top, () => width);
+  });
+  const two = stage(top, 2, false, () => width);
+  const up = channels.map((_, i) => stage(top - i, layers + 1, i !== top, () => width + (skips.pop() as number)));
+  return { down, middle: { ...two, attended: 1 }, up };
+}
+
+/**
+ * The layers of one resolution. A layer is residual -> temporal convolution -> spatial transformer -> temporal transformer
+ * (spec 2.10).
+ */
 class Stage extends Module {
   readonly resnets: readonly ResidualBlock[];
   readonly tempConvs: readonly (TemporalConv | SpatialTemporalInteraction)[];
@@ -65,16 +101,22 @@ class Stage extends Module {
 class DownStage extends Stage {
   readonly downsamplers: readonly Downsample[];
 
-  constructor(config: UNetConfig, shape: StageShape, temporal: boolean, last: boolean) {
+  constructor(config: UNetConfig, shape: StageShape, temporal: boolean) {
     super(config, shape, temporal);
-    this.downsamplers = last ? [] : [new Downsample(shape.layers[0][1])];
+    this.downsamplers = shape.resample ? [new Downsample(shape.layers[0][1])] : [];
   }
 
   /** Appends what the way up will concatenate to `skips`. */
   forward(x: Tensor, condition: Condition, skips: Tensor[]): Tensor {
     let y = x;
-    for (let i = 0; i < this.resnets.length; i++) skips.push((y = this.layer(i, y, condition)));
-    for (const down of this.downsamplers) skips.push((y = down.forward(y)));
+    for (let i = 0; i < this.resnets.length; i++) {
+      y = this.layer(i, y, condition);
+      skips.push(y);
+    }
+    for (const down of this.downsamplers) {
+      y = down.forward(y);
+      skips.push(y);
+    }
     return y;
   }
 }
@@ -88,9 +130,9 @@ class MiddleStage extends Stage {
 class UpStage extends Stage {
   readonly upsamplers: readonly Upsample[];
 
-  constructor(config: UNetConfig, shape: StageShape, temporal: boolean, last: boolean) {
+  constructor(config: UNetConfig, shape: StageShape, temporal: boolean) {
     super(config, shape, temporal);
-    this.upsamplers = last ? [] : [new Upsample(shape.layers[0][1])];
+    this.upsamplers = shape.resample ? [new Upsample(shape.layers[0][1])] : [];
   }
 
   /** Takes one of `skips` from its end for each layer; the one left there gives the size to resize to. */
@@ -120,34 +162,22 @@ export class VideoUNet extends Module {
   constructor(config: UNetConfig, o: VideoUNetOptions = {}) {
     super();
     this.config = config;
-    const { channels, groups, latent, layers, transformerIn } = config;
+    const { channels, groups, latent, transformerIn } = config;
     const temporal = o.temporal ?? true;
-    const top = channels.length - 1;
     const heads = o.heads ?? channels.map((c) => c / config.headDim);
-    channels.forEach((c, i) => checkHeads(c, heads[i]));
+    for (const [i, c] of channels.entries()) checkHeads(c, heads[i]);
 
     const first = channels[0];
     this.convIn = new Conv(latent, first, [3, 3], { padding: 1 });
     this.timeEmbedding = new TimeEmbedding(first, 4 * first);
-    this.transformerIn = temporal ? new TemporalTransformer(first, transformerIn.heads, transformerIn.dim, groups) : null;
+    this.transformerIn = temporal
+      ? new TemporalTransformer(first, transformerIn.heads, transformerIn.dim, groups)
+      : null;
 
-    const skips = [first];
-    let width = first;
-    const take = (inputs: number, outputs: number): readonly [number, number] => {
-      width = outputs;
-      return [inputs, outputs];
-    };
-    this.downBlocks = channels.map((c, i) => {
-      const shape = Array.from({ length: layers }, () => take(width, c));
-      skips.push(...new Array<number>(i === top ? layers : layers + 1).fill(c));
-      return new DownStage(config, { layers: shape, attended: i === top ? 0 : layers, heads: heads[i] }, temporal, i === top);
-    });
-    this.midBlock = new MiddleStage(config, { layers: [[width, width], [width, width]], attended: 1, heads: heads[top] }, temporal);
-    this.upBlocks = channels.toReversed().map((c, up) => {
-      const i = top - up;
-      const shape = Array.from({ length: layers + 1 }, () => take(width + (skips.pop() as number), c));
-      return new UpStage(config, { layers: shape, attended: i === top ? 0 : layers + 1, heads: heads[i] }, temporal, i === 0);
-    });
+    const shapes = stageShapes(config, heads);
+    this.downBlocks = shapes.down.map((shape) => new DownStage(config, shape, temporal));
+    this.midBlock = new MiddleStage(config, shapes.middle, temporal);
+    this.upBlocks = shapes.up.map((shape) => new UpStage(config, shape, temporal));
     this.convNormOut = new GroupNorm(groups, first);
     this.convOut = new Conv(first, latent, [3, 3], { padding: 1 });
   }
@@ -167,7 +197,8 @@ export class VideoUNet extends Module {
 
   #check(x: Tensor, step: Tensor, text: Tensor): void {
     const { latent, context } = this.config;
-    const fits = x.rank === 5 && x.shape[4] === latent && step.rank === 1 && text.rank === 3 && text.shape[2] === context;
+    const fits =
+      x.rank === 5 && x.shape[4] === latent && step.rank === 1 && text.rank === 3 && text.shape[2] === context;
     if (fits && step.shape[0] === x.shape[0] && text.shape[0] === x.shape[0]) return;
     const expected = `x "b f h w ${latent}", step "b" and text "b m ${context}"`;
     throw new ShapeError(`VideoUNet: expected ${expected} of one b, got ${x}, ${step} and ${text}`);

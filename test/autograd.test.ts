@@ -33,7 +33,9 @@ describe("micro cases", () => {
 
   test("a loss that is not one number", () => {
     const v = inputs.make({ shape: [2, 3] });
-    expect(() => grad(v, [v])).toThrow(new ShapeError("grad: the loss must be one number, got [2, 3] (take its mean or sum)"));
+    expect(() => grad(v, [v])).toThrow(
+      new ShapeError("grad: the loss must be one number, got [2, 3] (take its mean or sum)"),
+    );
   });
   test("zeros have the shape of what was asked for", () => {
     const unused = inputs.make({ shape: [2, 3] });
@@ -67,7 +69,13 @@ test("a function of many ops, first and second derivatives along random directio
   const w = inputs.make({ shape: [3, 3, 3, 2] });
   const v = inputs.make({ shape: [2, 5] });
   const h = x.conv(w, { padding: 1 }).silu();
-  const out = h.reshape([2, 16, 1, 2]).moments(1e-2).reshape([2, 2]).add(h.mean([1, 2])).matmul(v).softmax();
+  const out = h
+    .reshape([2, 16, 1, 2])
+    .moments(1e-2)
+    .reshape([2, 2])
+    .add(h.mean([1, 2]))
+    .matmul(v)
+    .softmax();
   expect(gradientProblem(out, [x, w, v], inputs, 5)).toBeNull();
   const second = gradientSum(out, [w, v], inputs);
   expect(gradientProblem(second.total, second.wrt, inputs, 5, { tolerance: 1e-5 })).toBeNull();

@@ -10,7 +10,11 @@ export interface CloseOptions {
 }
 
 /** A sentence that names the worst element, or null when all are within `rtol * scale`. NaN is never close. */
-export function difference(got: ArrayLike<number>, want: ArrayLike<number>, { rtol, scale }: CloseOptions): string | null {
+export function difference(
+  got: ArrayLike<number>,
+  want: ArrayLike<number>,
+  { rtol, scale }: CloseOptions,
+): string | null {
   if (got.length !== want.length) return `expected ${want.length} values, got ${got.length}`;
   let largest = 0;
   for (let i = 0; i < want.length; i++) largest = Math.max(largest, Math.abs(want[i]));

@@ -63,9 +63,17 @@ onEach("two states swap, three rotate", async () => {
     return {};
   });
   swap({});
-  expect(await Promise.all(states.map(list))).toEqual([[3, 4], [1, 2], [5, 6]]);
+  expect(await Promise.all(states.map(list))).toEqual([
+    [3, 4],
+    [1, 2],
+    [5, 6],
+  ]);
   rotate({});
-  expect(await Promise.all(states.map(list))).toEqual([[1, 2], [5, 6], [3, 4]]);
+  expect(await Promise.all(states.map(list))).toEqual([
+    [1, 2],
+    [5, 6],
+    [3, 4],
+  ]);
   expect(await list(c)).toEqual([3, 4]);
 });
 
@@ -78,7 +86,10 @@ onEach("one value for two states and the output; an old value that is still need
     b.assign(value);
     return { value, flipped, double: value.mul(2) };
   });
-  for (const want of [[2, 3], [3, 4]]) {
+  for (const want of [
+    [2, 3],
+    [3, 4],
+  ]) {
     const { value, flipped, double } = step({ x: tensor([1, 1]) });
     expect([await list(value), await list(a), await list(b)]).toEqual([want, want, want]);
     expect(await list(flipped)).toEqual([want[1] - 1, want[0] - 1]);
@@ -96,7 +107,11 @@ onEach("states take inputs, constants and other leaves", async () => {
     return {};
   });
   step({ x: tensor([5, 6]) });
-  expect([await list(a), await list(b), await list(c)]).toEqual([[5, 6], [4, 4], [7, 8]]);
+  expect([await list(a), await list(b), await list(c)]).toEqual([
+    [5, 6],
+    [4, 4],
+    [7, 8],
+  ]);
 });
 
 onEach("a state that a product reads is not overwritten under it", async () => {
@@ -156,7 +171,13 @@ onEach("an optimiser update is done in place and is right", async () => {
     step({ t: t as unknown as Tensor });
     want = want.map(([x, mx, vx]) => adamw(x, 2 * x, mx, vx, t));
   }
-  for (const [i, state] of [w, m, v].entries()) expectClose(await state.data(), want.map((s) => s[i]), `state ${i}`, { rtol: 1e-4 });
+  for (const [i, state] of [w, m, v].entries())
+    expectClose(
+      await state.data(),
+      want.map((s) => s[i]),
+      `state ${i}`,
+      { rtol: 1e-4 },
+    );
   const plan = makePlan(step.program(), MINIMUM_CAPS);
   expect(plan.copies).toEqual([]);
   expect(plan.outputs).toEqual([]);
@@ -182,8 +203,18 @@ onEach("draws are fresh and reproducible", async () => {
   const [one, two] = [await drawings(), await drawings()];
   expect(one).toEqual(two);
   expect(new Set(one.map((d) => d.slice(0, 3).join())).size).toBe(one.length);
-  expect(one.filter((_, i) => i % 3 === 0 && i < 9).flat().every((u) => u >= 0 && u < 1)).toBe(true);
-  expect(one.filter((_, i) => i % 3 === 2 && i < 9).flat().every((k) => Number.isInteger(k) && k >= 0 && k < 10)).toBe(true);
+  expect(
+    one
+      .filter((_, i) => i % 3 === 0 && i < 9)
+      .flat()
+      .every((u) => u >= 0 && u < 1),
+  ).toBe(true);
+  expect(
+    one
+      .filter((_, i) => i % 3 === 2 && i < 9)
+      .flat()
+      .every((k) => Number.isInteger(k) && k >= 0 && k < 10),
+  ).toBe(true);
 });
 
 onGpu("the GPU draws the reference's numbers, bit for bit", async (device: Device) => {
@@ -196,7 +227,13 @@ onGpu("the GPU draws the reference's numbers, bit for bit", async (device: Devic
 
 /** What a drawn step did to three states, and returned, after each of two calls. */
 async function drawnUpdates(choices: readonly number[]): Promise<number[][]> {
-  const states = [0, 1, 2].map((i) => new Parameter([2, 2], Float32Array.from([1, 2, 3, 4], (v) => Math.sin(v + 4 * i))));
+  const states = [0, 1, 2].map(
+    (i) =>
+      new Parameter(
+        [2, 2],
+        Float32Array.from([1, 2, 3, 4], (v) => Math.sin(v + 4 * i)),
+      ),
+  );
   const step = compile(({ x }: { x: Tensor }) => {
     let i = 0;
     const pick = (n: number): number => choices[i++ % choices.length] % n;
@@ -225,12 +262,15 @@ async function drawnUpdates(choices: readonly number[]): Promise<number[][]> {
 }
 
 onGpu("random updates of states, in place or not, equal the reference's", async (device) => {
-  const property = fc.asyncProperty(fc.array(fc.nat({ max: 59 }), { minLength: 40, maxLength: 40 }), async (choices) => {
-    useDevice(new ReferenceDevice());
-    const want = await drawnUpdates(choices);
-    useDevice(device);
-    expectClose((await drawnUpdates(choices)).flat(), want.flat(), "results and states", { rtol: 1e-5 });
-  });
+  const property = fc.asyncProperty(
+    fc.array(fc.nat({ max: 59 }), { minLength: 40, maxLength: 40 }),
+    async (choices) => {
+      useDevice(new ReferenceDevice());
+      const want = await drawnUpdates(choices);
+      useDevice(device);
+      expectClose((await drawnUpdates(choices)).flat(), want.flat(), "results and states", { rtol: 1e-5 });
+    },
+  );
   await fc.assert(property, { seed: 1, numRuns: 25 });
 });
 
@@ -238,14 +278,20 @@ onEach("misuse is named", async () => {
   const step = compile(({ x }: { x: Tensor }) => ({ y: x.add(1) }), { name: "bump", maxTraces: 2 });
   step({ x: tensor([1]) });
   step({ x: tensor([1, 2]) });
-  expect(() => step({ x: tensor([1, 2, 3]) })).toThrow(new ShapeError("bump: traced for 2 different inputs already; now x: f32[3], before x: f32[2] (pad to one shape, or raise maxTraces)"));
+  expect(() => step({ x: tensor([1, 2, 3]) })).toThrow(
+    new ShapeError(
+      "bump: traced for 2 different inputs already; now x: f32[3], before x: f32[2] (pad to one shape, or raise maxTraces)",
+    ),
+  );
   const late = compile((async () => ({})) as unknown as () => Record<string, Tensor>, { name: "late" });
   expect(() => late({})).toThrow("late: a step cannot be async");
   const nested = compile(() => ({ y: step({ x: tensor([1]) }).y }), { name: "outer" });
   expect(() => nested({})).toThrow(/value was asked for inside|called inside outer/);
   const p = parameter(1, 2);
   expect(() => p.assign(tensor([1, 2, 3]))).toThrow(new ShapeError("assign: a f32[2] parameter cannot hold f32[3]"));
-  expect(() => tensor(new Int32Array([1])).exp()).toThrow(new DTypeError('exp: expected f32, got i32 (cast it: x.cast("f32"))'));
+  expect(() => tensor(new Int32Array([1])).exp()).toThrow(
+    new DTypeError('exp: expected f32, got i32 (cast it: x.cast("f32"))'),
+  );
   expect(() => tensor(new Int32Array([1])).mul(0.5)).toThrow(DTypeError);
   expect(() => tensor([1]).concat([tensor(new Int32Array([1]))], 0)).toThrow(DTypeError);
   expect(() => tensor([1]).valueOf()).toThrow(/has no value yet/);

@@ -1,17 +1,16 @@
 // Random calls for the generic tests: a Draw backed by fast-check, so that shapes and attributes shrink, and values made
 // from one seed, because arrays of drawn values shrink for minutes and say less. Used by every test of the engine.
 
-import type fc from "fast-check";
-import fastCheck from "fast-check";
-import type { Draw } from "../kernels/wgsl.ts";
-import { emptyData, type Data, type DType } from "../engine/dtype.ts";
+import fc from "fast-check";
+import { type Data, type DType, emptyData } from "../engine/dtype.ts";
 import { numel, type Shape } from "../engine/shape.ts";
+import type { Draw } from "../kernels/wgsl.ts";
 
 /** Choices of `int` and `pick` that fast-check records and shrinks towards small numbers and early options. */
 export function drawer(g: fc.GeneratorValue): Draw {
   return {
-    int: (lo, hi) => g(fastCheck.integer, { min: lo, max: hi }),
-    pick: (choices) => choices[g(fastCheck.nat, { max: choices.length - 1 })],
+    int: (lo, hi) => g(fc.integer, { min: lo, max: hi }),
+    pick: (choices) => choices[g(fc.nat, { max: choices.length - 1 })],
   };
 }
 
@@ -33,9 +32,14 @@ export interface Wanted {
 }
 
 /** Values of one input: floats in `domain`, whole numbers in [0, below), bools 0 or 1. All are exact in float32. */
-export function values({ shape, dtype = "f32", below = 8 }: Wanted, next: () => number, domain: readonly [number, number] = [-2, 2]): Data {
+export function values(
+  { shape, dtype = "f32", below = 8 }: Wanted,
+  next: () => number,
+  domain: readonly [number, number] = [-2, 2],
+): Data {
   const out = emptyData(dtype, numel(shape));
   const [lo, hi] = domain;
-  for (let i = 0; i < out.length; i++) out[i] = dtype === "f32" ? lo + (hi - lo) * next() : Math.floor(next() * (dtype === "bool" ? 2 : below));
+  for (let i = 0; i < out.length; i++)
+    out[i] = dtype === "f32" ? lo + (hi - lo) * next() : Math.floor(next() * (dtype === "bool" ? 2 : below));
   return out;
 }

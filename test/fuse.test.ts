@@ -2,9 +2,8 @@
 // within float32 on the GPU, fused or not; then one case for each bug that was found this way.
 
 import fc from "fast-check";
-import { describe, expect, test } from "vitest";
-import type { Program } from "../engine/device.ts";
-import { useDevice } from "../engine/device.ts";
+import { afterAll, describe, expect, test } from "vitest";
+import { type Program, useDevice } from "../engine/device.ts";
 import { type Node, print } from "../engine/graph.ts";
 import { type Array64, allOps, type OpDef } from "../engine/ops/op.ts";
 import { makePlan } from "../engine/plan/plan.ts";
@@ -20,7 +19,13 @@ import { interpret } from "./interpret.ts";
 import { drawProgram, type MakeLeaf } from "./programs.ts";
 
 function programOf(outs: readonly Tensor[]): Program {
-  return { name: "drawn", inputs: {}, outputs: Object.fromEntries(outs.map((t, i) => [`y${i}`, t.node])), assigns: [], reused: false };
+  return {
+    name: "drawn",
+    inputs: {},
+    outputs: Object.fromEntries(outs.map((t, i) => [`y${i}`, t.node])),
+    assigns: [],
+    reused: false,
+  };
 }
 
 function hostValues(n: Node): Array64 {
@@ -30,14 +35,18 @@ function hostValues(n: Node): Array64 {
 /** A drawn program's results, of leaves whose values come from `seed`. */
 function draw(g: fc.GeneratorValue, seed: number): Tensor[] {
   const next = uniforms(seed);
-  const make: MakeLeaf = (shape, dtype = "f32", below = 8) => fromStorage(new Storage(shape, dtype, values({ shape, dtype, below }, next)));
+  const make: MakeLeaf = (shape, dtype = "f32", below = 8) =>
+    fromStorage(new Storage(shape, dtype, values({ shape, dtype, below }, next)));
   return drawProgram(drawer(g), make);
 }
 
 type Got = (out: Tensor, index: number) => ArrayLike<number> | Promise<ArrayLike<number>>;
 
 async function expectReference(outs: readonly Tensor[], got: Got, rtol: number): Promise<void> {
-  const want = evaluate64(outs.map((t) => t.node), hostValues);
+  const want = evaluate64(
+    outs.map((t) => t.node),
+    hostValues,
+  );
   for (const [i, out] of outs.entries()) {
     const { data } = want.get(out.node) as Array64;
     const scale = data.reduce((most, x) => Math.max(most, Math.abs(x)), 1);
@@ -73,7 +82,7 @@ describe("random programs, on the host", () => {
 });
 
 describe("random programs, on the GPU", () => {
-  onGpu("fused", (device) => forPrograms(14, 4, (outs) => onDevice(device, outs)));
+  onGpu("fused", (device) => forPrograms(16, 4, (outs) => onDevice(device, outs)));
   onGpu("not fused", async () => {
     const unfused = await openGpu({}, { fuse: false });
     await forPrograms(4, 4, (outs) => onDevice(unfused, outs));
@@ -82,8 +91,15 @@ describe("random programs, on the GPU", () => {
   });
 });
 
-const bindingsOf = (out: Tensor): number[] => makePlan(programOf([out]), MINIMUM_CAPS).dispatches.map((d) => d.places.length);
-const leaves = (count: number, shape = [5, 1]): Tensor[] => Array.from({ length: count }, (_, i) => tensor([1, 2, 3, 4, 5].map((x) => Math.sin(x * (i + 1))), shape));
+const bindingsOf = (out: Tensor): number[] =>
+  makePlan(programOf([out]), MINIMUM_CAPS).dispatches.map((d) => d.places.length);
+const leaves = (count: number, shape = [5, 1]): Tensor[] =>
+  Array.from({ length: count }, (_, i) =>
+    tensor(
+      [1, 2, 3, 4, 5].map((x) => Math.sin(x * (i + 1))),
+      shape,
+    ),
+  );
 const sumOf = (xs: readonly Tensor[]): Tensor => xs.reduce((a, b) => a.add(b));
 
 describe("limits", () => {
@@ -91,8 +107,17 @@ describe("limits", () => {
     ["a concat of twelve", () => leaves(1)[0].concat(leaves(11), 0)],
     ["a sum of forty", () => sumOf(leaves(40))],
     ["a reduction of five with another operand behind it", () => sumOf(leaves(5)).sum(0).add(tensor(3))],
-    ["a reduction that reads the same five before and behind", () => sumOf(leaves(5)).sum(1, { keepdims: true }).add(leaves(5).reduce((a, b) => a.mul(b)))],
-    ["a product with seven operands behind it", () => leaves(7).reduce((a, b) => a.mul(b), tensor([1, 2, 3, 4, 5], [5, 1]).matmul(tensor([2], [1, 1])))],
+    [
+      "a reduction that reads the same five before and behind",
+      () =>
+        sumOf(leaves(5))
+          .sum(1, { keepdims: true })
+          .add(leaves(5).reduce((a, b) => a.mul(b))),
+    ],
+    [
+      "a product with seven operands behind it",
+      () => leaves(7).reduce((a, b) => a.mul(b), tensor([1, 2, 3, 4, 5], [5, 1]).matmul(tensor([2], [1, 1]))),
+    ],
   ];
   test.each(many)("%s stays within eight bindings", async (_, make) => {
     const out = make();
@@ -110,7 +135,13 @@ describe("limits", () => {
   test("values shared sixty times over take no exponential time", () => {
     let x = tensor([1, 2, 3, 4], [2, 2]);
     for (let i = 0; i < 60; i++) x = x.mul(0.5).add(x.flip([0]).tanh());
-    expect(bindingsOf(tensor([1, 2, 3, 4], [2, 2]).matmul(tensor([1, 2, 3, 4], [2, 2])).add(x)).length).toBeLessThan(100);
+    expect(
+      bindingsOf(
+        tensor([1, 2, 3, 4], [2, 2])
+          .matmul(tensor([1, 2, 3, 4], [2, 2]))
+          .add(x),
+      ).length,
+    ).toBeLessThan(100);
   });
 });
 
@@ -119,7 +150,15 @@ describe("what is fused", () => {
   const kernels: [string, () => Tensor, number][] = [
     ["an elementwise chain over views", () => x.transpose().mul(2).flip([0]).exp().add(1), 1],
     ["elementwise ops before and behind a sum", () => x.exp().sum(1, { keepdims: true }).mul(3).sqrt(), 1],
-    ["bias and activation behind a product", () => x.matmul(x.add(1)).add(tensor(new Float32Array(8))).relu(), 2],
+    [
+      "bias and activation behind a product",
+      () =>
+        x
+          .matmul(x.add(1))
+          .add(tensor(new Float32Array(8)))
+          .relu(),
+      2,
+    ],
     ["a transposed operand of a product", () => x.transpose().matmul(tensor(new Float32Array(64), [8, 8])), 1],
     ["two products added: the second adds the first's result", () => x.matmul(x.add(1)).add(x.matmul(x.add(2))), 4],
     ["softmax stays one kernel", () => x.mul(2).softmax(), 2],
@@ -130,14 +169,37 @@ describe("what is fused", () => {
 });
 
 describe("cases that were wrong once", () => {
-  const x = tensor(Float32Array.from({ length: 24 }, (_, i) => Math.sin(i)), [4, 6]);
+  const x = tensor(
+    Float32Array.from({ length: 24 }, (_, i) => Math.sin(i)),
+    [4, 6],
+  );
   const cases: [string, () => Tensor][] = [
     ["a reduction of another reduction's epilogue", () => x.sum(1, { keepdims: true }).mul(2).sum()],
     ["a shifted one-dimensional load", () => x.reshape([24]).slice(0, 1, 20).add(1)],
     ["one buffer as both operands of a product", () => x.matmul(x.transpose())],
     ["two products in one sum", () => x.matmul(x.transpose()).add(x.mul(2).matmul(x.transpose()))],
+    [
+      "a square",
+      () =>
+        x
+          .slice(1, 0, 4)
+          .add(1)
+          .exp()
+          .matmul(x.slice(1, 0, 4).add(1).exp()),
+    ],
+    ["a reduction that reads its tensor again behind itself", () => x.sum(1, { keepdims: true }).mul(x.slice(1, 2, 3))],
     ["a product read again behind itself", () => x.matmul(x.transpose()).add(x.slice(1, 0, 4))],
-    ["a pad read through a reshape", () => x.pad([[1, 2], [3, 0]]).reshape([9, 7]).mul(2)],
+    [
+      "a pad read through a reshape",
+      () =>
+        x
+          .pad([
+            [1, 2],
+            [3, 0],
+          ])
+          .reshape([9, 7])
+          .mul(2),
+    ],
     ["a sum over nothing", () => x.slice(0, 0, 0).sum(0)],
   ];
   for (const [name, make] of cases) {
@@ -146,9 +208,88 @@ describe("cases that were wrong once", () => {
   }
 });
 
+describe("vectors of four where positions do not line up", () => {
+  const x = tensor(
+    Float32Array.from({ length: 144 }, (_, i) => Math.sin(i)),
+    [12, 12],
+  );
+  const cases: [string, () => Tensor][] = [
+    ["a slice that starts at one", () => x.slice(1, 1, 9).mul(2)],
+    [
+      "padding of one before and three behind",
+      () =>
+        x
+          .pad([
+            [0, 0],
+            [1, 3],
+          ])
+          .mul(2),
+    ],
+    [
+      "two parts that meet off the grid",
+      () =>
+        x
+          .slice(1, 0, 3)
+          .concat([x.slice(1, 0, 5)], 1)
+          .add(1),
+    ],
+    [
+      "holes",
+      () =>
+        x
+          .slice(1, 0, 4)
+          .padWith({ low: [0, 0], high: [0, 1], holes: [0, 1] })
+          .add(x.slice(1, 0, 8)),
+    ],
+    ["a resize that repeats unevenly", () => x.reshape([1, 12, 12, 1]).resizeNearest(12, 8).add(1)],
+    ["a flipped row", () => x.flip([1]).add(x)],
+    ["sums of shifted columns", () => x.slice(1, 2, 10).sum(0)],
+    ["sums of shifted rows", () => x.slice(1, 2, 10).sum(1)],
+  ];
+  for (const [name, make] of cases) onGpu(name, (device) => onDevice(device, [make()]));
+});
+
+describe("sizes past one tile, one team and one pass", () => {
+  const wave = (...shape: number[]): Tensor =>
+    tensor(
+      Float32Array.from({ length: shape.reduce((a, b) => a * b, 1) }, (_, i) => Math.sin(i * 0.7)),
+      shape,
+    );
+  const cases: [string, () => Tensor][] = [
+    ["long rows", () => wave(3, 5000).mul(2).mean(1).add(1)],
+    ["long columns", () => wave(1500, 8).tanh().sum(0).mul(0.01)],
+    ["long rows of odd length", () => wave(4, 1001).max(1).add(wave(4))],
+    ["a whole tensor", () => wave(70, 90).square().mean().sqrt()],
+    [
+      "a product with bias, activation and residual",
+      () => wave(70, 36).matmul(wave(36, 68)).add(wave(68)).tanh().add(wave(70, 68)),
+    ],
+    [
+      "a product of odd sizes, per batch",
+      () =>
+        wave(2, 33, 17)
+          .matmul(wave(2, 17, 35))
+          .mul(0.5)
+          .permute([0, 2, 1]),
+    ],
+  ];
+  let discrete: Promise<GpuDevice> | undefined;
+  const asGpu = (): Promise<GpuDevice> => {
+    discrete ??= openGpu({ adapter: "gpu", subgroupSize: 0 });
+    return discrete;
+  };
+  afterAll(async () => (await discrete)?.close());
+  for (const [name, make] of cases) {
+    onGpu(name, (device) => onDevice(device, [make()]));
+    onGpu(`${name}, with the kernels of a discrete GPU`, async () => onDevice(await asGpu(), [make()]));
+  }
+});
+
 test("a wrong index map is found", async () => {
   const permute = allOps().find((op) => op.name === "permute") as OpDef;
-  const read = (attrs: { order: readonly number[] }, _: Node, at: readonly never[]): unknown => [{ src: 0, at: attrs.order.map((o) => at[o]), when: [] }];
+  const read = (attrs: { order: readonly number[] }, _: Node, at: readonly never[]): unknown => [
+    { src: 0, at: attrs.order.map((o) => at[o]), when: [] },
+  ];
   const broken = { ...permute, name: "permuteBroken", lower: { kind: "view", read } } as unknown as OpDef;
   const x = tensor([1, 2, 3, 4, 5, 6, 7, 8], [2, 2, 2]);
   const out = apply(broken, [x], { order: [1, 2, 0] }).mul(2);

@@ -1,14 +1,13 @@
 // Gradients against central differences, both in float64 on the reference. The cotangent is random: with one of all ones a
 // permute that forgets to permute its gradient passes.
 
-import type { Tensor } from "../engine/tensor.ts";
 import { vjp } from "../engine/autograd.ts";
 import { leaf, type Node } from "../engine/graph.ts";
 import { placeholder } from "../engine/ops/leaf.ts";
 import type { Array64 } from "../engine/ops/op.ts";
 import { evaluate64 } from "../engine/reference.ts";
-import { numel, type Shape } from "../engine/shape.ts";
-import { Tensor as TensorClass } from "../engine/tensor.ts";
+import type { Shape } from "../engine/shape.ts";
+import { Tensor } from "../engine/tensor.ts";
 import { uniforms, values, type Wanted } from "./draw.ts";
 
 /** Inputs of a function under test: tensors without memory, and the float64 values they stand for. */
@@ -23,7 +22,7 @@ export class Inputs {
   make(wanted: Wanted, domain?: readonly [number, number]): Tensor {
     const node = leaf(placeholder, { name: `x${this.values.size}` }, wanted.shape, wanted.dtype ?? "f32");
     this.values.set(node, { shape: wanted.shape, data: Float64Array.from(values(wanted, this.#next, domain)) });
-    return new TensorClass(node);
+    return new Tensor(node);
   }
 
   evaluate(roots: readonly Tensor[]): Float64Array[] {
@@ -50,7 +49,13 @@ function dot(a: Float64Array, b: Float64Array): number {
 }
 
 /** A sentence about the first wrong element of a gradient, or null. `wrt` are tensors that `inputs` made. */
-export function gradientProblem(out: Tensor, wrt: readonly Tensor[], inputs: Inputs, seed: number, o: GradcheckOptions = {}): string | null {
+export function gradientProblem(
+  out: Tensor,
+  wrt: readonly Tensor[],
+  inputs: Inputs,
+  seed: number,
+  o: GradcheckOptions = {},
+): string | null {
   const cotangent = inputs.make({ shape: out.shape }, [0.5, 1.5]);
   const weights = (inputs.values.get(cotangent.node) as Array64).data;
   const analytic = inputs.evaluate(vjp(out, wrt, cotangent));
@@ -67,11 +72,14 @@ export function gradientProblem(out: Tensor, wrt: readonly Tensor[], inputs: Inp
       };
       return (at(H) - at(-H)) / (2 * H);
     };
-    const wrong = (got: number, want: number): boolean => !(Math.abs(got - want) <= (o.tolerance ?? 1e-6) * Math.max(1, Math.abs(want)));
-    const elements = data.length <= MOST ? [...data.keys()] : Array.from({ length: MOST }, () => Math.floor(next() * data.length));
+    const wrong = (got: number, want: number): boolean =>
+      !(Math.abs(got - want) <= (o.tolerance ?? 1e-6) * Math.max(1, Math.abs(want)));
+    const elements =
+      data.length <= MOST ? [...data.keys()] : Array.from({ length: MOST }, () => Math.floor(next() * data.length));
     for (const e of elements) {
       const numeric = along((j) => Number(j === e));
-      if (wrong(analytic[i][e], numeric)) return `gradient of input ${i}, element ${e}: expected ${numeric}, got ${analytic[i][e]}`;
+      if (wrong(analytic[i][e], numeric))
+        return `gradient of input ${i}, element ${e}: expected ${numeric}, got ${analytic[i][e]}`;
     }
     const direction = Float64Array.from(data, () => next() - 0.5);
     const [got, want] = [dot(analytic[i], direction), along((j) => direction[j])];
@@ -91,9 +99,4 @@ export function gradientSum(out: Tensor, wrt: readonly Tensor[], inputs: Inputs)
   const cotangent = inputs.make({ shape: out.shape });
   const parts = vjp(out, wrt, cotangent).map((g) => g.mul(inputs.make({ shape: g.shape })).sum());
   return { total: parts.reduce((a, b) => a.add(b)), wrt: [...wrt, cotangent] };
-}
-
-/** True for shapes small enough to check element by element in well under a millisecond. */
-export function isSmall(shapes: readonly Shape[]): boolean {
-  return shapes.every((s) => numel(s) <= 2000);
 }

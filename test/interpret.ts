@@ -7,7 +7,7 @@ import { leaf, type Node } from "../engine/graph.ts";
 import { placeholder } from "../engine/ops/leaf.ts";
 import { type Array64, isComposite } from "../engine/ops/op.ts";
 import { buildBody, type Expr, simplify } from "../engine/plan/expr.ts";
-import { type Fusion, fuse, type FuseOptions, type Group, type Operand } from "../engine/plan/fuse.ts";
+import { type FuseOptions, type Fusion, fuse, type Group, type Operand } from "../engine/plan/fuse.ts";
 import { evaluate64 } from "../engine/reference.ts";
 import { numel, type Shape, stridesOf } from "../engine/shape.ts";
 import { Tensor } from "../engine/tensor.ts";
@@ -42,16 +42,24 @@ class Interpreter {
     if (known) return known;
     const group = this.#writer.get(n);
     if (group) this.#run(group);
-    else if (n.op.lower.kind !== "leaf") throw new Error(`${n.op.name} #${n.id} is read from memory but no group stores it`);
+    else if (n.op.lower.kind !== "leaf")
+      throw new Error(`${n.op.name} #${n.id} is read from memory but no group stores it`);
     else this.#memory.set(n, this.#leaves(n));
     return this.#memory.get(n) as Array64;
   }
 
   #run({ roots, core, operands }: Group): void {
     const result = core ? (core.op.lower.kind === "reduce" ? this.#reduce(core) : this.#kernel(core, operands)) : null;
-    const body = buildBody(roots, result ? [numel(core?.shape ?? [])] : roots[0].shape, this.#fusion, core, new Set(roots));
+    const body = buildBody(
+      roots,
+      result ? [numel(core?.shape ?? [])] : roots[0].shape,
+      this.#fusion,
+      core,
+      new Set(roots),
+    );
     const { space, values } = simplify(body.space, body.values);
-    for (const [i, root] of roots.entries()) this.#memory.set(root, { shape: root.shape, data: this.#points(space, values[i], result) });
+    for (const [i, root] of roots.entries())
+      this.#memory.set(root, { shape: root.shape, data: this.#points(space, values[i], result) });
   }
 
   #reduce(core: Node): Array64 {
@@ -67,7 +75,10 @@ class Interpreter {
       core,
       operands.map(({ node, layout }, i) => {
         const { data } = this.#read(node);
-        return { shape: shapes[i], data: gathered(shapes[i], (p) => data[p.reduce((at, x, j) => at + x * layout.strides[j], layout.offset)]) };
+        return {
+          shape: shapes[i],
+          data: gathered(shapes[i], (p) => data[p.reduce((at, x, j) => at + x * layout.strides[j], layout.offset)]),
+        };
       }),
     );
   }
@@ -95,7 +106,8 @@ class Interpreter {
     if (e.kind === "load") {
       const at = e.index.at(point);
       const { data } = this.#read(e.node);
-      if (!(at >= 0 && at < data.length)) throw new Error(`${e.node.op.name} #${e.node.id} of ${data.length} elements is read at ${at}`);
+      if (!(at >= 0 && at < data.length))
+        throw new Error(`${e.node.op.name} #${e.node.id} of ${data.length} elements is read at ${at}`);
       return data[at];
     }
     if (e.kind === "op") {
@@ -130,7 +142,11 @@ function define({ op, attrs, shape }: Node, ins: readonly Array64[]): Array64 {
     return out;
   }
   const stand = ins.map((a, i) => leaf(placeholder, { name: `operand ${i}` }, a.shape, "f32"));
-  const whole = op.decompose(stand.map((n) => new Tensor(n)), attrs).node;
-  const value = (n: Node): Array64 => ins[stand.indexOf(n)] ?? { shape: n.shape, data: Float64Array.from(n.storage?.host() ?? []) };
+  const whole = op.decompose(
+    stand.map((n) => new Tensor(n)),
+    attrs,
+  ).node;
+  const value = (n: Node): Array64 =>
+    ins[stand.indexOf(n)] ?? { shape: n.shape, data: Float64Array.from(n.storage?.host() ?? []) };
   return evaluate64([whole], value).get(whole) as Array64;
 }

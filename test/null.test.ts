@@ -1,8 +1,8 @@
 // Every kernel that the planner emits for representative programs, for three kinds of machine, type-checked by Dawn's null
 // back end, which compiles for no hardware and so exists everywhere; and within what the machine said it can bind.
 
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import fc from "fast-check";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { grad } from "../engine/autograd.ts";
 import { trace } from "../engine/compile.ts";
 import type { Program } from "../engine/device.ts";
@@ -14,8 +14,21 @@ import { type Caps, type KernelSource, MINIMUM_CAPS } from "../kernels/wgsl.ts";
 import { drawer } from "./draw.ts";
 import { drawProgram } from "./programs.ts";
 
-const CPU: Caps = { ...MINIMUM_CAPS, adapter: "cpu", subgroupSize: 8, maxBindings: 16, maxInvocations: 1024, maxWorkgroupMemory: 32768 };
-const GPU: Caps = { ...MINIMUM_CAPS, subgroupSize: 32, maxBindings: 10, maxInvocations: 1024, maxWorkgroupMemory: 49152 };
+const CPU: Caps = {
+  ...MINIMUM_CAPS,
+  adapter: "cpu",
+  subgroupSize: 8,
+  maxBindings: 16,
+  maxInvocations: 1024,
+  maxWorkgroupMemory: 32768,
+};
+const GPU: Caps = {
+  ...MINIMUM_CAPS,
+  subgroupSize: 32,
+  maxBindings: 10,
+  maxInvocations: 1024,
+  maxWorkgroupMemory: 49152,
+};
 const machines: [string, Caps][] = [
   ["the weakest device", MINIMUM_CAPS],
   ["a CPU with subgroups of 8", CPU],
@@ -41,7 +54,8 @@ async function complaints({ wgsl, label }: KernelSource): Promise<string[]> {
   return messages.filter((m) => m.type === "error").map((m) => `${label}: ${m.message}: ${lines[m.lineNum - 1]}`);
 }
 
-const weight = (...shape: number[]): Parameter => new Parameter(shape, () => new Float32Array(shape.reduce((a, b) => a * b, 1)));
+const weight = (...shape: number[]): Parameter =>
+  new Parameter(shape, () => new Float32Array(shape.reduce((a, b) => a * b, 1)));
 
 /** A training step of `loss` on one input: forward, backward, an update with momentum. */
 function training(name: string, shape: number[], weights: Parameter[], loss: (x: Tensor) => Tensor): Program {
@@ -70,13 +84,33 @@ function programs(): Program[] {
   };
   return [
     training("mlp", [6, 24], [w1, b1, w2], (x) => x.matmul(w1).add(b1).gelu().matmul(w2).softmax().log().mean()),
-    training("convolution", [2, 8, 8, 3], [k1, k2], (x) => norm(x.conv(k1, { padding: 1 })).conv(k2, { padding: 1, stride: 2 }).averagePool(2).resizeNearest(3, 5).square().mean()),
-    training("frames", [1, 4, 6, 6, 8], [k3], (x) => x.conv(k3, { padding: [1, 0, 0] }).add(x).relu().mean()),
+    training("convolution", [2, 8, 8, 3], [k1, k2], (x) =>
+      norm(x.conv(k1, { padding: 1 }))
+        .conv(k2, { padding: 1, stride: 2 })
+        .averagePool(2)
+        .resizeNearest(3, 5)
+        .square()
+        .mean(),
+    ),
+    training("frames", [1, 4, 6, 6, 8], [k3], (x) =>
+      x
+        .conv(k3, { padding: [1, 0, 0] })
+        .add(x)
+        .relu()
+        .mean(),
+    ),
     training("attention", [2, 12, 16], [q, k, v], (x) => {
       const heads = (w: Parameter): Tensor => x.matmul(w).reshape([2, 12, 2, 8]);
       return heads(q).attention(heads(k), heads(v), { causal: true }).square().mean();
     }),
-    training("lookup", [5], [table], (x) => table.gatherRows(x.mul(7).cast("i32")).add(rng.normal([5, 16])).mul(rng.uniform([16])).max(0).sum()),
+    training("lookup", [5], [table], (x) =>
+      table
+        .gatherRows(x.mul(7).cast("i32"))
+        .add(rng.normal([5, 16]))
+        .mul(rng.uniform([16]))
+        .max(0)
+        .sum(),
+    ),
   ];
 }
 
@@ -85,8 +119,16 @@ function drawn(): Program[] {
   const made: Program[] = [];
   fc.assert(
     fc.property(fc.gen(), (g) => {
-      const outs = drawProgram(drawer(g), (shape, dtype = "f32") => tensor(new Float32Array(shape.reduce((a, b) => a * b, 1)), shape, dtype));
-      made.push({ name: "drawn", inputs: {}, outputs: Object.fromEntries(outs.map((t, i) => [`y${i}`, t.node])), assigns: [], reused: false });
+      const outs = drawProgram(drawer(g), (shape, dtype = "f32") =>
+        tensor(new Float32Array(shape.reduce((a, b) => a * b, 1)), shape, dtype),
+      );
+      made.push({
+        name: "drawn",
+        inputs: {},
+        outputs: Object.fromEntries(outs.map((t, i) => [`y${i}`, t.node])),
+        assigns: [],
+        reused: false,
+      });
     }),
     { seed: 7, numRuns: 40 },
   );

@@ -4,12 +4,11 @@
 import "../engine/index.ts";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { type AnyOp, allOps, type Array64, isComposite, type Sample } from "../engine/ops/op.ts";
-import { fromStorage, type Tensor } from "../engine/tensor.ts";
-import { apply } from "../engine/tensor.ts";
-import { ShapeError } from "../engine/error.ts";
-import { Storage } from "../engine/storage.ts";
 import { toData } from "../engine/dtype.ts";
+import { ShapeError } from "../engine/error.ts";
+import { type AnyOp, type Array64, allOps, isComposite, type Sample } from "../engine/ops/op.ts";
+import { Storage } from "../engine/storage.ts";
+import { apply, fromStorage, type Tensor } from "../engine/tensor.ts";
 import { difference } from "./close.ts";
 import { onGpu } from "./device.ts";
 import { drawer } from "./draw.ts";
@@ -20,11 +19,19 @@ const named = ops.map((op): [string, AnyOp] => [op.name, op]);
 const seeds = fc.integer({ min: 0, max: 2 ** 31 - 1 });
 
 function words(op: AnyOp, sample: Sample<unknown>): string {
-  return describeCall(op.name, sample.inputs.map((i) => i.shape), sample.attrs);
+  return describeCall(
+    op.name,
+    sample.inputs.map((i) => i.shape),
+    sample.attrs,
+  );
 }
 
 /** Calls `check` on random calls of `op`; it returns what is wrong, or null. The message of a failure is that sentence. */
-async function forCalls(op: AnyOp, runs: number, check: (sample: Sample<never>, seed: number) => Promise<string | null> | string | null): Promise<void> {
+async function forCalls(
+  op: AnyOp,
+  runs: number,
+  check: (sample: Sample<never>, seed: number) => Promise<string | null> | string | null,
+): Promise<void> {
   let last = "";
   const property = fc.asyncProperty(fc.gen(), seeds, async (g, seed) => {
     const sample = op.draw(drawer(g)) as Sample<never>;
@@ -46,7 +53,9 @@ function call(op: AnyOp, sample: Sample<never>, inputs: Inputs): { ins: Tensor[]
 const floats = (ins: readonly Tensor[]): Tensor[] => ins.filter((t) => t.dtype === "f32");
 
 describe("gradients equal central differences", () => {
-  const differentiable = named.filter(([name, op]) => (isComposite(op) || op.vjp !== "none") && name !== "detach" && name !== "cast");
+  const differentiable = named.filter(
+    ([name, op]) => (isComposite(op) || op.vjp !== "none") && name !== "detach" && name !== "cast",
+  );
   test.each(differentiable)("%s", async (_, op) => {
     await forCalls(op, 30, (sample, seed) => {
       const inputs = new Inputs(seed);
@@ -74,7 +83,15 @@ function onDevice(t: Tensor, inputs: Inputs): Tensor {
 /** Sums are accurate relative to the sum of the magnitudes of their terms, which cancellation hides. */
 function scaleOf(op: AnyOp, ins: readonly Tensor[], inputs: Inputs, attrs: never, want: Float64Array): number {
   const linear = op.lower.kind === "reduce" || ["matmul", "conv", "convInputGrad", "convWeightGrad"].includes(op.name);
-  const terms = linear ? inputs.evaluate([apply(op, ins.map((t) => t.abs()), attrs)])[0] : want;
+  const terms = linear
+    ? inputs.evaluate([
+        apply(
+          op,
+          ins.map((t) => t.abs()),
+          attrs,
+        ),
+      ])[0]
+    : want;
   return terms.reduce((most, x) => Math.max(most, Math.abs(x)), 0);
 }
 
@@ -118,15 +135,58 @@ describe("wrong shapes", () => {
     ["expand", [[2, 3]], { to: [4, 3] }],
     ["slice", [[4]], { start: [1], size: [4], step: [1] }],
     ["pad", [[4]], { low: [-1], high: [0], holes: [0] }],
-    ["concat", [[2, 3], [3, 4]], { axis: 1 }],
-    ["matmul", [[2, 3], [4, 5]], {}],
-    ["matmul", [[2, 2, 3], [3, 3, 5]], {}],
-    ["conv", [[1, 4, 4, 4, 3], [1, 1, 1, 2, 5]], attrs],
-    ["conv", [[1, 1, 1, 1, 3], [1, 3, 3, 3, 5]], attrs],
+    [
+      "concat",
+      [
+        [2, 3],
+        [3, 4],
+      ],
+      { axis: 1 },
+    ],
+    [
+      "matmul",
+      [
+        [2, 3],
+        [4, 5],
+      ],
+      {},
+    ],
+    [
+      "matmul",
+      [
+        [2, 2, 3],
+        [3, 3, 5],
+      ],
+      {},
+    ],
+    [
+      "conv",
+      [
+        [1, 4, 4, 4, 3],
+        [1, 1, 1, 2, 5],
+      ],
+      attrs,
+    ],
+    [
+      "conv",
+      [
+        [1, 1, 1, 1, 3],
+        [1, 3, 3, 3, 5],
+      ],
+      attrs,
+    ],
     ["gatherRows", [[3], [2]], {}],
     ["resizeNearest", [[3, 3]], { height: 2, width: 2 }],
     ["moments", [[3, 3]], { eps: 1e-5 }],
-    ["attention", [[1, 2, 1, 4], [1, 3, 2, 4], [1, 3, 2, 4]], { scale: 1, causal: false }],
+    [
+      "attention",
+      [
+        [1, 2, 1, 4],
+        [1, 3, 2, 4],
+        [1, 3, 2, 4],
+      ],
+      { scale: 1, causal: false },
+    ],
     ["averagePool", [[1, 2, 2, 1]], { window: 3 }],
   ];
   test.each(wrong)("%s of %j", (name, shapes, bad) => {
@@ -155,16 +215,37 @@ describe("the checkers see planted bugs", () => {
   });
   onGpu("an expression in WGSL that is not the definition", async () => {
     const sin = find("sin");
-    const broken = { ...sin, name: "sinBroken", lower: { kind: "elementwise", wgsl: ([x]: readonly string[]) => `(sin(${x}) + 0.0001)` } } as AnyOp;
+    const broken = {
+      ...sin,
+      name: "sinBroken",
+      lower: { kind: "elementwise", wgsl: ([x]: readonly string[]) => `(sin(${x}) + 0.0001)` },
+    } as AnyOp;
     const inputs = new Inputs(1);
     const { ins, out } = call(broken, { inputs: [{ shape: [3, 5] }], attrs: {} as never }, inputs);
-    const got = await apply(broken, ins.map((t) => onDevice(t, inputs))).data();
-    expect(difference(got, inputs.evaluate([out])[0], { rtol: sin.rtol })).toMatch(/element \d+: expected .* 15 of 15 are off/);
+    const got = await apply(
+      broken,
+      ins.map((t) => onDevice(t, inputs)),
+    ).data();
+    expect(difference(got, inputs.evaluate([out])[0], { rtol: sin.rtol })).toMatch(
+      /element \d+: expected .* 15 of 15 are off/,
+    );
   });
   test("one element in a thousand, and NaN", () => {
     const want = Float64Array.from({ length: 1000 }, (_, i) => i);
     expect(difference(want, want, { rtol: 0 })).toBeNull();
-    expect(difference(want.map((x) => (x === 7 ? 7.1 : x)), want, { rtol: 1e-5 })).toMatch(/^element 7: expected 7, got 7.1, .*1 of 1000/);
-    expect(difference(want.map((x) => (x === 7 ? Number.NaN : x)), want, { rtol: 1 })).toMatch(/^element 7: expected 7, got NaN/);
+    expect(
+      difference(
+        want.map((x) => (x === 7 ? 7.1 : x)),
+        want,
+        { rtol: 1e-5 },
+      ),
+    ).toMatch(/^element 7: expected 7, got 7.1, .*1 of 1000/);
+    expect(
+      difference(
+        want.map((x) => (x === 7 ? Number.NaN : x)),
+        want,
+        { rtol: 1 },
+      ),
+    ).toMatch(/^element 7: expected 7, got NaN/);
   });
 });

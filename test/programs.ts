@@ -1,10 +1,10 @@
 // Random programs for the tests of fusion and planning: graphs of 3 to 12 ops over the op table, biased to what compilers
 // get wrong (views of views, broadcasts, reductions with work on both sides, values used twice, several results).
 
-import type { Draw } from "../kernels/wgsl.ts";
 import type { DType } from "../engine/dtype.ts";
 import { broadcast, numel, type Shape } from "../engine/shape.ts";
 import type { Tensor } from "../engine/tensor.ts";
+import type { Draw } from "../kernels/wgsl.ts";
 
 export type MakeLeaf = (shape: Shape, dtype?: DType, below?: number) => Tensor;
 
@@ -55,7 +55,11 @@ function movement(d: Draw, x: Tensor, other: Tensor): Tensor {
   const lead = Array.from({ length: d.int(0, 2) }, () => d.pick([1, 2, 3, 4]));
   const stretched = [...lead, ...shape.map((n) => (n === 1 ? d.pick([1, 4, 3]) : n))];
   const sides = shape.map((): [number, number] => [d.int(0, 2), d.int(0, 4)]);
-  const spread = { low: sides.map((s) => s[0]), high: sides.map((s) => s[1]), holes: shape.map(() => d.pick([0, 0, 1, 2])) };
+  const spread = {
+    low: sides.map((s) => s[0]),
+    high: sides.map((s) => s[1]),
+    holes: shape.map(() => d.pick([0, 0, 1, 2])),
+  };
   return d.pick<() => Tensor>([
     () => x.reshape(factors(d, numel(shape))),
     () => x.permute(order),
@@ -71,7 +75,9 @@ function movement(d: Draw, x: Tensor, other: Tensor): Tensor {
 
 function strided(d: Draw, x: Tensor): Tensor {
   const size = x.shape.map((n) => d.int(1, n));
-  const step = x.shape.map((n, i) => d.int(1, size[i] === 1 ? 1 : Math.floor((n - 1) / (size[i] - 1))) * d.pick([1, 1, -1]));
+  const step = x.shape.map(
+    (n, i) => d.int(1, size[i] === 1 ? 1 : Math.floor((n - 1) / (size[i] - 1))) * d.pick([1, 1, -1]),
+  );
   const start = x.shape.map((n, i) => {
     const span = (size[i] - 1) * Math.abs(step[i]);
     return step[i] > 0 ? d.int(0, n - 1 - span) : n - 1 - d.int(0, n - 1 - span);
@@ -81,7 +87,13 @@ function strided(d: Draw, x: Tensor): Tensor {
 
 function combine(d: Draw, x: Tensor, y: Tensor): Tensor {
   const other = compatible(x.shape, y.shape) ? y : y.mean();
-  return d.pick<() => Tensor>([() => x.add(other), () => x.mul(other), () => x.sub(other), () => x.maximum(other), () => x.less(other).where(x, other)])();
+  return d.pick<() => Tensor>([
+    () => x.add(other),
+    () => x.mul(other),
+    () => x.sub(other),
+    () => x.maximum(other),
+    () => x.less(other).where(x, other),
+  ])();
 }
 
 function compatible(a: Shape, b: Shape): boolean {
@@ -98,7 +110,11 @@ function reduce(d: Draw, x: Tensor): Tensor {
   return d.pick<() => Tensor>([
     () => x.mean(axes, { keepdims }),
     () => x.max(axes, { keepdims }),
-    () => x.sum(axes, { keepdims }).mul(0.1).add(x.rank > 0 && keepdims ? x.mean(axes, { keepdims }) : 1),
+    () =>
+      x
+        .sum(axes, { keepdims })
+        .mul(0.1)
+        .add(x.rank > 0 && keepdims ? x.mean(axes, { keepdims }) : 1),
     () => x.sub(x.mean(axes, { keepdims: true })),
   ])();
 }
@@ -111,10 +127,27 @@ function product(d: Draw, x: Tensor, make: MakeLeaf): Tensor {
   return d.pick<() => Tensor>([
     () => x.matmul(make([k, n])).mul(scale),
     () => x.matmul(x.transpose()).mul(scale),
-    () => x.matmul(make([n, k]).transpose()).mul(scale).add(make([n])).tanh(),
-    () => x.matmul(make([k, n])).add(x.tanh().matmul(make([k, n]))).mul(scale),
-    () => x.transpose().matmul(x).mul(1 / x.shape[x.rank - 2]),
-    () => x.matmul(make([k, 2 * n])).slice(-1, d.int(0, n), 2 * n).mul(scale),
+    () =>
+      x
+        .matmul(make([n, k]).transpose())
+        .mul(scale)
+        .add(make([n]))
+        .tanh(),
+    () =>
+      x
+        .matmul(make([k, n]))
+        .add(x.tanh().matmul(make([k, n])))
+        .mul(scale),
+    () =>
+      x
+        .transpose()
+        .matmul(x)
+        .mul(1 / x.shape[x.rank - 2]),
+    () =>
+      x
+        .matmul(make([k, 2 * n]))
+        .slice(-1, d.int(0, n), 2 * n)
+        .mul(scale),
   ])();
 }
 

@@ -10,7 +10,9 @@ const list = async (t: Tensor): Promise<number[]> => [...(await t.data())];
 onEach("a constant", async () => expect(await list(full([2], 3))).toEqual([3, 3]));
 onEach("an addition", async () => expect(await list(tensor([1, 2]).add(tensor([10, 20])))).toEqual([11, 22]));
 onEach("a reduction", async () => expect(await tensor([1, 2, 3, 4], [2, 2]).sum().item()).toBe(10));
-onEach("a product", async () => expect(await list(tensor([1, 2, 3, 4], [2, 2]).matmul(tensor([0, 1, 1, 0], [2, 2])))).toEqual([2, 1, 4, 3]));
+onEach("a product", async () =>
+  expect(await list(tensor([1, 2, 3, 4], [2, 2]).matmul(tensor([0, 1, 1, 0], [2, 2])))).toEqual([2, 1, 4, 3]),
+);
 onEach("a gradient", async () => {
   const x = tensor([1, 2, 3]);
   expect(await list(grad(x.square().sum(), [x])[0])).toEqual([2, 4, 6]);
@@ -22,7 +24,8 @@ onEach("a compiled step", async () => {
 });
 onEach("training: exclusive or, learnt by two layers", async () => {
   const rng = new Rng(1);
-  const init = async (shape: number[]): Promise<Parameter> => new Parameter(shape, (await rng.normal(shape).data()) as Float32Array);
+  const init = async (shape: number[]): Promise<Parameter> =>
+    new Parameter(shape, (await rng.normal(shape).data()) as Float32Array);
   const weights = [await init([2, 8]), await init([8]), await init([8, 1])];
   const [w1, b1, w2] = weights;
   const x = tensor([0, 0, 0, 1, 1, 0, 1, 1], [4, 2]);

@@ -1,5 +1,5 @@
-// The video UNet and the STI layer: golden data of the implementations they follow, parameter counts of the paper, and the
-// properties the paper claims (identity start, which gradients flow first, what the semantic branch cannot see).
+// The video UNet and the STI layer: golden data of the implementations they follow, parameter counts of the paper, and
+// the properties the paper claims (identity start, which gradients flow first, what the semantic branch cannot see).
 
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
@@ -13,9 +13,18 @@ import { SpatialTemporalInteraction } from "../models/sti.ts";
 import { ResidualBlock, SpatialTransformer, TemporalConv, TemporalTransformer } from "../models/unet_blocks.ts";
 import { VideoUNet } from "../models/video_unet.ts";
 import { expectClose } from "./close.ts";
-import { onGpu } from "./device.ts";
+import { gpu, onGpu } from "./device.ts";
 import { drawer, uniforms } from "./draw.ts";
-import { asParameter, channelsLast, describeGolden, f32, type Golden, i32, loadWeights, type Stored } from "./golden.ts";
+import {
+  asParameter,
+  channelsLast,
+  describeGolden,
+  f32,
+  type Golden,
+  i32,
+  loadWeights,
+  type Stored,
+} from "./golden.ts";
 import { Inputs } from "./gradcheck.ts";
 
 const reference = new ReferenceDevice();
@@ -28,7 +37,7 @@ function onReference(name: string, body: () => Promise<void>): void {
   });
 }
 
-// ---- golden data -----------------------------------------------------------------------------------------------------
+// ---- golden data ----------------------------------------------------------------------------------------------------
 
 type Values = Record<string, Data>;
 type Tensors = Readonly<Record<string, Tensor>>;
@@ -61,10 +70,17 @@ function prepare(net: Network, weights: readonly string[], open: () => void): ()
     const projection = (name: string): Tensor => f32(wanted(net, `proj.${name}`)).reshape(out[name].shape);
     const loss = names.map((name) => out[name].mul(projection(name)).mean()).reduce((a, b) => a.add(b));
     const ins = Object.keys(feed).filter((name) => golden.io.has(`grad.in.${name}`));
-    const grads = grad(loss, [...ins.map((name) => feed[name]), ...weights.map((name) => params.get(name) as Parameter)]);
+    const grads = grad(loss, [
+      ...ins.map((name) => feed[name]),
+      ...weights.map((name) => params.get(name) as Parameter),
+    ]);
     const gradNames = [...ins.map((name) => `grad.in.${name}`), ...weights.map((name) => `grad.w.${name}`)];
     const outs = Object.entries(out).map(([name, y]): [string, Tensor] => [`out.${name}`, y]);
-    return Object.fromEntries([...outs, ["loss", loss], ...gradNames.map((name, i): [string, Tensor] => [name, grads[i]])]);
+    return Object.fromEntries([
+      ...outs,
+      ["loss", loss],
+      ...gradNames.map((name, i): [string, Tensor] => [name, grads[i]]),
+    ]);
   });
   return async () => {
     open();
@@ -83,7 +99,7 @@ interface Norms {
   readonly grad_l2_and_sum: Readonly<Record<string, readonly [l2: number, sum: number]>>;
 }
 
-/** Gradients of all weights, in float64, by their L2 norm and sum; 1e-4 because the stored run rounded the time sinusoid. */
+/** All gradients in float64, by L2 norm and sum. Their bound is 1e-4 because the stored run rounded the time sinusoid. */
 function normProblems({ golden }: Network, got: Values, of: (name: string) => boolean = () => true): string[] {
   const norms = Object.entries(golden.json<Norms>("grad_norms.json").grad_l2_and_sum).filter(([name]) => of(name));
   const largest = Math.max(...norms.map(([, [l2]]) => l2));
@@ -109,14 +125,26 @@ function videoNetwork(golden: Golden, config: UNetConfig): Network {
     encoder_hidden_states: f32(golden.get("in.encoder_hidden_states")),
   };
   const step = i32(golden.get("in.timestep"));
-  return { golden, params: unet.state(), inputs, outputs: (x) => ({ sample: unet.forward(x.sample, step, x.encoder_hidden_states) }) };
+  return {
+    golden,
+    params: unet.state(),
+    inputs,
+    outputs: (x) => ({ sample: unet.forward(x.sample, step, x.encoder_hidden_states) }),
+  };
 }
 
 const small = { latent: 4, layers: 1, dropout: 0, sti: null } as const;
 const sti: StiConfig = { heads: 8, dim: 32, pool: 2, outNorm: false };
 
 describeGolden("unet3d-ms-a", (golden) => {
-  const config = { ...small, channels: [16, 32], headDim: 8, context: 32, groups: 8, transformerIn: { heads: 8, dim: 8 } };
+  const config = {
+    ...small,
+    channels: [16, 32],
+    headDim: 8,
+    context: 32,
+    groups: 8,
+    transformerIn: { heads: 8, dim: 8 },
+  };
 
   onReference("output, loss and all gradients", async () => {
     const net = videoNetwork(golden, config);
@@ -126,9 +154,20 @@ describeGolden("unet3d-ms-a", (golden) => {
 });
 
 describeGolden("sti-unet-a", (golden) => {
-  const config = { ...small, channels: [8, 16], headDim: 4, context: 20, groups: 4, transformerIn: { heads: 8, dim: 4 }, sti };
+  const config = {
+    ...small,
+    channels: [8, 16],
+    headDim: 4,
+    context: 20,
+    groups: 4,
+    transformerIn: { heads: 8, dim: 4 },
+    sti,
+  };
 
-  onGpu("output, loss and gradients", async (device) => {
+  // On a software adapter, 200 kernels are compiled first: most of a minute of two cores.
+  test("output, loss and gradients", { timeout: 300_000 }, async (context) => {
+    const device = await gpu();
+    if (!device) return context.skip("no WebGPU adapter");
     const net = videoNetwork(golden, config);
     const run = prepare(net, storedWeights(golden), () => useDevice(device));
     const got = await run();
@@ -150,7 +189,14 @@ describeGolden("sti-unet-a", (golden) => {
 });
 
 describeGolden("unet-sd-a", (golden) => {
-  const config = { ...small, channels: [16, 32, 32], headDim: 8, context: 32, groups: 8, transformerIn: { heads: 1, dim: 8 } };
+  const config = {
+    ...small,
+    channels: [16, 32, 32],
+    headDim: 8,
+    context: 32,
+    groups: 8,
+    transformerIn: { heads: 1, dim: 8 },
+  };
   const unet = new VideoUNet(config, { temporal: false, heads: [2, 4, 2] });
   /** Images are clips of one frame. */
   const clips = (name: string): Tensor => {
@@ -182,22 +228,34 @@ describeGolden("sti-layer-a", (golden) => {
   /** One of the file's layers; without the output norm, `norm` is not part of it, and w3 never is. */
   const layer = (outNorm: boolean, over: ReadonlyMap<string, Stored> = new Map()): SpatialTemporalInteraction => {
     const made = new SpatialTemporalInteraction(24, { ...sti, outNorm }, 8);
-    const names = [...all.keys()].filter((k) => k.startsWith("full.") && k !== "full.w3" && (outNorm || !k.startsWith("full.norm")));
-    loadWeights(made.state(), new Map(names.map((k) => [k.slice(5), over.get(`start.${k}`) ?? (all.get(k) as Stored)])));
+    const names = [...all.keys()].filter(
+      (k) => k.startsWith("full.") && k !== "full.w3" && (outNorm || !k.startsWith("full.norm")),
+    );
+    loadWeights(
+      made.state(),
+      new Map(names.map((k) => [k.slice(5), over.get(`start.${k}`) ?? (all.get(k) as Stored)])),
+    );
     return made;
   };
   const video = (name: string): Tensor => {
     const images = f32(channelsLast(golden.get(`in.${name}`)));
     return images.reshape([frames[name].batch, -1, ...images.shape.slice(1)]);
   };
-  const network = (params: ReadonlyMap<string, Parameter>, names: readonly string[], outputs: Network["outputs"]): Network => {
+  const network = (
+    params: ReadonlyMap<string, Parameter>,
+    names: readonly string[],
+    outputs: Network["outputs"],
+  ): Network => {
     const inputs = Object.fromEntries(names.map((name) => [name, video(name)]));
     return { golden, params: new Map([...params].map(([name, p]) => [`full.${name}`, p])), inputs, outputs };
   };
 
   const odd = (): Network => {
     const [plain, normed] = [layer(false), layer(true)];
-    return network(normed.state(), ["x_odd"], ({ x_odd: x }) => ({ full_odd: plain.forward(x), full_odd_norm: normed.forward(x) }));
+    return network(normed.state(), ["x_odd"], ({ x_odd: x }) => ({
+      full_odd: plain.forward(x),
+      full_odd_norm: normed.forward(x),
+    }));
   };
   onGpu("an odd size, with and without output norm: outputs and input gradient", async (device) => {
     const net = odd();
@@ -216,7 +274,13 @@ describeGolden("sti-layer-a", (golden) => {
       const detail = one.detail(x.reshape([b * f, 1, h, w, c])).reshape(x.shape);
       return one.semantic(x).mul(one.w1).add(detail.mul(one.w2));
     };
-    const plain = { full_even: "x_even", full_odd: "x_odd", full_one: "x_one", full_eight: "x_eight", full_small: "x_small" };
+    const plain = {
+      full_even: "x_even",
+      full_odd: "x_odd",
+      full_one: "x_one",
+      full_eight: "x_eight",
+      full_small: "x_small",
+    };
     const net = network(one.state(), Object.values(plain), (x) => ({
       ...Object.fromEntries(Object.entries(plain).map(([name, input]) => [name, one.forward(x[input])])),
       full_odd_norm: normed.forward(x.x_odd),
@@ -224,7 +288,10 @@ describeGolden("sti-layer-a", (golden) => {
       three_even: one.forward(x.x_even).add(x.x_even.mul(w3)),
     }));
     // Two modules hold one layer's weights here, so gradients of a weight are the sum over both.
-    const twin = { ...net, params: new Map([...net.params, ...[...normed.state()].map(([k, p]) => [`twin.${k}`, p] as const)]) };
+    const twin = {
+      ...net,
+      params: new Map([...net.params, ...[...normed.state()].map(([k, p]) => [`twin.${k}`, p] as const)]),
+    };
     const got = await prepare(twin, [...twin.params.keys()], () => useDevice(reference))();
     for (const name of net.params.keys()) {
       const other = got[`grad.w.${name.replace("full.", "twin.")}`];
@@ -240,13 +307,19 @@ describeGolden("sti-layer-a", (golden) => {
     const stored = golden.weights("start.safetensors");
     const one = layer(false, stored);
     const x = video("x_even");
-    const loss = one.forward(x).mul(f32(channelsLast(stored.get("proj.full_even") as Stored)).reshape(x.shape)).mean();
+    const loss = one
+      .forward(x)
+      .mul(f32(channelsLast(stored.get("proj.full_even") as Stored)).reshape(x.shape))
+      .mean();
     expect(await one.forward(x).data()).toEqual(await x.data());
     const grads = grad(loss, [...one.state().values()]);
     for (const [i, name] of [...one.state().keys()].entries()) {
       const g = await grads[i].data();
       const zero = start.zero_gradient.includes(`full.${name}`);
-      expect(g.every((v) => v === 0), name).toBe(zero);
+      expect(
+        g.every((v) => v === 0),
+        name,
+      ).toBe(zero);
       expect(start.non_zero_gradient.includes(`full.${name}`), name).toBe(!zero);
       const want = stored.get(`grad.w.full.${name}`);
       if (want) expectClose(g, asParameter(want, one.state().get(name) as Parameter).data, name, { rtol: 1e-6 });
@@ -254,11 +327,13 @@ describeGolden("sti-layer-a", (golden) => {
   });
 });
 
-// ---- counts ----------------------------------------------------------------------------------------------------------
+// ---- counts ---------------------------------------------------------------------------------------------------------
 
 /** Parameters whose name matches. */
 function countOf(module: Module, pattern: RegExp): number {
-  const sizes = [...module.state()].filter(([name]) => pattern.test(name)).map(([, p]) => p.shape.reduce((a, b) => a * b, 1));
+  const sizes = [...module.state()]
+    .filter(([name]) => pattern.test(name))
+    .map(([, p]) => p.shape.reduce((a, b) => a * b, 1));
   return sizes.reduce((a, b) => a + b, 0);
 }
 
@@ -291,7 +366,8 @@ describe("parameter counts", () => {
     expect(each((c) => new TemporalTransformer(c, c / 64, 64, 32))).toEqual([2_259_520, 9_024_640, 36_071_680]);
     expect(each((c) => new SpatialTransformer(c, c / 64, 1024, 32))).toEqual([2_710_080, 9_516_160, 35_416_320]);
     expect(each((c) => new ResidualBlock(c, c, 1280, 32))).toEqual([2_255_040, 8_196_480, 31_138_560]);
-    const extra = (c: number): number => new SpatialTemporalInteraction(c, sti, 32).count() - new TemporalConv(c, 32).count();
+    const extra = (c: number): number =>
+      new SpatialTemporalInteraction(c, sti, 32).count() - new TemporalConv(c, 32).count();
     expect([320, 640, 1280].map(extra)).toEqual([328_002, 656_002, 1_312_002]);
     const norm = (c: number): number => new SpatialTemporalInteraction(c, { ...sti, outNorm: true }, 32).count();
     expect(norm(320)).toBe(1_232_640 + 328_002 + 640);
@@ -306,7 +382,11 @@ describe("parameter counts", () => {
     expect(new VideoUNet({ ...unet, sti: null }).count()).toBe(total);
     const withSti = new VideoUNet(unet);
     expect(withSti.count()).toBe(total + extra);
-    expect([/conv_layer/, /temp_attentions/, STI_EXTRA].map((p) => countOf(withSti, p))).toEqual([convolutions, attentions, extra]);
+    expect([/conv_layer/, /temp_attentions/, STI_EXTRA].map((p) => countOf(withSti, p))).toEqual([
+      convolutions,
+      attentions,
+      extra,
+    ]);
   });
 
   test.each<[Trained, number]>([
@@ -327,10 +407,17 @@ describe("parameter counts", () => {
   });
 });
 
-// ---- properties ------------------------------------------------------------------------------------------------------
+// ---- properties -----------------------------------------------------------------------------------------------------
 
 const tiny: UNetConfig = {
-  latent: 2, channels: [8, 8], layers: 1, headDim: 4, context: 6, groups: 2, transformerIn: { heads: 2, dim: 2 }, dropout: 0.1,
+  latent: 2,
+  channels: [8, 8],
+  layers: 1,
+  headDim: 4,
+  context: 6,
+  groups: 2,
+  transformerIn: { heads: 2, dim: 2 },
+  dropout: 0.1,
   sti: { heads: 2, dim: 4, pool: 2, outNorm: false },
 };
 const clip = (seed: number): Tensor => new Rng(seed).normal([2, 3, 5, 4, 2]);
@@ -343,10 +430,17 @@ describe("video UNet", () => {
     const image = new VideoUNet(tiny, { temporal: false }).seed(1);
     const before = await unet.forward(clip(1), steps, caption).data();
     expectClose(before, await image.forward(clip(1), steps, caption).data(), "identity start", { rtol: 1e-6 });
-    for (const name of ["mid_block.temp_convs.0.conv_layer.conv4.3.weight", "transformer_in.proj_out.weight", "up_blocks.1.temp_convs.1.w1"]) {
+    for (const name of [
+      "mid_block.temp_convs.0.conv_layer.conv4.3.weight",
+      "transformer_in.proj_out.weight",
+      "up_blocks.1.temp_convs.1.w1",
+    ]) {
       const p = unet.state().get(name) as Parameter;
       const start = await p.data();
-      expect(start.every((v) => v === 0), name).toBe(true);
+      expect(
+        start.every((v) => v === 0),
+        name,
+      ).toBe(true);
       p.write(start.map(() => 0.1));
       expect(await unet.forward(clip(1), steps, caption).data(), name).not.toEqual(before);
       p.write(start);
@@ -363,35 +457,95 @@ describe("video UNet", () => {
 
   test("what does not fit is named", () => {
     const unet = new VideoUNet(tiny);
-    expect(() => unet.forward(clip(1), steps, new Rng(1).normal([3, 4, 6]))).toThrow(/text "b m 6" of one b.*\[3, 4, 6\]/);
+    expect(() => unet.forward(clip(1), steps, new Rng(1).normal([3, 4, 6]))).toThrow(
+      /text "b m 6" of one b.*\[3, 4, 6\]/,
+    );
     expect(() => new VideoUNet({ ...tiny, headDim: 3 })).toThrow("8 channels do not divide into 2.66");
     const { autoencoder } = presetConfig("nano");
-    expect(() => new LatentDiffusion(presetConfig("nano", { autoencoder: { ...autoencoder, latent: 8 } }))).toThrow("expects 4 latents");
+    expect(() => new LatentDiffusion(presetConfig("nano", { autoencoder: { ...autoencoder, latent: 8 } }))).toThrow(
+      "expects 4 latents",
+    );
   });
 });
 
 describe("latent diffusion", () => {
-  onReference("the first loss is finite, and only what trains gets a gradient that can move", async () => {
-    const nano = presetConfig("nano", { frames: 2 });
-    const model = new LatentDiffusion(nano).seed(2).train("interaction");
-    const batch = { latents: new Rng(1).normal([1, 2, 4, 4, 4]), captions: tensor(new Int32Array(4), [1, 4]), empty: tensor(new Int32Array(4)) };
-    const loss = model.loss(batch, new Rng(3));
-    // Noise has variance 1 and the untrained network answers with something of that order.
-    expect(await loss.item()).toBeGreaterThan(0.5);
-    expect(await loss.item()).toBeLessThan(3);
-    expect(model.parameters()).toHaveLength(countOf(model, /unet.*temp_convs.*w1$/) * 23);
+  const shape = [2, 2, 4, 4, 4];
+  const batch = {
+    latents: new Rng(1).normal(shape),
+    captions: tensor(Int32Array.of(5, 6, 7, 8), [2, 2]),
+    empty: tensor(new Int32Array(2)),
+  };
+  const unet = { ...tiny, latent: 4, context: 64 };
+
+  onReference("an answer of zero costs the mean square of the target (Eq. 2)", async () => {
+    for (const prediction of ["epsilon", "v"] as const) {
+      const model = new LatentDiffusion(presetConfig("nano", { unet, prediction })).seed(2);
+      for (const p of model.unet.convOut.state().values())
+        p.write(new Float32Array(p.shape.reduce((a, b) => a * b, 1)));
+      const rng = new Rng(3);
+      const step = rng.integers([2], 1000);
+      const noise = rng.normal(shape);
+      const target = prediction === "v" ? model.noiseSchedule.velocity(batch.latents, noise, step) : noise;
+      const want = await target.square().mean().item();
+      expect(await model.loss(batch, new Rng(3)).item()).toBeCloseTo(want, 6);
+    }
+  });
+
+  onReference("dropped captions do not matter, others do", async () => {
+    const model = new LatentDiffusion(presetConfig("nano", { unet })).seed(2);
+    const other = { ...batch, captions: tensor(Int32Array.of(5, 6, 7, 9), [2, 2]) };
+    const loss = (of: typeof batch, drop: number): Promise<number> => model.loss(of, new Rng(3), { drop }).item();
+    expect(await loss(other, 1)).toBe(await loss(batch, 1));
+    expect(await loss(other, 0)).not.toBe(await loss(batch, 0));
+  });
+
+  test("what trains is chosen by name; the autoencoder never does", () => {
+    const model = new LatentDiffusion(presetConfig("nano", { unet }));
+    const prefixes = (what: Trained): string[] => {
+      model.train(what);
+      const names = [...model.state()].filter(([, p]) => p.trainable).map(([name]) => name);
+      return [...new Set(names.map((name) => name.split(".")[0]))];
+    };
+    expect(prefixes("scratch")).toEqual(["text_encoder", "unet"]);
+    expect(prefixes("temporal")).toEqual(["unet"]);
+    expect(model.unet.convIn.weight.trainable).toBe(false);
+    expect(model.unet.transformerIn?.projIn.weight.trainable).toBe(true);
+    expect(prefixes("interaction")).toEqual(["unet"]);
+    expect(model.unet.transformerIn?.projIn.weight.trainable).toBe(false);
+    expect(model.parameters()).toContain((model.unet.midBlock.tempConvs[0] as SpatialTemporalInteraction).w1);
+  });
+
+  onReference("frames to latents and back keep their places", async () => {
+    const autoencoder = { channels: [8, 8], layers: 1, latent: 4, groups: 4 };
+    const model = new LatentDiffusion(presetConfig("nano", { unet, autoencoder })).seed(2);
+    const frames = new Rng(4).uniform([2, 2, 4, 4, 3]);
+    const noise = new Rng(5).normal([2, 2, 2, 2, 4]);
+    const latents = model.encode(frames, noise);
+    const alone = model.encode(frames.slice(0, 1).slice(1, 1), noise.slice(0, 1).slice(1, 1));
+    expect(await latents.slice(0, 1).slice(1, 1).data()).toEqual(await alone.data());
+    expect(model.decode(latents).shape).toEqual(frames.shape);
+    expect(() => model.encode(frames, noise.slice(1, 0, 1))).toThrow("[2, 2, 2, 2, 4]");
   });
 
   onReference("guidance: 1 is the caption's answer, 0 the empty one's", async () => {
-    const model = new LatentDiffusion(presetConfig("nano", { unet: { ...tiny, latent: 4, context: 64 } })).seed(2);
-    const [x, text, plain] = [new Rng(1).normal([1, 2, 4, 4, 4]), new Rng(2).normal([1, 3, 64]), new Rng(3).normal([1, 3, 64])];
+    const model = new LatentDiffusion(presetConfig("nano", { unet })).seed(2);
+    const [x, text, plain] = [
+      new Rng(1).normal([1, 2, 4, 4, 4]),
+      new Rng(2).normal([1, 3, 64]),
+      new Rng(3).normal([1, 3, 64]),
+    ];
     const at = tensor(Int32Array.of(500));
     const guided = (scale: number): Promise<Data> => model.guided(x, at, { text, plain, scale: tensor(scale) }).data();
     const alone = (y: Tensor): Promise<Data> => model.unet.forward(x, at, y).data();
     expectClose(await guided(1), await alone(text), "scale 1", { rtol: 1e-6 });
     expectClose(await guided(0), await alone(plain), "scale 0", { rtol: 1e-6 });
     const [on, off] = [await alone(text), await alone(plain)];
-    expectClose(await guided(7.5), on.map((v, i) => off[i] + 7.5 * (v - off[i])), "scale 7.5", { rtol: 1e-6 });
+    expectClose(
+      await guided(7.5),
+      on.map((v, i) => off[i] + 7.5 * (v - off[i])),
+      "scale 7.5",
+      { rtol: 1e-6 },
+    );
   });
 });
 
@@ -405,11 +559,21 @@ describe("STI layer", () => {
 
   onReference("the semantic branch sees frames as a set, the detail branch in order (spec 9.3)", async () => {
     const layer = new SpatialTemporalInteraction(8, config, 2).seed(1);
-    layer.state().get("conv_layer.conv4.3.weight")?.write(Float32Array.from({ length: 192 }, (_, i) => Math.sin(i)));
+    layer
+      .state()
+      .get("conv_layer.conv4.3.weight")
+      ?.write(Float32Array.from({ length: 192 }, (_, i) => Math.sin(i)));
     const x = new Rng(4).normal([1, 4, 5, 4, 8]);
     const moved = (branch: "semantic" | "detail"): Promise<Data> => reordered(layer[branch](x)).data();
     expectClose(await layer.semantic(reordered(x)).data(), await moved("semantic"), "semantic", { rtol: 1e-6 });
-    expect(Math.max(...(await layer.detail(reordered(x)).sub(reordered(layer.detail(x))).data()))).toBeGreaterThan(0.1);
+    expect(
+      Math.max(
+        ...(await layer
+          .detail(reordered(x))
+          .sub(reordered(layer.detail(x)))
+          .data()),
+      ),
+    ).toBeGreaterThan(0.1);
   });
 
   onReference("works on the paper's smallest maps, 4 x 4, and refuses 1 x 1", async () => {
@@ -429,7 +593,7 @@ describe("STI layer", () => {
         const problem = directionalProblem(layer, [int(1, 2), int(1, 3), int(2, 4), int(2, 5), channels], seed);
         expect(problem === null, problem ?? "").toBe(true);
       }),
-      { numRuns: 15, seed: 1 },
+      { numRuns: 10, seed: 1 },
     );
   });
 
@@ -446,7 +610,12 @@ describe("STI layer", () => {
  * difference of 1e-5 in float64, where truncation and rounding are both near 1e-9. A sentence about the first that differs,
  * or null. `wrong` names a tensor whose gradient is made one percent too large.
  */
-function directionalProblem(layer: SpatialTemporalInteraction, shape: readonly number[], seed: number, wrong?: string): string | null {
+function directionalProblem(
+  layer: SpatialTemporalInteraction,
+  shape: readonly number[],
+  seed: number,
+  wrong?: string,
+): string | null {
   const inputs = new Inputs(seed);
   const next = uniforms(seed);
   const x = inputs.make({ shape });
@@ -454,7 +623,10 @@ function directionalProblem(layer: SpatialTemporalInteraction, shape: readonly n
     const data = Float64Array.from({ length: p.shape.reduce((a, b) => a * b, 1) }, () => 1.6 * next() - 0.8);
     inputs.values.set(p.leaf, { shape: p.shape, data });
   }
-  const loss = layer.forward(x).mul(inputs.make({ shape }, [0.5, 1.5])).sum();
+  const loss = layer
+    .forward(x)
+    .mul(inputs.make({ shape }, [0.5, 1.5]))
+    .sum();
   const wrt = new Map<string, Tensor>([["x", x], ...layer.state()]);
   const analytic = inputs.evaluate(grad(loss, [...wrt.values()]));
   for (const [i, [name, t]] of [...wrt].entries()) {
@@ -471,7 +643,8 @@ function directionalProblem(layer: SpatialTemporalInteraction, shape: readonly n
       return value;
     };
     const want = (at(1e-5) - at(-1e-5)) / 2e-5;
-    if (!(Math.abs(got - want) <= 1e-6 * Math.max(1, Math.abs(want)))) return `${name}, x [${shape}]: expected ${want}, got ${got}`;
+    if (!(Math.abs(got - want) <= 1e-6 * Math.max(1, Math.abs(want))))
+      return `${name}, x [${shape}]: expected ${want}, got ${got}`;
   }
   return null;
 }

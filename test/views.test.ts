@@ -12,8 +12,17 @@ function* points(space: Space): Generator<number[]> {
   for (let i = 0; i < numel(space); i++) yield space.map((n, axis) => Math.floor(i / strides[axis]) % n);
 }
 
-const variables = (space: Space): Index[] => space.map((_, i) => new Index(space, 0, space.map((_, j) => Number(i === j))));
-const position = (at: readonly number[], shape: Shape): number => stridesOf(shape).reduce((sum, s, i) => sum + s * at[i], 0);
+const variables = (space: Space): Index[] =>
+  space.map(
+    (_, i) =>
+      new Index(
+        space,
+        0,
+        space.map((_, j) => Number(i === j)),
+      ),
+  );
+const position = (at: readonly number[], shape: Shape): number =>
+  stridesOf(shape).reduce((sum, s, i) => sum + s * at[i], 0);
 
 /** `f` on variables of a space that is split further as often as it asks, and the sizes it ended with. */
 function refined<T>(space: Space, f: (vars: readonly Index[]) => T): { value: T; sizes: Space } {
@@ -78,9 +87,12 @@ describe("positions", () => {
         const order = shape.map((_, i) => (i + turn) % shape.length);
         const space = order.map((o) => shape[o]);
         // Position of a point of `space` in `shape`: turned back, and mirrored along the first axis.
-        const place = (at: readonly number[]): number[] => shape.map((n, i) => (flip && i === 0 ? n - 1 - at[order.indexOf(i)] : at[order.indexOf(i)]));
+        const place = (at: readonly number[]): number[] =>
+          shape.map((n, i) => (flip && i === 0 ? n - 1 - at[order.indexOf(i)] : at[order.indexOf(i)]));
         const { value, sizes } = refined(space, (vars) => {
-          const at = shape.map((n, i) => (flip && i === 0 ? vars[order.indexOf(i)].times(-1).plus(n - 1) : vars[order.indexOf(i)]));
+          const at = shape.map((n, i) =>
+            flip && i === 0 ? vars[order.indexOf(i)].times(-1).plus(n - 1) : vars[order.indexOf(i)],
+          );
           return reshapeIndex(vars[0]?.space ?? [], at, shape, from);
         });
         const coarse = [...points(space)];
@@ -96,16 +108,22 @@ describe("positions", () => {
 
   test("over is floor division, and range holds every value", () => {
     fc.assert(
-      fc.property(shapes, fc.integer({ min: 1, max: 5 }), fc.integer({ min: -3, max: 4 }), fc.nat({ max: 9 }), (shape, n, factor, offset) => {
-        const x = flatten(shape, variables(shape), shape).plus(offset);
-        const y = x.over(n).times(factor).plus(1);
-        const [lo, hi] = y.range();
-        for (const p of points(shape)) {
-          const want = Math.floor(x.at(p) / n) * factor + 1;
-          expect(y.at(p)).toBe(want);
-          expect(want >= lo && want <= hi).toBe(true);
-        }
-      }),
+      fc.property(
+        shapes,
+        fc.integer({ min: 1, max: 5 }),
+        fc.integer({ min: -3, max: 4 }),
+        fc.nat({ max: 9 }),
+        (shape, n, factor, offset) => {
+          const x = flatten(shape, variables(shape), shape).plus(offset);
+          const y = x.over(n).times(factor).plus(1);
+          const [lo, hi] = y.range();
+          for (const p of points(shape)) {
+            const want = Math.floor(x.at(p) / n) * factor + 1;
+            expect(y.at(p)).toBe(want);
+            expect(want >= lo && want <= hi).toBe(true);
+          }
+        },
+      ),
       settings,
     );
   });
@@ -114,6 +132,12 @@ describe("positions", () => {
 test("the brute-force check sees a transposed reshape", () => {
   const shape = [2, 3];
   const wrong = unflatten(flatten(shape, variables(shape), shape), [3, 2]);
-  const right = [...points(shape)].every((p) => position(wrong.map((i) => i.at(p)), [2, 3]) === position(p, shape));
+  const right = [...points(shape)].every(
+    (p) =>
+      position(
+        wrong.map((i) => i.at(p)),
+        [2, 3],
+      ) === position(p, shape),
+  );
   expect(right).toBe(false);
 });

@@ -2,7 +2,7 @@
 // kernel of kernels/. The only place, beside ops/, that imports kernels.
 
 import { elementwiseKernel } from "../../kernels/elementwise.ts";
-import { reduceKernel } from "../../kernels/reduce.ts";
+import { type Ending, reduceKernel } from "../../kernels/reduce.ts";
 import { type Caps, choose, type Epilogue, type KernelSource } from "../../kernels/wgsl.ts";
 import { storageType } from "../dtype.ts";
 import type { Node } from "../graph.ts";
@@ -12,7 +12,7 @@ import type { ReduceAttrs } from "../ops/reduce.ts";
 import { numel, stridesOf } from "../shape.ts";
 import { type Body, type Boundary, buildBody, type Expr, identity, indicesOf, mapIndices, simplify } from "./expr.ts";
 import type { Group } from "./fuse.ts";
-import { Bindings, type PlaceOf, vectorizes, Writer, type WriterOptions } from "./writer.ts";
+import { Bindings, Constants, type PlaceOf, vectorizes, Writer, type WriterOptions } from "./writer.ts";
 
 /** A storage binding of a dispatch: the place of a node, or scratch of this group. */
 export type Slot = { readonly place: string; readonly node: Node } | { readonly scratch: number };
@@ -64,6 +64,7 @@ function emitElementwise(roots: readonly Node[], { boundary, caps, place }: Emit
   const { space, values } = simplify(body.space, body.values);
   const total = numel(space);
   const bindings = new Bindings("b", place);
+  const constants = new Constants("k");
   // Buffers are padded to 16 bytes, so a kernel that touches only matching elements may run over the end of the last vec4.
   const flat = space.length <= 1 && vectorizes(values, space.length - 1, 4) && !branches(values);
   const along = flat && space.length === 0 ? -1 : space.length - 1;
@@ -74,6 +75,7 @@ function emitElementwise(roots: readonly Node[], { boundary, caps, place }: Emit
   const scattered = !flat || indicesOf(values).some((x) => x.key() !== here);
   const options: WriterOptions = {
     bindings,
+    constants,
     variables,
     vectorAlong: vector ? along : -1,
     known: { index: identity(space), wgsl: vector ? "(i * 4u)" : "i", overFour: "i" },
@@ -90,7 +92,9 @@ function emitElementwise(roots: readonly Node[], { boundary, caps, place }: Emit
     {
       label: labelOf(values),
       bindings: bindings.declare(0),
-      body: [...(!scattered ? [] : unravel(space, vector ? "i * 4u" : "i", "x")), ...writer.lines, ...stores],
+      body: [...(!scattered ? [] : unravel(space, vector ? "i * 4u" : "i", "x", constants)), ...writer.lines, ...stores],
+      storages: bindings.list.length,
+      fields: constants.fields,
       count: Math.ceil(total / width),
       boundedBy: flat ? bindings.of(roots[0]).name : undefined,
     },
@@ -111,12 +115,11 @@ function branches(values: readonly Expr[]): boolean {
 }
 
 /** Statements that split a flat position into the variables of a space. */
-function unravel(space: Space, flat: string, prefix: string, first = 0): string[] {
-  if (space.length === 0) return [];
+function unravel(space: Space, flat: string, prefix: string, constants: Constants, first = 0): string[] {
   const strides = stridesOf(space);
   return space.map((n, i) => {
-    const over = strides[i] === 1 ? `(${flat})` : `(${flat}) / ${strides[i]}u`;
-    return `let ${prefix}${first + i} = ${i === 0 ? over : `(${over}) % ${n}u`};`;
+    const over = strides[i] === 1 ? flat : constants.quotient(flat, strides[i]);
+    return `let ${prefix}${first + i} = ${i === 0 ? over : constants.remainder(over, n)};`;
   });
 }
 
@@ -133,12 +136,13 @@ function emitReduce(group: Group, core: Node, context: EmitContext): Emitted {
   const bindings = new Bindings("b", place);
   const along = layout === "rows" ? kept.length + reduced.length - 1 : layout === "columns" ? kept.length - 1 : -1;
   const variables = [...kept.map((_, i) => `x${i}`), ...reduced.map((_, i) => `x${kept.length + i}`)];
-  const options: WriterOptions = { bindings, variables, vectorAlong: along };
+  const constants = new Constants("k");
+  const options: WriterOptions = { bindings, constants, variables, vectorAlong: along };
   Writer.prepare([value], options);
   const writer = new Writer(options);
   const result = writer.write(value);
   const type = along >= 0 ? "vec4<f32>" : "f32";
-  const lines = [...unravel(kept, "o", "x"), ...unravel(reduced, "r", "x", kept.length), ...writer.lines];
+  const lines = [...unravel(kept, "o", "x", constants), ...unravel(reduced, "r", "x", constants, kept.length), ...writer.lines];
   const finish = epilogueOf(group, core, context, "o", numel(kept));
   const lowered = reduceKernel(
     {
@@ -150,6 +154,7 @@ function emitReduce(group: Group, core: Node, context: EmitContext): Emitted {
       value: {
         bindings: (first) => bindings.declare(first),
         count: bindings.list.length,
+        fields: constants.fields,
         wgsl: `fn value(o: u32, r: u32) -> ${type} {\n${lines.map((l) => `  ${l}`).join("\n")}\n  return ${result};\n}`,
       },
       finish,
@@ -181,11 +186,8 @@ function permuteVariables(values: readonly Expr[], order: readonly number[], siz
   return mapIndices(values, (x) => new Index(sizes, x.off, order.map((i) => x.coef[i]), x.quotients));
 }
 
-interface Finish {
+interface Finish extends Ending {
   readonly label: string;
-  readonly bindings: (first: number) => string;
-  readonly count: number;
-  readonly body: (width: 1 | 4) => readonly string[];
   readonly list: readonly { readonly place: string; readonly node: Node }[];
 }
 
@@ -196,26 +198,31 @@ function epilogueOf(group: Group, core: Node, { boundary, place }: EmitContext, 
   const { space, values } = simplify(body.space, body.values);
   const bindings = new Bindings("e", place);
   // A vec4 of column results is stored element by element: the output then has one declaration whatever the width.
-  const options = (core: string, at: string): WriterOptions => ({
+  const options = (core: string, at: string, constants: Constants): WriterOptions => ({
     bindings,
+    constants,
     variables: space.map((_, i) => `y${i}`),
     vectorAlong: -1,
     core,
     known: { index: identity(space), wgsl: at, overFour: at },
   });
-  Writer.prepare(values, options("acc", position));
+  Writer.prepare(values, options("acc", position, new Constants(null)));
   const out = bindings.of(root);
-  const store = (acc: string, at: string): string[] => {
-    const writer = new Writer(options(acc, at));
+  const store = (acc: string, at: string, constants: Constants): string[] => {
+    const writer = new Writer(options(acc, at, constants));
     const name = writer.write(values[0]);
-    return ["{", ...unravel(space, at, "y"), ...writer.lines, `${out.name}[${at}] = ${writer.stored(name, root.dtype)};`, "}"];
+    return ["{", ...unravel(space, at, "y", constants), ...writer.lines, `${out.name}[${at}] = ${writer.stored(name, root.dtype)};`, "}"];
   };
   return {
     label: root === core ? "" : labelOf(values),
+    list: bindings.list,
     bindings: (first) => bindings.declare(first),
     count: bindings.list.length,
-    body: (width) => (width === 1 ? store("acc", position) : [0, 1, 2, 3].flatMap((j) => store(`acc[${j}]`, `(${position} + ${j}u)`))),
-    list: bindings.list,
+    code: (width) => {
+      const constants = new Constants("f");
+      const lanes = width === 1 ? [["acc", position]] : [0, 1, 2, 3].map((j) => [`acc[${j}]`, `(${position} + ${j}u)`]);
+      return { body: lanes.flatMap(([acc, at]) => store(acc, at, constants)), fields: constants.fields };
+    },
   };
 }
 
@@ -244,8 +251,11 @@ function matmulEpilogue(group: Group, core: Node, { boundary, place }: EmitConte
   const [rowSpace, colSpace] = [space.slice(0, split), space.slice(split)];
   const along = colSpace.length > 0 && vectorizes(values, space.length - 1, space[space.length - 1]) ? space.length - 1 : -1;
   const bindings = new Bindings("e", place);
+  // The uniforms are the kernel's own, so sizes are literals here.
+  const constants = new Constants(null);
   const optionsFor = (vectorAlong: number, list: Bindings): WriterOptions => ({
     bindings: list,
+    constants,
     variables: space.map((_, i) => `x${i}`),
     vectorAlong,
     core: "acc",
@@ -256,7 +266,7 @@ function matmulEpilogue(group: Group, core: Node, { boundary, place }: EmitConte
     const writer = new Writer(optionsFor(vectorAlong, list));
     const result = writer.write(values[0]);
     const type = vectorAlong >= 0 ? "vec4<f32>" : "f32";
-    const lines = [...unravel(rowSpace, "row", "x"), ...unravel(colSpace, "col", "x", split), ...writer.lines];
+    const lines = [...unravel(rowSpace, "row", "x", constants), ...unravel(colSpace, "col", "x", constants, split), ...writer.lines];
     return `fn ${name}(acc: ${type}, row: u32, col: u32) -> ${type} {\n${lines.map((l) => `  ${l}`).join("\n")}\n  return ${result};\n}`;
   };
   const declared = (list: Bindings): { name: string; type: string }[] => list.list.map((b) => ({ name: b.name, type: list.element(b) }));
@@ -299,7 +309,7 @@ function separate(emitted: Emitted, { caps }: EmitContext): Emitted {
       }
       const type = `vec4<${storageType(slot.node.dtype)}>`;
       const bindings = `@group(0) @binding(0) var<storage, read_write> a: array<${type}>;\n@group(0) @binding(1) var<storage, read_write> b: array<${type}>;`;
-      const source = elementwiseKernel({ label: "copy", bindings, body: ["b[i] = a[i];"], count: Math.ceil(numel(slot.node.shape) / 4), boundedBy: "b" }, caps);
+      const source = elementwiseKernel({ label: "copy", bindings, storages: 2, fields: [], body: ["b[i] = a[i];"], count: Math.ceil(numel(slot.node.shape) / 4), boundedBy: "b" }, caps);
       const copy: Slot = { scratch: scratch.push(numel(slot.node.shape)) - 1 };
       copies.push({ source, slots: [slot, copy] });
       return copy;

@@ -57,6 +57,7 @@ export function fuse(program: Program, options: FuseOptions): Fusion {
 class Fuser {
   readonly #options: FuseOptions;
   readonly #replaced = new Map<Node, Node>();
+  readonly #parts = new Map<Node, readonly Node[]>();
   readonly #roots: readonly Node[];
   readonly #order: readonly Node[];
   readonly #uses: ReadonlyMap<Node, readonly Node[]>;
@@ -103,9 +104,14 @@ class Fuser {
     return n.op.decompose(n.src.map((s) => new Tensor(s)), n.attrs).node;
   }
   /** The kernels and reductions inside a composite's decomposition. */
-  #partsOf(n: Node): Node[] {
-    const outside = new Set(toposort(n.src));
-    return toposort([this.#decompose(n)]).filter((p) => !outside.has(p) && this.#isCore(p));
+  #partsOf(n: Node): readonly Node[] {
+    const known = this.#parts.get(n);
+    if (known) return known;
+    const outside = new Set(n.src);
+    const inside = toposort([this.#decompose(n)], (p) => (outside.has(p) ? [] : p.src));
+    const parts = inside.filter((p) => !outside.has(p) && this.#isCore(p));
+    this.#parts.set(n, parts);
+    return parts;
   }
 
   #isCore(n: Node): boolean {
@@ -243,10 +249,22 @@ class Fuser {
       this.#ops.set(n, cost.ops);
       const many = (this.#uses.get(n)?.length ?? 0) > 1;
       const large = [...cost.loads].filter((s) => numel(s.shape) * 8 > numel(n.shape)).length;
-      if (lower.kind === "elementwise" && many && (cost.core || large > 1 || cost.ops > RECOMPUTE_OPS)) this.#store(n);
+      if (many && (cost.core || large > 1 || cost.ops > RECOMPUTE_OPS)) {
+        this.#storeBase(n, costs);
+        cost = this.#costOf(n, costs);
+      }
       if (lower.kind === "elementwise" && !cost.core && cost.ops >= KERNEL_OPS) this.#store(n);
       costs.set(n, this.#stored.has(n) ? loadOf(n) : cost);
     }
+  }
+
+  /** Stores `n`, or, where it is a view, what it is a view of: then each reader views memory. */
+  #storeBase(n: Node, costs: Map<Node, Cost>): void {
+    const kind = n.op.lower.kind;
+    if (kind === "elementwise") this.#store(n);
+    else if (kind === "view") for (const s of this.sources(n)) this.#storeBase(s, costs);
+    else return;
+    costs.set(n, this.#stored.has(n) ? loadOf(n) : this.#costOf(n, costs));
   }
 
   #costOf(n: Node, costs: Map<Node, Cost>): Cost {

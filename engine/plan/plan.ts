@@ -103,29 +103,29 @@ class Planner {
     for (const g of groups) for (const r of g.roots) writer.set(r, g);
     const reads = new Map(groups.map((g) => [g, this.#readsOf(g)]));
     const before = new Map<Group, Set<Group>>();
-    for (const g of groups) before.set(g, new Set([...(reads.get(g) as Set<Node>)].flatMap((n) => (writer.has(n) && writer.get(n) !== g ? [writer.get(n) as Group] : []))));
-    for (const [state, raw] of this.#program.assigns) this.#tryInPlace(state, this.#fusion.resolve(raw), writer, reads, before);
+    const readers = new Map<Node, Group[]>();
+    for (const g of groups) {
+      const own = reads.get(g) as Set<Node>;
+      before.set(g, new Set([...own].flatMap((n) => (writer.has(n) && writer.get(n) !== g ? [writer.get(n) as Group] : []))));
+      for (const n of own) readers.set(n, [...(readers.get(n) ?? []), g]);
+    }
+    const later = new Map(groups.map((g) => [g, new Set(g.roots.flatMap((r) => readers.get(r) ?? []).filter((r) => r !== g))]));
+    // Old values that the caller or another state asks for must not be overwritten.
+    const wanted = new Set([...Object.values(this.#program.outputs), ...this.#program.assigns.map(([, value]) => value)].map(this.#fusion.resolve));
+    for (const [state, raw] of this.#program.assigns) {
+      const value = this.#fusion.resolve(raw);
+      const group = writer.get(value);
+      if (!group || this.#inPlace.has(value) || wanted.has(state)) continue;
+      if ((reads.get(group) as Set<Node>).has(state) && !this.#readsAtIdentity(group, state)) continue;
+      const others = (readers.get(state) ?? []).filter((g) => g !== group);
+      if (reaches(group, new Set(others), later)) continue;
+      for (const g of others) {
+        (before.get(group) as Set<Group>).add(g);
+        (later.get(g) as Set<Group>).add(group);
+      }
+      this.#inPlace.set(value, state);
+    }
     return depthFirst(groups, before);
-  }
-
-  /** Lets the group that computes a new state value write it over the old one, where nobody needs the old one later. */
-  #tryInPlace(state: Node, value: Node, writer: Map<Node, Group>, reads: Map<Group, Set<Node>>, before: Map<Group, Set<Group>>): void {
-    const group = writer.get(value);
-    const taken = [...this.#inPlace.keys()].includes(value);
-    const isOutput = Object.values(this.#program.outputs).some((n) => this.#fusion.resolve(n) === state);
-    if (!group || taken || isOutput) return;
-    const readers = [...reads].filter(([g, nodes]) => g !== group && nodes.has(state)).map(([g]) => g);
-    const selfRead = (reads.get(group) as Set<Node>).has(state);
-    if (selfRead && !this.#readsAtIdentity(group, state)) return;
-    if (this.#isSource(state)) return;
-    if (readers.some((g) => reachable(g, group, before))) return;
-    for (const g of readers) (before.get(group) as Set<Group>).add(g);
-    this.#inPlace.set(value, state);
-  }
-
-  /** Is the old value of `state` itself the new value of another state (a swap)? */
-  #isSource(state: Node): boolean {
-    return this.#program.assigns.some(([, value]) => this.#fusion.resolve(value) === state);
   }
 
   /** Does an elementwise group read `state` only at the element it writes? */
@@ -280,16 +280,17 @@ function depthFirst(groups: readonly Group[], before: ReadonlyMap<Group, Readonl
   return order;
 }
 
-/** Must `from` come before `to` finds out: is `to` among what `from` waits for? */
-function reachable(from: Group, to: Group, before: ReadonlyMap<Group, ReadonlySet<Group>>): boolean {
-  const stack = [from];
+/** Must one of `targets` run after `group`, directly or not? */
+function reaches(group: Group, targets: ReadonlySet<Group>, later: ReadonlyMap<Group, ReadonlySet<Group>>): boolean {
+  const stack = [group];
   const seen = new Set<Group>();
   while (stack.length > 0) {
     const g = stack.pop() as Group;
-    if (g === to) return true;
     if (seen.has(g)) continue;
     seen.add(g);
-    stack.push(...(before.get(g) as ReadonlySet<Group>));
+    const next = [...(later.get(g) as ReadonlySet<Group>)];
+    if (next.some((n) => targets.has(n))) return true;
+    stack.push(...next);
   }
   return false;
 }

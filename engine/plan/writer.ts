@@ -51,8 +51,43 @@ export class Bindings {
   }
 }
 
+/**
+ * Sizes, strides and offsets of one dispatch. As uniforms they leave the text the same for all shapes, so that one pipeline
+ * serves every layer of a network; as literals they cost nothing to divide by.
+ */
+export class Constants {
+  readonly fields: [name: string, type: "u32", value: number][] = [];
+  readonly #prefix: string | null;
+
+  /** `prefix` of the uniform fields' names; null: literals. */
+  constructor(prefix: string | null) {
+    this.#prefix = prefix;
+  }
+
+  /** WGSL (u32) of a number. */
+  of(n: number): string {
+    if (this.#prefix === null) return `${n >>> 0}u`;
+    const name = `${this.#prefix}${this.fields.length}`;
+    this.fields.push([name, "u32", n >>> 0]);
+    return `u.${name}`;
+  }
+
+  /** x / n and x % n. Powers of two, which most sizes are, get a shift and a mask: a division by a uniform is dear. */
+  quotient(x: string, n: number): string {
+    return isPowerOfTwo(n) ? `((${x}) >> ${this.of(Math.log2(n))})` : `((${x}) / ${this.of(n)})`;
+  }
+  remainder(x: string, n: number): string {
+    return isPowerOfTwo(n) ? `((${x}) & ${this.of(n - 1)})` : `((${x}) % ${this.of(n)})`;
+  }
+}
+
+function isPowerOfTwo(n: number): boolean {
+  return n > 0 && (n & (n - 1)) === 0;
+}
+
 export interface WriterOptions {
   readonly bindings: Bindings;
+  readonly constants: Constants;
   /** WGSL (u32) of each variable of the space. */
   readonly variables: readonly string[];
   /** The variable along which a vector of four runs; -1: everything is scalar. */
@@ -162,7 +197,8 @@ export class Writer {
     if (access === "splat") return bool(`${vec}(${one(at)})`, "vec4<u32>()");
     const step = index.coef[this.#o.vectorAlong];
     const base = this.#declare(at);
-    const lane = (j: number): string => one(step >= 0 ? `${base} + ${j * step}u` : `${base} - ${-j * step}u`);
+    const stride = this.#o.constants.of(step);
+    const lane = (j: number): string => one(j === 0 ? base : `${base} + ${j}u * ${stride}`);
     return bool(`${vec}(${[0, 1, 2, 3].map(lane).join(", ")})`, "vec4<u32>()");
   }
 
@@ -171,9 +207,9 @@ export class Writer {
     const name = `v${this.#count++}`;
     const type = this.type(e.dtype);
     this.lines.push(`var ${name} = ${type}();`);
+    const conditions = e.pieces.map((piece) => piece.when.map((c) => this.#condition(c)).join(" && ") || "true");
     e.pieces.forEach((piece, i) => {
-      const condition = piece.when.map((c) => this.#condition(c)).join(" && ") || "true";
-      this.lines.push(`${i > 0 ? "else " : ""}if (${condition}) {`);
+      this.lines.push(`${i > 0 ? "else " : ""}if (${conditions[i]}) {`);
       const outer = this.#names;
       this.#names = new Map(outer);
       this.lines.push(`${name} = ${this.write(piece.value)};`);
@@ -184,21 +220,22 @@ export class Writer {
   }
 
   #condition({ index, lo, hi, step }: Condition): string {
-    const at = `i32(${this.#position(index)})`;
-    const inside = `${at} >= ${lo} && ${at} < ${hi}`;
-    return step === 1 ? inside : `${inside} && (${at} - ${lo}) % ${step} == 0`;
+    const signed = (n: number): string => `i32(${this.#o.constants.of(n)})`;
+    const at = this.#declare(`i32(${this.#position(index)})`);
+    const inside = `${at} >= ${signed(lo)} && ${at} < ${signed(hi)}`;
+    return step === 1 ? inside : `${inside} && (${at} - ${signed(lo)}) % ${signed(step)} == 0`;
   }
 
   #position(index: Index): string {
     const known = this.#o.known;
     if (known && known.index.key() === index.key()) return known.wgsl;
-    return affine(index, this.#o.variables);
+    return affine(index, this.#o.variables, this.#o.constants);
   }
 
   #overFour(index: Index): string {
     const known = this.#o.known;
     if (known && known.index.key() === index.key()) return known.overFour;
-    return `(${affine(index, this.#o.variables)}) / 4u`;
+    return `(${affine(index, this.#o.variables, this.#o.constants)}) / 4u`;
   }
 }
 
@@ -209,15 +246,12 @@ function accessOf(index: Index, along: number): Access {
 }
 
 /** WGSL of an index: u32 arithmetic wraps, so negative parts cancel as long as the result is not negative. */
-export function affine(index: Index, variables: readonly string[]): string {
-  const terms = index.coef.flatMap((c, i) => (c === 0 ? [] : [c === 1 ? variables[i] : `${variables[i]} * ${unsigned(c)}`]));
-  for (const q of index.quotients) terms.push(`((${affine(q.of, variables)}) / ${q.div}u) * ${unsigned(q.mul)}`);
-  if (index.off !== 0 || terms.length === 0) terms.push(unsigned(index.off));
+export function affine(index: Index, variables: readonly string[], constants: Constants): string {
+  const scaled = (x: string, n: number): string => (n === 1 ? x : `${x} * ${constants.of(n)}`);
+  const terms = index.coef.flatMap((c, i) => (c === 0 ? [] : [scaled(variables[i], c)]));
+  for (const q of index.quotients) terms.push(scaled(constants.quotient(affine(q.of, variables, constants), q.div), q.mul));
+  if (index.off !== 0 || terms.length === 0) terms.push(constants.of(index.off));
   return terms.join(" + ");
-}
-
-function unsigned(n: number): string {
-  return `${n >>> 0}u`;
 }
 
 function literal(value: number, dtype: DType): string {
