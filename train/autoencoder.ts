@@ -10,7 +10,7 @@ import { interruptible, stepLog } from "./log.ts";
 import { learningRate } from "./lr.ts";
 import { batchIndices } from "./order.ts";
 import { openRun } from "./run.ts";
-import { checkFinite, type StageResult, tenth } from "./stage.ts";
+import { checkFinite, endStage, SaveClock, type StageResult } from "./stage.ts";
 
 export interface AutoencoderRecipe {
   readonly data: Dataset;
@@ -23,8 +23,10 @@ export interface AutoencoderRecipe {
   readonly lr: number;
   readonly seed: number;
   readonly resume: boolean;
-  /** Steps between checkpoints. */
+  /** Steps between checkpoints; absent: about a minute of them. */
   readonly saveEvery?: number;
+  /** How the user goes on after an interrupt, see StepLogOptions. */
+  readonly goOn?: string;
 }
 
 /** Frames of each sticker in a step: neighbours look alike, so few of them carry most of the gradient. */
@@ -50,7 +52,10 @@ export function meanFrameLoss(data: Dataset): number {
   return sum.reduce((total, s, j) => total + square[j] / count - (s / count) ** 2, 0) / sum.length;
 }
 
-/** Trains, or goes on training, and leaves the last checkpoint in `out`. Ctrl-C saves and returns. */
+/**
+ * Trains, or goes on training, and leaves the last checkpoint in `out`. Ctrl-C saves and returns.
+ * @throws TrainingError when the loss or its gradient is not finite any more
+ */
 export async function trainAutoencoder(o: AutoencoderRecipe): Promise<StageResult> {
   const { data, config, steps, batch, seed } = o;
   const started = performance.now();
@@ -63,7 +68,15 @@ export async function trainAutoencoder(o: AutoencoderRecipe): Promise<StageResul
     ["rng", rng.state] as const,
   ]);
   const run = await openRun(o.out, {
-    config: { recipe: "autoencoder", config: { ...config } as unknown as Json, steps, batch, lr: o.lr, seed, data: data.fingerprint },
+    config: {
+      recipe: "autoencoder",
+      config: { ...config } as unknown as Json,
+      steps,
+      batch,
+      lr: o.lr,
+      seed,
+      data: data.fingerprint,
+    },
     resume: o.resume,
     adapter: device().name,
     notice: console.error,
@@ -73,42 +86,33 @@ export async function trainAutoencoder(o: AutoencoderRecipe): Promise<StageResul
   const train = compile(
     ({ frames, lr }: { frames: Tensor; lr: Tensor }) => {
       const { loss, reconstruction } = model.loss(frames, rng, { klWeight: KL_WEIGHT });
-      const { grads } = clipGradNorm(grad(loss, optimizer.targets), 1);
+      const { grads, norm } = clipGradNorm(grad(loss, optimizer.targets), 1);
       optimizer.step(grads, { lr });
-      return { reconstruction };
+      return { reconstruction, norm };
     },
     { name: "autoencoder" },
   );
 
-  const log = stepLog(run, { label: "autoencoder", steps, batch });
+  const log = stepLog(run, { label: "autoencoder", steps, batch, goOn: o.goOn });
   const interrupt = interruptible();
-  const losses: { step: number; loss: number }[] = [];
-  const saveEvery = o.saveEvery ?? 250;
-  let saved = run.step;
-  let sha256: string | null = null;
-  for (let k = run.step; k < steps && !interrupt.requested; k++) {
-    const frames = pickFrames(data, batchIndices(data.length, batch, k, seed), config, k);
-    const lr = learningRate({ peak: o.lr, warmup: Math.min(20, steps / 10), steps, floor: o.lr / 20 }, k);
-    const loss = await train({ frames, lr }).reconstruction.item(); // waits for the device
-    checkFinite(loss, k + 1, o.out, saved);
-    losses.push({ step: k + 1, loss });
-    log.step(k + 1, { loss, lr });
-    const last = k + 1 === steps;
-    if (last || interrupt.requested || (k + 1) % saveEvery === 0) {
-      const checkpoint = await run.save(k + 1, state);
-      saved = k + 1;
-      if (last) {
-        sha256 = checkpoint.sha256;
-        await run.finish(checkpoint);
-      }
+  const clock = new SaveClock(o.saveEvery);
+  let checkpoint = run.resumed;
+  try {
+    for (let k = run.step; k < steps && !interrupt.requested; k++) {
+      const frames = pickFrames(data, batchIndices(data.length, batch, k, seed), config, k);
+      const lr = learningRate({ peak: o.lr, warmup: Math.min(20, steps / 10), steps, floor: o.lr / 20 }, k);
+      const result = train({ frames, lr });
+      const [loss, norm] = await Promise.all([result.reconstruction.item(), result.norm.item()]); // waits for the device
+      checkFinite({ loss, "the gradient's norm": norm }, k + 1, run, checkpoint);
+      log.step(k + 1, { loss, gradient_norm: norm, lr });
+      const due = k + 1 === steps || interrupt.requested || clock.due(k + 1);
+      if (due) checkpoint = await clock.time(() => run.save(k + 1, state));
     }
+    return await endStage(run, log, { steps, checkpoint, interrupt, started, baseline: meanFrameLoss(data) });
+  } finally {
+    interrupt.release();
+    run.close();
   }
-  if (sha256) log.done();
-  else log.stopped(saved);
-  interrupt.release();
-  run.close();
-  const all = losses.length > 0 ? losses : [{ step: run.step, loss: Number.NaN }];
-  return { steps, seconds: (performance.now() - started) / 1000, firstLoss: tenth(all, "first"), lastLoss: tenth(all, "last"), baseline: meanFrameLoss(data), sha256, losses };
 }
 
 /** [batch * FRAMES, H, W, 3]: of each sticker FRAMES frames, evenly spaced from a start that moves on with the step. */

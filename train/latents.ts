@@ -5,6 +5,7 @@ import type { Dataset } from "../data/store.ts";
 import { compile, type Tensor, tensor } from "../engine/index.ts";
 import type { Autoencoder } from "../models/autoencoder.ts";
 import { downsampling, type SystemConfig } from "../models/config.ts";
+import type { NoiseSchedule, Prediction } from "../models/diffusion.ts";
 import { progress } from "./progress.ts";
 
 export interface LatentSet {
@@ -12,6 +13,19 @@ export interface LatentSet {
   batch(indices: readonly number[]): { mean: Tensor; logvar: Tensor };
   /** 1 / standard deviation of all means: what latents are multiplied by before diffusion. */
   readonly scale: number;
+  /** Of scaled latents: the mean square, and the mean square of the mean latent (per frame, position and channel). */
+  readonly square: number;
+  readonly meanSquare: number;
+}
+
+/**
+ * Loss of the best constant answer, what a network scores that has learned nothing but a mean. For epsilon that mean is
+ * zero and the loss the noise's variance, 1. For v = signal eps - noise x0 it is the mean of -noise x0 over steps and data.
+ */
+export function constantLoss(prediction: Prediction, schedule: NoiseSchedule, { square, meanSquare }: LatentSet): number {
+  if (prediction === "epsilon") return 1;
+  const average = (f: (alphaBar: number) => number): number => schedule.alphaBar.reduce((sum, a) => sum + f(a), 0) / schedule.steps;
+  return average((a) => a) + average((a) => 1 - a) * square - average((a) => Math.sqrt(1 - a)) ** 2 * meanSquare;
 }
 
 /** Clips per call of the encoder. */
@@ -44,7 +58,20 @@ export async function encodeDataset(autoencoder: Autoencoder, data: Dataset, con
     });
     return tensor(out, [indices.length, ...shape]);
   };
-  return { scale: 1 / deviation(means), batch: (indices) => ({ mean: take(means, indices), logvar: take(logvars, indices) }) };
+  const scale = 1 / deviation(means);
+  return { scale, ...squares(means, logvars, values, scale), batch: (indices) => ({ mean: take(means, indices), logvar: take(logvars, indices) }) };
+}
+
+function squares(means: Float32Array, logvars: Float32Array, values: number, scale: number): { square: number; meanSquare: number } {
+  const sums = new Float64Array(values);
+  let square = 0;
+  for (let i = 0; i < means.length; i++) {
+    sums[i % values] += means[i];
+    square += means[i] ** 2 + Math.exp(logvars[i]);
+  }
+  const clips = means.length / values;
+  const meanSquare = sums.reduce((sum, s) => sum + (s / clips) ** 2, 0) / values;
+  return { square: (scale ** 2 * square) / means.length, meanSquare: scale ** 2 * meanSquare };
 }
 
 /** Standard deviation in float64, of values that may have any mean. */

@@ -11,6 +11,8 @@ export interface StepLogOptions extends Pick<ProgressOptions, "stream" | "clock"
   readonly steps: number;
   /** Stickers per step. */
   readonly batch: number;
+  /** How an interrupted run is continued: ends the sentence "to go on, ...". */
+  readonly goOn?: string;
 }
 
 export interface StepLog {
@@ -23,7 +25,8 @@ export interface StepLog {
 }
 
 /** The progress line of a run, which counts on from the step that the run was resumed at. */
-export function stepLog(run: Run, { label, steps, batch, stream = process.stderr, clock }: StepLogOptions): StepLog {
+export function stepLog(run: Run, o: StepLogOptions): StepLog {
+  const { label, steps, batch, goOn = "give the same command with --resume", stream = process.stderr, clock } = o;
   const items = { name: "stickers", each: batch };
   const now = clock ?? (() => performance.now());
   const started = now();
@@ -36,13 +39,23 @@ export function stepLog(run: Run, { label, steps, batch, stream = process.stderr
     done: (note) => line.done(note),
     stopped(step) {
       line.done(`stopped after step ${step}, saved in ${run.dir}`);
-      stream.write("to go on, give the same command with --resume\n");
+      stream.write(`to go on, ${goOn}\n`);
     },
   };
 }
 
+/** Ctrl-C, and what timeouts, schedulers and `kill` send. */
+export type StopSignal = "SIGINT" | "SIGTERM";
+
+/** What shells expect of a process that stopped for a signal: 128 + its number. */
+export function exitCode(signal: StopSignal): number {
+  return signal === "SIGINT" ? 130 : 143;
+}
+
 export interface Interrupt {
-  /** True from the first Ctrl-C (or SIGTERM) on: finish the step, save, stop. */
+  /** The first Ctrl-C (or SIGTERM); null before: finish the step, save, stop. */
+  readonly signal: StopSignal | null;
+  /** Whether there was one. */
   readonly requested: boolean;
   /** Gives the signals back to their default. */
   release(): void;
@@ -53,16 +66,19 @@ export interface Interrupt {
  * must await something now and then, or no signal is ever seen.
  */
 export function interruptible(stream: { write(text: string): unknown } = process.stderr): Interrupt {
-  let requested = false;
+  let first: StopSignal | null = null;
   const onSignal = (signal: NodeJS.Signals) => {
-    if (requested) process.exit(signal === "SIGINT" ? 130 : 143); // 128 + the signal's number, as shells expect
-    requested = true;
+    if (first) process.exit(exitCode(signal as StopSignal));
+    first = signal as StopSignal;
     stream.write("\nstopping after this step; Ctrl-C again to leave without saving\n");
   };
   process.on("SIGINT", onSignal).on("SIGTERM", onSignal);
   return {
+    get signal() {
+      return first;
+    },
     get requested() {
-      return requested;
+      return first !== null;
     },
     release() {
       process.off("SIGINT", onSignal).off("SIGTERM", onSignal);

@@ -101,6 +101,20 @@ export class Run {
   }
 }
 
+export function holdsRun(dir: string): boolean {
+  return existsSync(join(dir, CONFIG));
+}
+
+/**
+ * What `openRun` asks of the folder first. Commands call it before the data is decoded, which can take hours.
+ * @throws Error when a run is there and `resume` is false, or when none is there and it is true
+ */
+export function checkResume(dir: string, resume: boolean): void {
+  if (holdsRun(dir) === resume) return;
+  if (resume) throw new Error(`${dir} holds no run to resume (no ${CONFIG}): start one without --resume`);
+  throw new Error(`${dir} holds a run already: go on with it by --resume, or give another folder`);
+}
+
 /**
  * Starts a run in `dir`, or goes on with the one that is there.
  * @throws Error when a run is there and `resume` is false, when none is there and it is true, or when the configs differ
@@ -108,10 +122,8 @@ export class Run {
 export async function openRun(dir: string, options: RunOptions): Promise<Run> {
   const { resume, adapter, keep = 2, notice = () => {} } = options;
   const config = plain(options.config);
-  const exists = existsSync(join(dir, CONFIG));
-  if (exists && !resume)
-    throw new Error(`${dir} holds a run already: go on with it by --resume, or give another folder`);
-  if (!exists && resume) throw new Error(`${dir} holds no run to resume (no ${CONFIG}): start one without --resume`);
+  checkResume(dir, resume);
+  const exists = holdsRun(dir);
   const checkpoints = join(dir, CHECKPOINTS);
   await mkdir(checkpoints, { recursive: true });
   if (exists) checkConfig(dir, await readJson<Config>(dir, CONFIG), config);
@@ -142,8 +154,7 @@ export interface StoredRun {
 
 /** @throws Error when `dir` holds no run, or one without a complete checkpoint */
 export async function readRun(dir: string): Promise<StoredRun> {
-  if (!existsSync(join(dir, CONFIG)))
-    throw new Error(`${dir} holds no run (no ${CONFIG}): train one with --out ${dir}`);
+  if (!holdsRun(dir)) throw new Error(`${dir} holds no run (no ${CONFIG}): train one first`);
   const checkpoint = await latestCheckpoint(join(dir, CHECKPOINTS));
   if (!checkpoint) throw new Error(`${dir} has no complete checkpoint yet: train it further with --resume`);
   return { config: await readJson(dir, CONFIG), record: await readJson(dir, RECORD), checkpoint };

@@ -1,8 +1,15 @@
-// What every recipe returns and the one guard they share. A recipe's loop is in its own file, whole.
+// What every recipe returns, when its run is saved and how it ends, and the one guard. A recipe's loop is in its own file, whole.
 
-/** How a training stage ended, for run.json and the report. */
+import { join } from "node:path";
+import type { Checkpoint } from "./checkpoints.ts";
+import type { Interrupt, StepLog, StopSignal } from "./log.ts";
+import { readMetrics } from "./metrics.ts";
+import { METRICS, type Run } from "./run.ts";
+
+/** How a training stage ended, for run.json and the report. Losses are those of the whole run, earlier sessions included. */
 export interface StageResult {
   readonly steps: number;
+  /** Of this session. */
   readonly seconds: number;
   /** Mean loss of the first and of the last tenth of the steps (at most 50 of them). */
   readonly firstLoss: number;
@@ -11,21 +18,96 @@ export interface StageResult {
   readonly baseline: number;
   /** Of the final checkpoint; null when the run was interrupted. */
   readonly sha256: string | null;
+  /** The signal that asked for an end, even where the run was just complete: what would come next should not begin. */
+  readonly stopped: StopSignal | null;
   readonly losses: readonly { readonly step: number; readonly loss: number }[];
 }
 
-/** Thrown when a loss is not a number any more. */
+/** Thrown when a loss, or the norm of its gradient, is not a number any more. */
 export class TrainingError extends Error {
   override name = "TrainingError";
 }
 
-/** Stops a run whose loss is NaN or infinite, naming the step, the last good checkpoint and the usual causes. */
-export function checkFinite(loss: number, step: number, dir: string, lastSaved: number): void {
-  if (Number.isFinite(loss)) return;
-  const saved = lastSaved > 0 ? `the last good checkpoint is step ${lastSaved} in ${dir}` : `no checkpoint was saved in ${dir} yet`;
+/**
+ * Stops a run with a value that is NaN or infinite, naming the step, the last good checkpoint and the usual causes. Checked
+ * before every save: the gradient's norm goes first, one step before the loss, when the weights are about to be lost.
+ */
+export function checkFinite(
+  values: Readonly<Record<string, number>>,
+  step: number,
+  run: Run,
+  good: Checkpoint | null,
+): void {
+  const bad = Object.entries(values).find(([, value]) => !Number.isFinite(value));
+  if (!bad) return;
+  const saved = good
+    ? `the last good checkpoint is step ${good.step} in ${run.dir}`
+    : `no checkpoint was saved in ${run.dir} yet`;
   throw new TrainingError(
-    `loss is ${loss} at step ${step}; ${saved}. Usual causes: the learning rate is too high (halve --lr), the batch is too small, or the data holds broken images`,
+    `${bad[0]} is ${bad[1]} at step ${step}; ${saved}. Usual causes: the learning rate is too high (halve --lr), the batch is too small, or the data holds broken images`,
   );
+}
+
+const SAVE_MS = 60_000;
+
+/**
+ * When a run is saved: every so many steps where that is asked for, else once a minute, and less often where saving takes
+ * long, so that it costs at most a twentieth of the time. Saving changes nothing in the run.
+ */
+export class SaveClock {
+  readonly #every: number | undefined;
+  #last = performance.now();
+  #cost = 0;
+
+  constructor(every?: number) {
+    this.#every = every;
+  }
+
+  due(step: number): boolean {
+    if (this.#every) return step % this.#every === 0;
+    return performance.now() - this.#last >= Math.max(SAVE_MS, 20 * this.#cost);
+  }
+
+  /** Runs the saving and takes its time. */
+  async time<T>(save: () => Promise<T>): Promise<T> {
+    const started = performance.now();
+    const result = await save();
+    this.#last = performance.now();
+    this.#cost = this.#last - started;
+    return result;
+  }
+}
+
+export interface StageEnd {
+  /** Optimiser steps of the whole run. */
+  readonly steps: number;
+  /** The newest checkpoint: the run is complete when it is of the last step. */
+  readonly checkpoint: Checkpoint | null;
+  readonly interrupt: Interrupt;
+  /** Milliseconds, as performance.now() gave them. */
+  readonly started: number;
+  readonly baseline: number;
+}
+
+/** Ends a run whose loop is over, because all steps are done (perhaps in an earlier session) or because of an interrupt. */
+export async function endStage(run: Run, log: StepLog, o: StageEnd): Promise<StageResult> {
+  const { steps, checkpoint, interrupt, started, baseline } = o;
+  const complete = checkpoint?.step === steps;
+  if (complete) {
+    await run.finish(checkpoint);
+    log.done();
+  } else log.stopped(checkpoint?.step ?? 0);
+  const losses = readMetrics(join(run.dir, METRICS)).map(({ step, loss }) => ({ step, loss }));
+  return {
+    steps,
+    seconds: (performance.now() - started) / 1000,
+    firstLoss: tenth(losses, "first"),
+    lastLoss: tenth(losses, "last"),
+    baseline,
+    sha256: complete ? checkpoint.sha256 : null,
+    stopped: interrupt.signal,
+    losses,
+  };
 }
 
 /** Mean of the first or last tenth of the losses, at least one and at most 50. */

@@ -1,0 +1,161 @@
+// Generating from a trained run: which bytes, which files, which words, and what is said when it cannot be done. The model
+// here has seen three steps, so its stickers look like nothing; that they can look like something is overfit.test.ts.
+
+import { existsSync, readFileSync } from "node:fs";
+import { appendFile, cp, mkdtemp, readdir, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import sharp from "sharp";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
+import { run as generate, generateAll, sampleGif } from "../cli/generate.ts";
+import type { GenerateOptions } from "../cli/options.ts";
+import { existingStage, stageFolder, trainStage } from "../cli/train.ts";
+import { decodeSticker } from "../data/decode/index.ts";
+import { presetConfig } from "../models/config.ts";
+import { loadSampler, type Sampler } from "../train/sample.ts";
+import { gpu, onGpu } from "./device.ts";
+import { writeMixedFolder } from "./stickers.ts";
+
+vi.setConfig({ testTimeout: 240_000, hookTimeout: 240_000 }); // the first step of a model compiles its kernels
+
+const config = presetConfig("nano");
+const CAPTION = "Cartoon \t a disc, number 3";
+const settings = { seed: 7, steps: 3, guidance: 3 };
+
+let folder: string;
+let run: string;
+let sampler: Sampler;
+let written: string[] = [];
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), "gifgrad-generate-"));
+  run = join(folder, "run");
+  vi.spyOn(process.stderr, "write").mockImplementation((text) => {
+    written.push(String(text));
+    return true;
+  });
+  vi.spyOn(console, "error").mockImplementation((text) => void written.push(`${text}\n`));
+  if (!(await gpu())) return;
+  const stickers = join(folder, "stickers");
+  await writeMixedFolder(stickers);
+  for (const recipe of ["autoencoder", "diffusion"] as const)
+    await trainStage(
+      { data: stickers, recipe, preset: "nano", steps: 3, out: run, resume: false, seed: 1, batch: 1 },
+      config,
+    );
+  sampler = await loadSampler(stageFolder(run, "diffusion"));
+});
+afterAll(async () => {
+  vi.restoreAllMocks();
+  await rm(folder, { recursive: true });
+});
+
+const options = (o: Partial<GenerateOptions>): GenerateOptions => ({ run, captions: [CAPTION], ...settings, ...o });
+
+describe("a sticker", () => {
+  onGpu("has eight frames that play for ever, and says in the file how it was made", async () => {
+    const gif = await sampleGif(sampler, CAPTION, settings);
+    const { width, pageHeight, pages, loop, delay } = await sharp(gif, { animated: true }).metadata();
+    expect([width, pageHeight, pages, loop]).toEqual([config.size, config.size, 8, 0]);
+    expect(delay).toEqual(new Array(8).fill(100));
+    expect((await decodeSticker(gif, "here")).frames).toHaveLength(8);
+    expect(Buffer.from(gif).toString("latin1")).toContain("gifgrad Cartoon a disc, number 3 seed 7 steps 3 guidance 3");
+  });
+
+  onGpu(
+    "is the same bytes for the same seed, whatever was made before it, and others for another seed or caption",
+    async () => {
+      const make = async (caption: string, o: Partial<typeof settings> = {}): Promise<string> =>
+        (await sampler.sample(caption, { ...settings, ...o })).join();
+      const first = await make(CAPTION);
+      const others = [
+        await make(CAPTION, { seed: 8 }),
+        await make("Cartoon \t a cube"),
+        await make(CAPTION, { guidance: 1 }),
+      ];
+      expect(await make(CAPTION)).toBe(first);
+      expect(new Set([first, ...others]).size).toBe(4);
+      const again = await loadSampler(stageFolder(run, "diffusion"));
+      expect((await again.sample(CAPTION, settings)).join()).toBe(first);
+    },
+  );
+
+  onGpu("is made of words that were never trained on, of any script, and of none", async () => {
+    for (const caption of ["Real \t zebra 斑马 🦓 Größe", "<|endoftext|>", "x"]) {
+      const pixels = await sampler.sample(caption, { ...settings, steps: 1 });
+      expect(pixels).toHaveLength(8 * config.size ** 2 * 3);
+      expect(pixels.every(Number.isFinite)).toBe(true);
+    }
+  });
+});
+
+describe("the command", () => {
+  const made = async (o: Partial<GenerateOptions>): Promise<string> => {
+    written = [];
+    await generateAll(sampler, options(o));
+    return written.join("");
+  };
+
+  onGpu("writes where -o says: a file, a folder that need not exist, or the run's own", async () => {
+    const file = join(folder, "new", "heart.gif");
+    expect(await made({ out: file })).toMatch(/Cartoon a disc, number 3 {2}3\/3 {2}in .*new\/heart\.gif\n$/);
+    await made({ out: join(folder, "out"), captions: [CAPTION, "猫 Cat!", "cat? 猫", "Cat - 猫"] });
+    expect((await readdir(join(folder, "out"))).sort()).toEqual(
+      ["cartoon-a-disc-number-3-7.gif", "猫-cat-7.gif", "cat-猫-7.gif", "cat-猫-7-2.gif"].sort(),
+    );
+    await made({});
+    const paths = [
+      file,
+      join(folder, "out", "cartoon-a-disc-number-3-7.gif"),
+      join(run, "generated", "cartoon-a-disc-number-3-7.gif"),
+    ];
+    expect(new Set(paths.map((path) => readFileSync(path, "latin1"))).size).toBe(1);
+  });
+
+  onGpu("says what of a caption that is too long is read", async () => {
+    const out = join(folder, "long");
+    const said = await made({ out, captions: [`a disc ${"number ".repeat(100)}`], steps: 1 });
+    expect(said).toMatch(/this caption is too long for the model, which reads only: a disc( number)+/);
+    expect(await made({ out, captions: ["a disc"], steps: 1 })).not.toMatch(/too long/);
+  });
+});
+
+describe("what cannot be generated from is named in one line:", () => {
+  const message = async (dir: string): Promise<string> => {
+    const error = await generate(options({ run: dir })).catch((e: Error) => e);
+    expect(error).toBeInstanceOf(Error);
+    expect((error as Error).message).not.toContain("\n");
+    return (error as Error).message;
+  };
+
+  test("a folder without a run, and the command that makes one", async () => {
+    const path = join(folder, "nothing");
+    expect(await message(path)).toBe(
+      `${path} holds no diffusion yet: train one with gifgrad train <data> --recipe diffusion --out ${path}`,
+    );
+    expect(existsSync(path)).toBe(false);
+  });
+
+  onGpu("a stage's folder instead of the run's, and a run of another recipe", async () => {
+    expect(await message(stageFolder(run, "diffusion"))).toBe(
+      `${stageFolder(run, "diffusion")} is one stage of a run: give the run folder, ${run}`,
+    );
+    await expect(loadSampler(stageFolder(run, "autoencoder"))).rejects.toThrow(/holds a run of recipe "autoencoder"/);
+    expect(existingStage(run, "autoencoder")).toBe(stageFolder(run, "autoencoder"));
+  });
+
+  onGpu("a run without a whole checkpoint; an unfinished one with a checkpoint will do, with a word", async () => {
+    const unfinished = join(folder, "unfinished");
+    await cp(run, unfinished, { recursive: true });
+    const dir = stageFolder(unfinished, "diffusion");
+    const config = JSON.parse(readFileSync(join(dir, "config.json"), "utf8")) as object;
+    await rm(join(dir, "config.json"));
+    await appendFile(join(dir, "config.json"), JSON.stringify({ ...config, steps: 9 }));
+    const told: string[] = [];
+    await loadSampler(dir, (text) => told.push(text));
+    expect(told).toEqual([`${dir} is not finished: sampling from step 3 of 9`]);
+    const [checkpoint] = await readdir(join(dir, "checkpoints"));
+    await appendFile(join(dir, "checkpoints", checkpoint, "state.safetensors"), "x");
+    expect(await message(unfinished)).toMatch(/has no complete checkpoint yet: train it further with --resume$/);
+  });
+});
