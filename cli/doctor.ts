@@ -34,7 +34,9 @@ function describe(details: Readonly<Record<string, string>>): void {
   const width = Math.max(...Object.keys(details).map((k) => k.length));
   for (const [key, value] of Object.entries(details)) console.log(`${key.padEnd(width)}  ${value}`);
   if (details.kind === "software") {
-    console.log("This is a software adapter: results are right, training is slow. A GPU needs its vendor's Vulkan driver.");
+    console.log(
+      "This is a software adapter: results are right, training is slow. A GPU needs its vendor's Vulkan driver.",
+    );
   }
 }
 
@@ -42,7 +44,8 @@ function describe(details: Readonly<Record<string, string>>): void {
 async function checkKernels(): Promise<readonly string[]> {
   const failed: string[] = [];
   const results = await selfCheck((c) => {
-    const error = typeof c.error === "number" ? `error ${c.error.toExponential(1)} (bound ${c.bound.toExponential(0)})` : c.error;
+    const error =
+      typeof c.error === "number" ? `error ${c.error.toExponential(1)} (bound ${c.bound.toExponential(0)})` : c.error;
     if (!c.ok) failed.push(c.name);
     console.log(`${c.ok ? "ok    " : "WRONG "} ${c.name.padEnd(20)} ${error}`);
   });

@@ -89,7 +89,7 @@ function addGenerate(program: Command): void {
     .addArgument(new Argument("<caption...>", 'as in "Cartoon \\t a red heart beating"').argParser(captions))
     .requiredOption("--run <folder>", "run folder of the trained model")
     .option("--steps <n>", "DDIM steps", whole(1, 1000), 25)
-    .option("--guidance <scale>", "classifier-free guidance; 1 is none", above(0, { orEqual: true }), 7.5)
+    .option("--guidance <scale>", "classifier-free guidance; 1 is none", above(0, { orEqual: true }), 2)
     .option("-o, --out <path>", 'a .gif file, or a folder (default: the folder "generated" in the run)')
     .addOption(seedOption())
     .action(async (captions: string[], options: Omit<GenerateOptions, "captions">) => {

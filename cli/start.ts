@@ -33,8 +33,8 @@ const SAMPLED = [
 ] as const;
 const PRESET = "nano";
 const STICKER_SIZE = 64;
-const STEPS = { autoencoder: 500, diffusion: 300 };
-const GUIDANCE = 3;
+const STEPS = { autoencoder: 350, diffusion: 320 };
+const GUIDANCE = 1.5;
 const DDIM_STEPS = 25;
 
 interface Generated extends Picture {
@@ -197,14 +197,12 @@ async function writeResults(out: string, r: Results): Promise<void> {
 async function reportContent(out: string, r: Results): Promise<Parameters<typeof renderReport>[0]> {
   const { autoencoder, diffusion } = r.stages;
   const training = await Promise.all(
-    r.records
-      .slice(0, 12)
-      .map(
-        async (record): Promise<Picture> => ({
-          caption: record.caption,
-          gif: await readFile(join(out, "stickers", record.file_name)),
-        }),
-      ),
+    r.records.slice(0, 12).map(
+      async (record): Promise<Picture> => ({
+        caption: record.caption,
+        gif: await readFile(join(out, "stickers", record.file_name)),
+      }),
+    ),
   );
   return {
     title: "Gifgrad: stickers from text",
@@ -222,7 +220,7 @@ async function reportContent(out: string, r: Results): Promise<Parameters<typeof
     ],
     curves: [
       { title: "autoencoder: squared error", baseline: autoencoder.baseline, points: autoencoder.losses },
-      { title: "diffusion: squared error of the noise", baseline: diffusion.baseline, points: diffusion.losses },
+      { title: "diffusion: squared error of the prediction", baseline: diffusion.baseline, points: diffusion.losses },
     ],
     galleries: [
       { title: "Trained on (some of them)", pictures: training },

@@ -56,6 +56,7 @@ export function vjp(out: Tensor, wrt: readonly Tensor[], g: Tensor): Tensor[] {
 
 /** Gradients of a scalar with respect to each of `wrt`. Throws ShapeError when `loss` is not one number. */
 export function grad(loss: Tensor, wrt: readonly Tensor[]): Tensor[] {
-  if (numel(loss.shape) !== 1) throw new ShapeError(`grad: the loss must be one number, got ${show(loss.shape)} (take its mean or sum)`);
+  if (numel(loss.shape) !== 1)
+    throw new ShapeError(`grad: the loss must be one number, got ${show(loss.shape)} (take its mean or sum)`);
   return vjp(loss, wrt, full(loss.shape, 1));
 }

@@ -1,8 +1,8 @@
 // compile(step): trace a function once per input shapes, then replay. Arguments vary from call to call; everything the
 // function captures is a constant of the trace, except Parameters and Rng, which are state.
 
-import type { DType } from "./dtype.ts";
 import { device, type FeedValue, type Program } from "./device.ts";
+import type { DType } from "./dtype.ts";
 import { ShapeError, show } from "./error.ts";
 import { leaf } from "./graph.ts";
 import { placeholder } from "./ops/leaf.ts";
@@ -33,17 +33,29 @@ interface Signature {
 }
 
 function signature(feed: Feed<Named>): Record<string, Signature> {
-  const entries = Object.entries(feed).map(([k, v]) => [k, typeof v === "number" ? { shape: [], dtype: "f32" as const } : { shape: v.shape, dtype: v.dtype }]);
+  const entries = Object.entries(feed).map(([k, v]) => [
+    k,
+    typeof v === "number" ? { shape: [], dtype: "f32" as const } : { shape: v.shape, dtype: v.dtype },
+  ]);
   return Object.fromEntries(entries);
 }
 
 function describe(sig: Record<string, Signature>): string {
-  return Object.entries(sig).map(([k, s]) => `${k}: ${s.dtype}${show(s.shape)}`).join(", ");
+  return Object.entries(sig)
+    .map(([k, s]) => `${k}: ${s.dtype}${show(s.shape)}`)
+    .join(", ");
 }
 
 /** Runs `step` on placeholders and records what it returned and assigned. */
-export function trace<O extends Named>(name: string, step: (inputs: Named) => O, sig: Record<string, Signature>, reused = true): Program {
-  const inputs = Object.fromEntries(Object.entries(sig).map(([k, s]) => [k, leaf(placeholder, { name: k }, s.shape, s.dtype)]));
+export function trace<O extends Named>(
+  name: string,
+  step: (inputs: Named) => O,
+  sig: Record<string, Signature>,
+  reused = true,
+): Program {
+  const inputs = Object.fromEntries(
+    Object.entries(sig).map(([k, s]) => [k, leaf(placeholder, { name: k }, s.shape, s.dtype)]),
+  );
   const { trace: recorded, result } = withTrace(name, () => {
     const out = step(Object.fromEntries(Object.entries(inputs).map(([k, n]) => [k, new Tensor(n)])));
     if (out instanceof Promise) throw new TypeError(`${name}: a step cannot be async; await values outside it`);
@@ -67,13 +79,18 @@ export function compile<I extends Named, O extends Named>(step: (inputs: I) => O
     let program = programs.get(key);
     if (!program) {
       if (programs.size >= (o.maxTraces ?? 4)) {
-        throw new ShapeError(`${name}: traced for ${programs.size} different inputs already; now ${key}, before ${[...programs.keys()].at(-1)} (pad to one shape, or raise maxTraces)`);
+        throw new ShapeError(
+          `${name}: traced for ${programs.size} different inputs already; now ${key}, before ${[...programs.keys()].at(-1)} (pad to one shape, or raise maxTraces)`,
+        );
       }
       program = trace(name, step as unknown as (inputs: Named) => O, sig);
       programs.set(key, program);
     }
     last = program;
-    const values = Object.entries(feed).map(([k, v]): [string, FeedValue] => [k, typeof v === "number" ? v : v.realise()]);
+    const values = Object.entries(feed).map(([k, v]): [string, FeedValue] => [
+      k,
+      typeof v === "number" ? v : v.realise(),
+    ]);
     const out = device().run(program, Object.fromEntries(values));
     return Object.fromEntries(Object.entries(out).map(([k, s]) => [k, fromStorage(s)])) as unknown as O;
   };

@@ -1,10 +1,10 @@
 // What a back end must do, and which one is open. Nothing here knows a back end: `openDevice` loads it, so that a machine
 // without Dawn still runs everything on the float64 reference.
 
+import type { Caps } from "../kernels/wgsl.ts";
 import type { Data } from "./dtype.ts";
 import { DeviceError } from "./error.ts";
 import type { Node } from "./graph.ts";
-import type { Caps } from "../kernels/wgsl.ts";
 import type { Storage } from "./storage.ts";
 
 /** A traced computation: named inputs (placeholders), named outputs, and the new values of state leaves. */

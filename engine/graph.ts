@@ -25,7 +25,9 @@ const forgotten = new FinalizationRegistry<string>((key) => {
 
 /** JSON has one word, null, for all numbers that are not finite, and drops the sign of zero. */
 function spellNumbers(_key: string, value: unknown): unknown {
-  return typeof value === "number" && (!Number.isFinite(value) || Object.is(value, -0)) ? `number ${Object.is(value, -0) ? "-0" : value}` : value;
+  return typeof value === "number" && (!Number.isFinite(value) || Object.is(value, -0))
+    ? `number ${Object.is(value, -0) ? "-0" : value}`
+    : value;
 }
 
 /** The node for `op(src, attrs)`: an existing one when an equal one is alive. `shape` and `dtype` follow from the rest. */

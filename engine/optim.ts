@@ -11,7 +11,8 @@ export interface AdamWOptions {
   readonly weightDecay?: number;
 }
 
-const zerosLike = (p: Parameter): Parameter => new Parameter(p.shape, () => new Float32Array(p.shape.reduce((a, b) => a * b, 1)), { trainable: false });
+const zerosLike = (p: Parameter): Parameter =>
+  new Parameter(p.shape, () => new Float32Array(p.shape.reduce((a, b) => a * b, 1)), { trainable: false });
 
 /** Adam with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2), bias-corrected. */
 export class AdamW {
@@ -26,7 +27,12 @@ export class AdamW {
   /** `params` by name: frozen ones are left out and get no moments. */
   constructor(params: ReadonlyMap<string, Parameter>, o: AdamWOptions = {}) {
     this.#params = new Map([...params].filter(([, p]) => p.trainable));
-    this.#o = { beta1: o.beta1 ?? 0.9, beta2: o.beta2 ?? 0.999, eps: o.eps ?? 1e-8, weightDecay: o.weightDecay ?? 0.01 };
+    this.#o = {
+      beta1: o.beta1 ?? 0.9,
+      beta2: o.beta2 ?? 0.999,
+      eps: o.eps ?? 1e-8,
+      weightDecay: o.weightDecay ?? 0.01,
+    };
     for (const [name, p] of this.#params) {
       this.#m.set(name, zerosLike(p));
       this.#v.set(name, zerosLike(p));
@@ -60,14 +66,18 @@ export class AdamW {
 
   /** Everything a resumed run needs, by name. */
   state(): Map<string, Parameter> {
-    const named = (prefix: string, of: ReadonlyMap<string, Parameter>): [string, Parameter][] => [...of].map(([n, p]) => [`${prefix}.${n}`, p]);
+    const named = (prefix: string, of: ReadonlyMap<string, Parameter>): [string, Parameter][] =>
+      [...of].map(([n, p]) => [`${prefix}.${n}`, p]);
     return new Map([...named("m", this.#m), ...named("v", this.#v), ["c1", this.#c1], ["c2", this.#c2]]);
   }
 }
 
 /** Scales gradients down so that their joint L2 norm is at most `max`; also returns the norm before. */
 export function clipGradNorm(grads: readonly Tensor[], max: number): { grads: Tensor[]; norm: Tensor } {
-  const norm = grads.map((g) => g.square().sum()).reduce((a, b) => a.add(b)).sqrt();
+  const norm = grads
+    .map((g) => g.square().sum())
+    .reduce((a, b) => a.add(b))
+    .sqrt();
   const scale = norm.add(1e-6).reciprocal().mul(max).minimum(1);
   return { grads: grads.map((g) => g.mul(scale)), norm };
 }

@@ -2,8 +2,8 @@
 // that gradients and kernels are checked against. Runs anywhere.
 
 import { MINIMUM_CAPS } from "../kernels/wgsl.ts";
-import { type Data, toData } from "./dtype.ts";
 import type { Device, FeedValue, MemoryStats, Program } from "./device.ts";
+import { type Data, toData } from "./dtype.ts";
 import { DeviceError } from "./error.ts";
 import { type Node, toposort } from "./graph.ts";
 import { type Array64, isComposite } from "./ops/op.ts";
@@ -23,7 +23,11 @@ function evaluateNode(node: Node, values: Map<Node, Array64>, leaf: (n: Node) =>
   if (isComposite(op)) return evaluateComposite(node, values, leaf);
   if (op.lower.kind === "leaf" && op.name !== "constant") return leaf(node);
   const out: Array64 = { shape, data: new Float64Array(numel(shape)) };
-  op.reference(node.src.map((s) => values.get(s) as Array64), out, attrs);
+  op.reference(
+    node.src.map((s) => values.get(s) as Array64),
+    out,
+    attrs,
+  );
   return out;
 }
 
@@ -31,7 +35,10 @@ function evaluateNode(node: Node, values: Map<Node, Array64>, leaf: (n: Node) =>
 function evaluateComposite(node: Node, values: Map<Node, Array64>, leaf: (n: Node) => Array64): Array64 {
   const { op, attrs } = node;
   if (!isComposite(op)) throw new Error(`${op.name} is not a composite`);
-  const whole = op.decompose(node.src.map((s) => new Tensor(s)), attrs).node;
+  const whole = op.decompose(
+    node.src.map((s) => new Tensor(s)),
+    attrs,
+  ).node;
   for (const inner of toposort([whole])) if (!values.has(inner)) values.set(inner, evaluateNode(inner, values, leaf));
   return values.get(whole) as Array64;
 }
@@ -54,7 +61,8 @@ export class ReferenceDevice implements Device {
       this.#store(storage, values.get(node) as Array64);
       return [name, storage] as const;
     });
-    for (const [state, value] of program.assigns) if (state.storage) this.#store(state.storage, values.get(value) as Array64);
+    for (const [state, value] of program.assigns)
+      if (state.storage) this.#store(state.storage, values.get(value) as Array64);
     return Object.fromEntries(out);
   }
 

@@ -4,7 +4,7 @@
 
 import type { Draw } from "../kernels/wgsl.ts";
 import { toData } from "./dtype.ts";
-import { allOps, type AnyOp, type Sample } from "./ops/op.ts";
+import { type AnyOp, allOps, type Sample } from "./ops/op.ts";
 import { evaluate64 } from "./reference.ts";
 import { numel } from "./shape.ts";
 import { bitsFrom } from "./state.ts";
@@ -29,14 +29,26 @@ export function seededDraw(seed: number, name: string): Draw {
 }
 
 /** Values for a drawn call: uniform in the op's domain, integers below their bound. */
-function valuesOf(op: AnyOp, input: Sample<unknown>["inputs"][number], word: (i: number) => number, offset: number): Tensor {
+function valuesOf(
+  op: AnyOp,
+  input: Sample<unknown>["inputs"][number],
+  word: (i: number) => number,
+  offset: number,
+): Tensor {
   const [lo, hi] = op.domain ?? [-1, 1];
   const dtype = input.dtype ?? "f32";
   const value = (i: number): number => {
     const w = word(offset + i);
     return dtype === "f32" ? lo + (hi - lo) * (w / 2 ** 32) : w % (input.below ?? 2);
   };
-  return tensor(toData(dtype, Float64Array.from({ length: numel(input.shape) }, (_, i) => value(i))), input.shape, dtype);
+  return tensor(
+    toData(
+      dtype,
+      Float64Array.from({ length: numel(input.shape) }, (_, i) => value(i)),
+    ),
+    input.shape,
+    dtype,
+  );
 }
 
 async function checkOp(op: AnyOp, seed: number): Promise<SelfCheck> {
@@ -45,7 +57,10 @@ async function checkOp(op: AnyOp, seed: number): Promise<SelfCheck> {
     const word = bitsFrom(seed, `values of ${op.name}`);
     const ins = sample.inputs.map((input, i) => valuesOf(op, input, word, i * 65536));
     const out = apply(op, ins, sample.attrs);
-    const expected = evaluate64([out.node], (n) => ({ shape: n.shape, data: Float64Array.from(n.storage?.host() ?? []) })).get(out.node);
+    const expected = evaluate64([out.node], (n) => ({
+      shape: n.shape,
+      data: Float64Array.from(n.storage?.host() ?? []),
+    })).get(out.node);
     const got = await out.data();
     let worst = 0;
     let largest = 1e-30;

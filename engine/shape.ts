@@ -27,7 +27,8 @@ export function sameShape(a: Shape, b: Shape): boolean {
 /** Throws unless every size is a whole number >= 0. */
 export function checkShape(op: string, shape: Shape): void {
   const bad = shape.find((n) => !Number.isInteger(n) || n < 0);
-  if (bad !== undefined) throw new ShapeError(`${op}: ${show(shape)} is not a shape: ${bad} is not a whole number >= 0`);
+  if (bad !== undefined)
+    throw new ShapeError(`${op}: ${show(shape)} is not a shape: ${bad} is not a whole number >= 0`);
 }
 
 /** Axis in [0, rank), counting negative ones from the end. */
@@ -41,7 +42,8 @@ export function axisOf(op: string, axis: number, rank: number): number {
 export function axesOf(op: string, axis: number | readonly number[] | undefined, rank: number): number[] {
   if (axis === undefined) return Array.from({ length: rank }, (_, i) => i);
   const axes = (typeof axis === "number" ? [axis] : axis).map((a) => axisOf(op, a, rank)).sort((a, b) => a - b);
-  if (new Set(axes).size !== axes.length) throw new ShapeError(`${op}: an axis is named twice in ${show([axis].flat())}`);
+  if (new Set(axes).size !== axes.length)
+    throw new ShapeError(`${op}: an axis is named twice in ${show([axis].flat())}`);
   return axes;
 }
 

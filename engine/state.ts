@@ -2,12 +2,12 @@
 // generator, whose counter is such state. A Parameter is a leaf; inside a step, reading it after `assign` gives the new value.
 
 import { normalTable, threefry2x32 } from "../kernels/random.ts";
-import { type Data, type DType, toData } from "./dtype.ts";
 import { device } from "./device.ts";
+import { type Data, type DType, toData } from "./dtype.ts";
 import { ShapeError, show } from "./error.ts";
 import { leaf, type Node } from "./graph.ts";
 import * as leaves from "./ops/leaf.ts";
-import { numel, sameShape, type Shape } from "./shape.ts";
+import { numel, type Shape, sameShape } from "./shape.ts";
 import { Storage } from "./storage.ts";
 import { Tensor, tensor } from "./tensor.ts";
 import { currentTrace } from "./trace.ts";
@@ -54,11 +54,14 @@ export class Parameter extends Tensor {
   /** New value from the next read on. In a compiled step it is written back when the step runs; outside, at once. */
   assign(value: Tensor): void {
     if (!sameShape(value.shape, this.shape) || value.dtype !== this.dtype) {
-      throw new ShapeError(`assign: a ${this.dtype}${show(this.shape)} parameter cannot hold ${value.dtype}${show(value.shape)}`);
+      throw new ShapeError(
+        `assign: a ${this.dtype}${show(this.shape)} parameter cannot hold ${value.dtype}${show(value.shape)}`,
+      );
     }
     const trace = currentTrace();
     if (trace) trace.assigns.set(this.#leaf, value.node);
-    else device().run({ name: "assign", inputs: {}, outputs: {}, assigns: [[this.#leaf, value.node]], reused: false }, {});
+    else
+      device().run({ name: "assign", inputs: {}, outputs: {}, assigns: [[this.#leaf, value.node]], reused: false }, {});
   }
 
   /** Replaces the initialiser; runs on first use. */
@@ -68,7 +71,8 @@ export class Parameter extends Tensor {
 
   /** Replaces the values from the host. Throws when the count differs. */
   write(values: ArrayLike<number>): void {
-    if (values.length !== numel(this.shape)) throw new ShapeError(`write: ${values.length} values for a parameter of shape ${show(this.shape)}`);
+    if (values.length !== numel(this.shape))
+      throw new ShapeError(`write: ${values.length} values for a parameter of shape ${show(this.shape)}`);
     this.storage.write(toData(this.dtype, values));
   }
 }
@@ -112,7 +116,11 @@ export class Rng {
   }
   /** Whole numbers 0 <= n < below, i32; below at most 2^24. */
   integers(shape: Shape, below: number): Tensor {
-    return this.uniform(shape).mul(below).floor().minimum(below - 1).cast("i32");
+    return this.uniform(shape)
+      .mul(below)
+      .floor()
+      .minimum(below - 1)
+      .cast("i32");
   }
 
   #draw(kind: "normal" | "uniform", shape: Shape): Tensor {

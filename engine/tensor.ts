@@ -1,11 +1,11 @@
 // Tensor: a description of a value, with one fluent method per op. Nothing is computed until `data()` or `item()`, or until
 // a compiled step runs. Broadcasting and number operands are resolved here, so op records see equal shapes only.
 
-import { type Data, type DType, dtypeOf, toData } from "./dtype.ts";
 import { device, type Program } from "./device.ts";
+import { type Data, type DType, dtypeOf, toData } from "./dtype.ts";
+import { parseRearrange } from "./einops.ts";
 import { DTypeError, ShapeError, show } from "./error.ts";
 import { intern, leaf, type Node } from "./graph.ts";
-import { parseRearrange } from "./einops.ts";
 import * as composite from "./ops/composite.ts";
 import * as convolution from "./ops/conv.ts";
 import * as elementwise from "./ops/elementwise.ts";
@@ -16,7 +16,7 @@ import * as movement from "./ops/movement.ts";
 import type { AnyOp, Attrs } from "./ops/op.ts";
 import { type RandomAttrs, random as randomOp } from "./ops/random.ts";
 import * as reduce from "./ops/reduce.ts";
-import { axesOf, axisOf, broadcast, checkShape, type Dims, dims, numel, sameShape, type Shape } from "./shape.ts";
+import { axesOf, axisOf, broadcast, checkShape, type Dims, dims, numel, type Shape, sameShape } from "./shape.ts";
 import { Storage } from "./storage.ts";
 import { currentTrace } from "./trace.ts";
 
@@ -43,7 +43,10 @@ const CONCAT = 4;
 /** Applies an op of the table to tensors: shape and dtype rules run here, where the line was written. */
 export function apply(op: AnyOp, ins: readonly Tensor[], attrs: Attrs = none): Tensor {
   const src = ins.map((t) => t.node);
-  const shape = op.shape(src.map((n) => n.shape), attrs);
+  const shape = op.shape(
+    src.map((n) => n.shape),
+    attrs,
+  );
   const types = src.map((n) => n.dtype);
   const dtype = "dtype" in op && op.dtype ? op.dtype(types, attrs) : types[0];
   return new Tensor(intern(op, src, attrs, shape, dtype));
@@ -91,7 +94,8 @@ export class Tensor {
 
   /** The value of a tensor with one element. Waits for the device. */
   async item(): Promise<number> {
-    if (numel(this.shape) !== 1) throw new ShapeError(`item: ${show(this.shape)} has ${numel(this.shape)} elements, not one`);
+    if (numel(this.shape) !== 1)
+      throw new ShapeError(`item: ${show(this.shape)} has ${numel(this.shape)} elements, not one`);
     return (await this.data())[0];
   }
 
@@ -102,7 +106,8 @@ export class Tensor {
 
   /** Memory that holds the value, computing it if need be. For devices and `compile`. */
   realise(): Storage {
-    if (currentTrace()) throw new Error("a value was asked for inside a compiled step: return the tensor from the step instead");
+    if (currentTrace())
+      throw new Error("a value was asked for inside a compiled step: return the tensor from the step instead");
     if (!this.node.storage) this.#node = leaf(leaves.data, none, this.shape, this.dtype, evaluate(this.node));
     return this.node.storage as Storage;
   }
@@ -231,7 +236,9 @@ export class Tensor {
     return sameShape(to, this.shape) ? this.self() : apply(movement.reshape, [this], { to });
   }
   permute(order: readonly number[]): Tensor {
-    return order.every((o, i) => o === i) && order.length === this.rank ? this.self() : apply(movement.permute, [this], { order });
+    return order.every((o, i) => o === i) && order.length === this.rank
+      ? this.self()
+      : apply(movement.permute, [this], { order });
   }
   /** Swaps the last two axes. */
   transpose(): Tensor {
@@ -251,7 +258,8 @@ export class Tensor {
     const n = this.shape[a];
     const from = start < 0 ? start + n : start;
     const to = end < 0 ? end + n : end;
-    if (from < 0 || to > n || from > to) throw new ShapeError(`slice: ${start} to ${end} of axis ${axis} of ${show(this.shape)}`);
+    if (from < 0 || to > n || from > to)
+      throw new ShapeError(`slice: ${start} to ${end} of axis ${axis} of ${show(this.shape)}`);
     return this.sliceWith({
       start: this.shape.map((_, i) => (i === a ? from : 0)),
       size: this.shape.map((m, i) => (i === a ? to - from : m)),
@@ -259,7 +267,9 @@ export class Tensor {
     });
   }
   sliceWith(attrs: movement.SliceAttrs): Tensor {
-    return sameShape(attrs.size, this.shape) && attrs.step.every((s) => s === 1) ? this.self() : apply(movement.slice, [this], attrs);
+    return sameShape(attrs.size, this.shape) && attrs.step.every((s) => s === 1)
+      ? this.self()
+      : apply(movement.slice, [this], attrs);
   }
   /** Reverses the order along axes. */
   flip(axes: readonly number[]): Tensor {
@@ -287,7 +297,9 @@ export class Tensor {
     // Nested, few at a time: a kernel can bind only so many tensors, and between nested ones the fuser can cut.
     while (parts.length > CONCAT) {
       const all = parts;
-      parts = all.flatMap((_, i) => (i % CONCAT === 0 ? [apply(movement.concat, all.slice(i, i + CONCAT), attrs)] : []));
+      parts = all.flatMap((_, i) =>
+        i % CONCAT === 0 ? [apply(movement.concat, all.slice(i, i + CONCAT), attrs)] : [],
+      );
     }
     return apply(movement.concat, parts, attrs);
   }
@@ -331,7 +343,9 @@ export class Tensor {
     const [m, k] = this.shape.slice(-2);
     const n = y.shape[y.rank - 1];
     if (this.rank < 2 || y.rank < 2 || k !== y.shape[y.rank - 2]) {
-      throw new ShapeError(`matmul: inner dimensions differ: ${show(this.shape)} @ ${show(y.shape)} (${k} vs ${y.shape[y.rank - 2]})`);
+      throw new ShapeError(
+        `matmul: inner dimensions differ: ${show(this.shape)} @ ${show(y.shape)} (${k} vs ${y.shape[y.rank - 2]})`,
+      );
     }
     if (y.rank === 2) return apply(matmulOp, [this.reshape([-1, k]), y]).reshape([...this.shape.slice(0, -1), n]);
     const batch = broadcast("matmul", this.shape.slice(0, -2), y.shape.slice(0, -2));
@@ -344,23 +358,41 @@ export class Tensor {
   conv(w: Tensor, o: ConvOptions = {}): Tensor {
     const spatial = this.rank - 2;
     if (spatial < 1 || spatial > 3 || w.rank !== this.rank) {
-      throw new ShapeError(`conv: expected "b ...spatial c" and "...kernel c o" of one rank from 3 to 5, got ${show(this.shape)} and ${show(w.shape)}`);
+      throw new ShapeError(
+        `conv: expected "b ...spatial c" and "...kernel c o" of one rank from 3 to 5, got ${show(this.shape)} and ${show(w.shape)}`,
+      );
     }
     const each = (v: number | readonly number[] | undefined, unit: number): readonly number[] =>
       typeof v === "number" ? new Array<number>(spatial).fill(v) : (v ?? new Array<number>(spatial).fill(unit));
-    const sides = typeof o.padding === "object" ? o.padding.map((p) => (typeof p === "number" ? [p, p] : p)) : each(o.padding, 0).map((p) => [p, p]);
-    const lift = (v: readonly number[], unit: number): [number, number, number] => [unit, unit, unit, ...v].slice(-3) as [number, number, number];
+    const sides =
+      typeof o.padding === "object"
+        ? o.padding.map((p) => (typeof p === "number" ? [p, p] : p))
+        : each(o.padding, 0).map((p) => [p, p]);
+    const lift = (v: readonly number[], unit: number): [number, number, number] =>
+      [unit, unit, unit, ...v].slice(-3) as [number, number, number];
     const attrs: convolution.ConvAttrs = {
       stride: lift(each(o.stride, 1), 1),
-      low: lift(sides.map((s) => s[0]), 0),
-      high: lift(sides.map((s) => s[1]), 0),
+      low: lift(
+        sides.map((s) => s[0]),
+        0,
+      ),
+      high: lift(
+        sides.map((s) => s[1]),
+        0,
+      ),
       dilation: lift(each(o.dilation, 1), 1),
     };
     const [c, f] = w.shape.slice(-2);
-    const pointwise = w.shape.slice(0, -2).every((k) => k === 1) && attrs.stride.every((s) => s === 1) && [...attrs.low, ...attrs.high].every((p) => p === 0);
+    const pointwise =
+      w.shape.slice(0, -2).every((k) => k === 1) &&
+      attrs.stride.every((s) => s === 1) &&
+      [...attrs.low, ...attrs.high].every((p) => p === 0);
     if (pointwise) return this.matmul(w.reshape([c, f]));
     const ones = new Array<number>(3 - spatial).fill(1);
-    const y = this.reshape([this.shape[0], ...ones, ...this.shape.slice(1)]).convWith(w.reshape([...ones, ...w.shape]), attrs);
+    const y = this.reshape([this.shape[0], ...ones, ...this.shape.slice(1)]).convWith(
+      w.reshape([...ones, ...w.shape]),
+      attrs,
+    );
     return y.reshape([y.shape[0], ...y.shape.slice(1 + ones.length)]);
   }
   convWith(w: Tensor, attrs: convolution.ConvAttrs): Tensor {
@@ -376,7 +408,10 @@ export class Tensor {
   }
   /** softmax(scale q k^T) v per head; q [b, n, heads, d], k and v [b, m, heads, d]. */
   attention(k: Tensor, v: Tensor, o: { scale?: number; causal?: boolean } = {}): Tensor {
-    return apply(composite.attention, [this, k, v], { scale: o.scale ?? this.shape[3] ** -0.5, causal: o.causal ?? false });
+    return apply(composite.attention, [this, k, v], {
+      scale: o.scale ?? this.shape[3] ** -0.5,
+      causal: o.causal ?? false,
+    });
   }
 
   // ---- lookups and resizing ----------------------------------------------------------------------------------------
@@ -392,7 +427,9 @@ export class Tensor {
   resizeNearest(height: number, width: number): Tensor {
     const { b, h, w, c } = this.dims("b h w c");
     if (height % h !== 0 || width % w !== 0) return apply(gathers.resizeNearest, [this], { height, width });
-    return this.reshape([b, h, 1, w, 1, c]).expand([b, h, height / h, w, width / w, c]).reshape([b, height, width, c]);
+    return this.reshape([b, h, 1, w, 1, c])
+      .expand([b, h, height / h, w, width / w, c])
+      .reshape([b, height, width, c]);
   }
   resizeNearestGrad(height: number, width: number): Tensor {
     return apply(gathers.resizeNearestGrad, [this], { height, width });
@@ -409,7 +446,8 @@ export class Tensor {
 
 function operand(y: Operand, like: Tensor): Tensor {
   if (typeof y !== "number") return y;
-  if (like.dtype !== "f32" && !Number.isInteger(y)) throw new DTypeError(`${y} is not a whole number: cast the ${like} to f32 first`);
+  if (like.dtype !== "f32" && !Number.isInteger(y))
+    throw new DTypeError(`${y} is not a whole number: cast the ${like} to f32 first`);
   return full([], y, like.dtype);
 }
 
@@ -421,7 +459,12 @@ function binary(op: AnyOp, x: Tensor, y: Operand): Tensor {
 
 function reduction(op: AnyOp, x: Tensor, axis: number | readonly number[] | undefined, o: ReduceOptions): Tensor {
   const axes = axesOf(op.name, axis, x.rank);
-  const empty = (): Tensor => full(x.shape.map((n, i) => (axes.includes(i) ? 1 : n)), 0, x.dtype);
+  const empty = (): Tensor =>
+    full(
+      x.shape.map((n, i) => (axes.includes(i) ? 1 : n)),
+      0,
+      x.dtype,
+    );
   const kept = axes.length === 0 ? x : numel(x.shape) === 0 ? empty() : apply(op, [x], { axes });
   return o.keepdims ? kept : kept.reshape(x.shape.filter((_, i) => !axes.includes(i)));
 }
@@ -439,7 +482,12 @@ export function fromStorage(storage: Storage): Tensor {
 
 /** Tensor of host values: a typed array with its shape, or (nested) numbers as f32. */
 export function tensor(values: Data | number | readonly number[], shape?: Shape, dtype?: DType): Tensor {
-  const flat: Data = typeof values === "number" ? new Float32Array([values]) : Array.isArray(values) ? new Float32Array(values) : (values as Data);
+  const flat: Data =
+    typeof values === "number"
+      ? new Float32Array([values])
+      : Array.isArray(values)
+        ? new Float32Array(values)
+        : (values as Data);
   const to = shape ?? (typeof values === "number" ? [] : [flat.length]);
   if (numel(to) !== flat.length) throw new ShapeError(`tensor: ${flat.length} values for shape ${show(to)}`);
   const type = dtype ?? dtypeOf(flat);

@@ -23,7 +23,10 @@ const WORKGROUP = 64;
 export function elementwiseKernel(spec: ElementwiseSpec, caps: Caps): KernelSource {
   const groups = Math.ceil(spec.count / WORKGROUP);
   const bound = spec.boundedBy ? `arrayLength(&${spec.boundedBy})` : "u.count";
-  const u = uniforms(spec.storages, [...(spec.boundedBy ? [] : [["count", "u32", spec.count] as const]), ...spec.fields]);
+  const u = uniforms(spec.storages, [
+    ...(spec.boundedBy ? [] : [["count", "u32", spec.count] as const]),
+    ...spec.fields,
+  ]);
   // The row width of a folded grid is read back from the dispatch itself, so that the text does not depend on the size.
   const text = wgsl`
     ${spec.bindings}
@@ -35,5 +38,10 @@ export function elementwiseKernel(spec: ElementwiseSpec, caps: Caps): KernelSour
       ${spec.body}
     }
   `;
-  return { label: spec.label, wgsl: text, workgroups: groups <= foldWidth(groups, caps) ? [Math.max(1, groups), 1, 1] : foldGrid(groups, caps), uniforms: u.words };
+  return {
+    label: spec.label,
+    wgsl: text,
+    workgroups: groups <= foldWidth(groups, caps) ? [Math.max(1, groups), 1, 1] : foldGrid(groups, caps),
+    uniforms: u.words,
+  };
 }

@@ -16,7 +16,12 @@ export interface ReduceSpec {
    */
   readonly layout: "rows" | "columns" | "scalar";
   /** Bindings of the inputs that `value` reads, how many they are, uniforms it reads, and the function itself. */
-  readonly value: { readonly bindings: (first: number) => string; readonly count: number; readonly fields: readonly Field[]; readonly wgsl: string };
+  readonly value: {
+    readonly bindings: (first: number) => string;
+    readonly count: number;
+    readonly fields: readonly Field[];
+    readonly wgsl: string;
+  };
   readonly finish: Ending;
 }
 
@@ -32,7 +37,10 @@ export interface Ending {
 /** Threads that the machine wants busy before splitting a reduction in two passes stops paying. */
 const ENOUGH_THREADS = 512;
 /** Least elements in a part: with fewer, the second dispatch costs more than the busier machine saves. */
-const PART_LENGTH = { cpu: { rows: 8192, columns: 1024, scalar: 1024 }, gpu: { rows: 1024, columns: 256, scalar: 256 } };
+const PART_LENGTH = {
+  cpu: { rows: 8192, columns: 1024, scalar: 1024 },
+  gpu: { rows: 1024, columns: 256, scalar: 256 },
+};
 /** Up to this length one thread reduces a row faster than a team that has to meet at the end. */
 const SHORT = 64;
 
@@ -47,7 +55,13 @@ function teamsOf(spec: ReduceSpec, caps: Caps): Teams {
   const lane = caps.adapter === "cpu" && caps.subgroupSize > 0 ? caps.subgroupSize : 64;
   const team = spec.layout === "rows" && spec.length > SHORT ? lane : 1;
   const threads = (spec.layout === "columns" ? spec.outputs / 4 : spec.outputs) * team;
-  return { team, split: Math.max(1, Math.min(Math.ceil(ENOUGH_THREADS / threads), Math.floor(spec.length / PART_LENGTH[caps.adapter][spec.layout]))) };
+  return {
+    team,
+    split: Math.max(
+      1,
+      Math.min(Math.ceil(ENOUGH_THREADS / threads), Math.floor(spec.length / PART_LENGTH[caps.adapter][spec.layout])),
+    ),
+  };
 }
 
 /** Passes that reduce: operands are [...value's bindings, ...finish's bindings], scratch holds partial results. */
@@ -56,7 +70,10 @@ export function reduceKernel(spec: ReduceSpec, caps: Caps): Lowered {
   const valueSlots = Array.from({ length: spec.value.count }, (_, i) => i);
   const finishSlots = Array.from({ length: spec.finish.count }, (_, i) => spec.value.count + i);
   if (teams.split === 1) {
-    return { passes: [{ source: firstPass(spec, teams, caps, spec.finish), operands: [...valueSlots, ...finishSlots] }], scratch: [] };
+    return {
+      passes: [{ source: firstPass(spec, teams, caps, spec.finish), operands: [...valueSlots, ...finishSlots] }],
+      scratch: [],
+    };
   }
   const scratch = spec.value.count + spec.finish.count;
   const element = vector(spec) === 4 ? "vec4<f32>" : "f32";
@@ -99,7 +116,12 @@ function firstPass(spec: ReduceSpec, { team, split }: Teams, caps: Caps, end: En
   const teams = items(spec) * split;
   const groups = Math.ceil((teams * team) / workgroup);
   const subgroup = team > 1 && caps.adapter === "cpu" && caps.subgroupSize === team;
-  const horizontal = spec.layout === "rows" ? [`let own = ${spec.combine === "sum" ? "(acc4.x + acc4.y) + (acc4.z + acc4.w)" : "max(max(acc4.x, acc4.y), max(acc4.z, acc4.w))"};`] : ["let own = acc4;"];
+  const horizontal =
+    spec.layout === "rows"
+      ? [
+          `let own = ${spec.combine === "sum" ? "(acc4.x + acc4.y) + (acc4.z + acc4.w)" : "max(max(acc4.x, acc4.y), max(acc4.z, acc4.w))"};`,
+        ]
+      : ["let own = acc4;"];
   const joined = team === 1 ? ["let acc = own;"] : subgroup ? shuffles(spec, team) : tree(spec, team);
   const { body, fields } = end.code(vector(spec));
   const u = uniforms(spec.value.count + end.count, [
@@ -138,7 +160,12 @@ function firstPass(spec: ReduceSpec, { team, split }: Teams, caps: Caps, end: En
       }
     }
   `;
-  return { label: `${spec.label} ${spec.layout}${split > 1 ? " split" : ""}`, wgsl: text, workgroups: foldGrid(groups, caps), uniforms: u.words };
+  return {
+    label: `${spec.label} ${spec.layout}${split > 1 ? " split" : ""}`,
+    wgsl: text,
+    workgroups: foldGrid(groups, caps),
+    uniforms: u.words,
+  };
 }
 
 /** Butterfly over the subgroup: every lane ends with the total. Shuffles cost a tenth of shared memory on CPU adapters. */
@@ -152,7 +179,10 @@ function shuffles(spec: ReduceSpec, team: number): string[] {
 function tree(spec: ReduceSpec, team: number): string[] {
   const lines = ["shared_acc[lane] = own;", "workgroupBarrier();"];
   for (let d = team / 2; d >= 1; d /= 2) {
-    lines.push(`if (lane < ${d}u) { shared_acc[lane] = ${combine(spec, "shared_acc[lane]", `shared_acc[lane + ${d}u]`)}; }`, "workgroupBarrier();");
+    lines.push(
+      `if (lane < ${d}u) { shared_acc[lane] = ${combine(spec, "shared_acc[lane]", `shared_acc[lane + ${d}u]`)}; }`,
+      "workgroupBarrier();",
+    );
   }
   return [...lines, "let acc = shared_acc[0];"];
 }
@@ -161,11 +191,7 @@ function tree(spec: ReduceSpec, team: number): string[] {
 function secondPass(spec: ReduceSpec, split: number, caps: Caps): KernelSource {
   const type = vector(spec) === 4 ? "vec4<f32>" : "f32";
   const { body, fields } = spec.finish.code(vector(spec));
-  const u = uniforms(spec.finish.count + 1, [
-    ["items", "u32", items(spec)],
-    ["parts", "u32", split],
-    ...fields,
-  ]);
+  const u = uniforms(spec.finish.count + 1, [["items", "u32", items(spec)], ["parts", "u32", split], ...fields]);
   const text = wgsl`
     ${spec.finish.bindings(0)}
     @group(0) @binding(${spec.finish.count}) var<storage, read_write> partial: array<${type}>;
@@ -180,5 +206,10 @@ function secondPass(spec: ReduceSpec, split: number, caps: Caps): KernelSource {
       ${body}
     }
   `;
-  return { label: `${spec.label} parts`, wgsl: text, workgroups: foldGrid(Math.ceil(items(spec) / 64), caps), uniforms: u.words };
+  return {
+    label: `${spec.label} parts`,
+    wgsl: text,
+    workgroups: foldGrid(Math.ceil(items(spec) / 64), caps),
+    uniforms: u.words,
+  };
 }

@@ -114,7 +114,10 @@ export interface Epilogue {
   readonly operands: number;
   /** Tells apart epilogues that make different WGSL; part of the kernel's label. */
   readonly label: string;
-  code(width: 1 | 4): { readonly bindings: readonly { readonly name: string; readonly type: string }[]; readonly wgsl: string };
+  code(width: 1 | 4): {
+    readonly bindings: readonly { readonly name: string; readonly type: string }[];
+    readonly wgsl: string;
+  };
 }
 
 /** Declares storage bindings 0.. in order, e.g. `storage([["x", "vec4<f32>"], ["y", "f32"]])`. */
@@ -128,10 +131,7 @@ export function storage(bindings: readonly (readonly [name: string, element: str
 export type Field = readonly [name: string, type: Scalar, value: number];
 
 /** Uniform struct `u` with 32-bit scalar fields; `values` in the same order become KernelSource.uniforms. */
-export function uniforms(
-  binding: number,
-  fields: readonly Field[],
-): { wgsl: string; words: number[] } {
+export function uniforms(binding: number, fields: readonly Field[]): { wgsl: string; words: number[] } {
   if (fields.length === 0) return { wgsl: "", words: [] };
   const members = fields.map(([name, type]) => `  ${name}: ${type},`).join("\n");
   return {

@@ -34,7 +34,9 @@ export async function openBare(options: string[] = []): Promise<BareDevice | nul
   const info = adapter.info as GPUAdapterInfo & { subgroupMinSize?: number; subgroupMaxSize?: number };
   const fixed = adapter.features.has("subgroups") && info.subgroupMinSize === info.subgroupMaxSize;
   const caps: Caps = {
-    adapter: /llvmpipe|lavapipe|swiftshader|software|cpu/i.test(`${info.vendor} ${info.architecture} ${info.device} ${info.description}`)
+    adapter: /llvmpipe|lavapipe|swiftshader|software|cpu/i.test(
+      `${info.vendor} ${info.architecture} ${info.device} ${info.description}`,
+    )
       ? "cpu"
       : "gpu",
     subgroupSize: fixed ? (info.subgroupMaxSize ?? 0) : 0,
@@ -94,7 +96,8 @@ export async function prepare(
   extras: readonly Values[] = [],
 ): Promise<Prepared> {
   const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
-  const make = (elements: number): GPUBuffer => device.createBuffer({ size: Math.max(16, Math.ceil(elements / 4) * 16), usage });
+  const make = (elements: number): GPUBuffer =>
+    device.createBuffer({ size: Math.max(16, Math.ceil(elements / 4) * 16), usage });
   const filled = (v: Values): GPUBuffer => {
     const buffer = make(v.length);
     device.queue.writeBuffer(buffer, 0, v.buffer as ArrayBuffer, v.byteOffset, v.byteLength);
@@ -108,12 +111,19 @@ export async function prepare(
     const { pipeline, bindGroupLayout } = await pipelineFor(device, source, operands.length);
     const entries = operands.map((o, binding) => ({ binding, resource: { buffer: buffers[o] } }));
     if (source.uniforms.length > 0) {
-      const buffer = device.createBuffer({ size: Math.ceil(source.uniforms.length / 4) * 16, usage: GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST });
+      const buffer = device.createBuffer({
+        size: Math.ceil(source.uniforms.length / 4) * 16,
+        usage: GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST,
+      });
       device.queue.writeBuffer(buffer, 0, new Uint32Array(source.uniforms));
       entries.push({ binding: operands.length, resource: { buffer } });
       extra.push(buffer);
     }
-    passes.push({ pipeline, group: device.createBindGroup({ layout: bindGroupLayout, entries }), xyz: source.workgroups });
+    passes.push({
+      pipeline,
+      group: device.createBindGroup({ layout: bindGroupLayout, entries }),
+      xyz: source.workgroups,
+    });
   }
   return {
     dispatch() {
@@ -131,14 +141,19 @@ export async function prepare(
       const result: Values[] = [];
       for (let i = 0; i < outputs.length; i++) {
         const { size, dtype } = outputs[i];
-        const staging = device.createBuffer({ size: outBuffers[i].size, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST });
+        const staging = device.createBuffer({
+          size: outBuffers[i].size,
+          usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
+        });
         const encoder = device.createCommandEncoder();
         encoder.copyBufferToBuffer(outBuffers[i], 0, staging, 0, outBuffers[i].size);
         device.queue.submit([encoder.finish()]);
         await staging.mapAsync(GPUMapMode.READ);
         const bytes = staging.getMappedRange().slice(0, size * 4);
         staging.destroy();
-        result.push(dtype === "f32" ? new Float32Array(bytes) : dtype === "i32" ? new Int32Array(bytes) : new Uint32Array(bytes));
+        result.push(
+          dtype === "f32" ? new Float32Array(bytes) : dtype === "i32" ? new Int32Array(bytes) : new Uint32Array(bytes),
+        );
       }
       return result;
     },

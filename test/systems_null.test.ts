@@ -62,7 +62,10 @@ function programs(): Program[] {
   );
   const sampling = trace(
     "sampling",
-    ({ x, step, ...context }) => ({ out: model.guided(x, step, context as unknown as Guidance), frames: model.decode(x) }),
+    ({ x, step, ...context }) => ({
+      out: model.guided(x, step, context as unknown as Guidance),
+      frames: model.decode(x),
+    }),
     {
       x: f32(...latents),
       step: { shape: [2], dtype: "i32" },

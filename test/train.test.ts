@@ -131,7 +131,8 @@ describe("on a folder of four formats by two programs, with bad files in it,", (
         "tokenizer.json",
       ]),
     );
-    expect(result.losses.every(({ loss }) => loss > 0.1 && loss < 3)).toBe(true); // about 1: noise of variance 1
+    // Noise of variance 1, to a network that answers nearly nothing yet: far more would mean latents of another scale.
+    expect(result.losses.map(({ loss }) => loss).filter((loss) => !(loss > 0.1 && loss < 2.5))).toEqual([]);
     for (const stage of [autoencoderRun(), dir]) {
       const metrics = readMetrics(join(stage, "metrics.jsonl"));
       expect(metrics.map(({ step }) => step)).toEqual([1, 2, 3, 4, 5]);
@@ -294,21 +295,8 @@ describe("a process", () => {
 
   onGpu("`gifgrad train` saves on Ctrl-C, exits with 130 and goes on to the same end", async () => {
     const out = join(folder, "command");
-    const flags = [
-      "--preset",
-      "nano",
-      "--steps",
-      `${STEPS}`,
-      "--batch",
-      "1",
-      "--lr",
-      `${LR}`,
-      "--seed",
-      "3",
-      "--out",
-      out,
-    ];
-    const args = [join(root, "cli/gifgrad.mjs"), "train", stickers, "--recipe", "autoencoder", ...flags];
+    const flags = `--preset nano --steps ${STEPS} --batch 1 --lr ${LR} --seed 3 --out`.split(" ");
+    const args = [join(root, "cli/gifgrad.mjs"), "train", stickers, "--recipe", "autoencoder", ...flags, out];
     const first = start(args);
     await logged(stageFolder(out, "autoencoder"), 1, first.ended);
     first.child.kill("SIGINT");
@@ -326,4 +314,23 @@ describe("a process", () => {
     });
     expect(record(stageFolder(out, "autoencoder")).finished?.sha256).toBe(record(autoencoderRun()).finished?.sha256);
   });
+
+  onGpu(
+    "`gifgrad start` stops after the stage that Ctrl-C met, with 130 and the command that finishes that stage",
+    async () => {
+      const out = join(folder, "start");
+      const job = start([join(root, "cli/gifgrad.mjs"), "start", "--out", out]);
+      await logged(stageFolder(out, "autoencoder"), 1, job.ended);
+      job.child.kill("SIGINT");
+      const { code, stderr } = await job.ended;
+      expect({ code, stderr }).toMatchObject({
+        code: 130,
+        stderr: expect.stringMatching(/interrupted: what follows was not done/),
+      });
+      expect(stderr).toMatch(
+        /to go on, finish this stage alone with\n {2}npx gifgrad train .* --recipe autoencoder .* --resume\n/,
+      );
+      expect(existsSync(stageFolder(out, "diffusion"))).toBe(false);
+    },
+  );
 });

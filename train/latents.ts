@@ -11,7 +11,7 @@ import { progress } from "./progress.ts";
 export interface LatentSet {
   /** Posterior of records `indices`: mean and clamped log-variance, each [b, f, h, w, latent]. */
   batch(indices: readonly number[]): { mean: Tensor; logvar: Tensor };
-  /** 1 / standard deviation of all means: what latents are multiplied by before diffusion. */
+  /** 1 / standard deviation of draws from all posteriors: what latents are multiplied by before diffusion. */
   readonly scale: number;
   /** Of scaled latents: the mean square, and the mean square of the mean latent (per frame, position and channel). */
   readonly square: number;
@@ -22,9 +22,14 @@ export interface LatentSet {
  * Loss of the best constant answer, what a network scores that has learned nothing but a mean. For epsilon that mean is
  * zero and the loss the noise's variance, 1. For v = signal eps - noise x0 it is the mean of -noise x0 over steps and data.
  */
-export function constantLoss(prediction: Prediction, schedule: NoiseSchedule, { square, meanSquare }: LatentSet): number {
+export function constantLoss(
+  prediction: Prediction,
+  schedule: NoiseSchedule,
+  { square, meanSquare }: LatentSet,
+): number {
   if (prediction === "epsilon") return 1;
-  const average = (f: (alphaBar: number) => number): number => schedule.alphaBar.reduce((sum, a) => sum + f(a), 0) / schedule.steps;
+  const average = (f: (alphaBar: number) => number): number =>
+    schedule.alphaBar.reduce((sum, a) => sum + f(a), 0) / schedule.steps;
   return average((a) => a) + average((a) => 1 - a) * square - average((a) => Math.sqrt(1 - a)) ** 2 * meanSquare;
 }
 
@@ -37,7 +42,10 @@ export async function encodeDataset(autoencoder: Autoencoder, data: Dataset, con
   const side = size / downsampling(config.autoencoder);
   const shape = [frames, side, side, config.autoencoder.latent];
   const values = shape.reduce((a, b) => a * b, 1);
-  const encode = compile(({ clips }: { clips: Tensor }) => ({ ...autoencoder.encode(clips.reshape([-1, size, size, 3])) }), { name: "encode" });
+  const encode = compile(
+    ({ clips }: { clips: Tensor }) => ({ ...autoencoder.encode(clips.reshape([-1, size, size, 3])) }),
+    { name: "encode" },
+  );
   const means = new Float32Array(data.length * values);
   const logvars = new Float32Array(data.length * values);
   const line = progress("encoding", data.length);
@@ -58,11 +66,20 @@ export async function encodeDataset(autoencoder: Autoencoder, data: Dataset, con
     });
     return tensor(out, [indices.length, ...shape]);
   };
-  const scale = 1 / deviation(means);
-  return { scale, ...squares(means, logvars, values, scale), batch: (indices) => ({ mean: take(means, indices), logvar: take(logvars, indices) }) };
+  const scale = 1 / deviation(means, logvars);
+  return {
+    scale,
+    ...squares(means, logvars, values, scale),
+    batch: (indices) => ({ mean: take(means, indices), logvar: take(logvars, indices) }),
+  };
 }
 
-function squares(means: Float32Array, logvars: Float32Array, values: number, scale: number): { square: number; meanSquare: number } {
+function squares(
+  means: Float32Array,
+  logvars: Float32Array,
+  values: number,
+  scale: number,
+): { square: number; meanSquare: number } {
   const sums = new Float64Array(values);
   let square = 0;
   for (let i = 0; i < means.length; i++) {
@@ -74,13 +91,16 @@ function squares(means: Float32Array, logvars: Float32Array, values: number, sca
   return { square: (scale ** 2 * square) / means.length, meanSquare: scale ** 2 * meanSquare };
 }
 
-/** Standard deviation in float64, of values that may have any mean. */
-function deviation(x: Float32Array): number {
+/**
+ * Standard deviation of latents drawn from all posteriors (Rombach et al. 2022, appendix G), in float64: the variance of the
+ * means and the mean of the variances. A young autoencoder's posteriors are wide, so the means alone would not do.
+ */
+function deviation(means: Float32Array, logvars: Float32Array): number {
   let sum = 0;
   let square = 0;
-  for (const v of x) {
-    sum += v;
-    square += v * v;
+  for (let i = 0; i < means.length; i++) {
+    sum += means[i];
+    square += means[i] ** 2 + Math.exp(logvars[i]);
   }
-  return Math.sqrt(Math.max(1e-12, square / x.length - (sum / x.length) ** 2));
+  return Math.sqrt(Math.max(1e-12, square / means.length - (sum / means.length) ** 2));
 }

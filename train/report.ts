@@ -30,7 +30,7 @@ export function renderReport(content: ReportContent, pixels = 128): string {
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>${escape(content.title)}</title>
+<title>${escapeHtml(content.title)}</title>
 <style>
   body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; background: #fff; }
   h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
@@ -42,8 +42,8 @@ export function renderReport(content: ReportContent, pixels = 128): string {
 </style>
 </head>
 <body>
-<h1>${escape(content.title)}</h1>
-<table>${content.facts.map(([k, v]) => `<tr><td>${escape(k)}</td><td>${escape(v)}</td></tr>`).join("")}</table>
+<h1>${escapeHtml(content.title)}</h1>
+<table>${content.facts.map(([k, v]) => `<tr><td>${escapeHtml(k)}</td><td>${escapeHtml(v)}</td></tr>`).join("")}</table>
 <h2>Training</h2>
 <div class="curves">${content.curves.map(curve).join("\n")}</div>
 ${content.galleries.map(gallery).join("\n")}
@@ -54,10 +54,10 @@ ${content.galleries.map(gallery).join("\n")}
 
 function gallery({ title, pictures }: ReportContent["galleries"][number]): string {
   const figures = pictures.map(({ caption, note, gif }) => {
-    const extra = note ? `<br><span class="note">${escape(note)}</span>` : "";
-    return `<figure><img alt="${escape(caption)}" src="data:image/gif;base64,${Buffer.from(gif).toString("base64")}"><figcaption>${escape(caption)}${extra}</figcaption></figure>`;
+    const extra = note ? `<br><span class="note">${escapeHtml(note)}</span>` : "";
+    return `<figure><img alt="${escapeHtml(caption)}" src="data:image/gif;base64,${Buffer.from(gif).toString("base64")}"><figcaption>${escapeHtml(caption)}${extra}</figcaption></figure>`;
   });
-  return `<h2>${escape(title)}</h2>\n<div class="gallery">${figures.join("\n")}</div>`;
+  return `<h2>${escapeHtml(title)}</h2>\n<div class="gallery">${figures.join("\n")}</div>`;
 }
 
 const WIDTH = 640;
@@ -68,15 +68,17 @@ const BOTTOM = 30;
 /** A loss curve on a logarithmic axis, the baseline as a dashed line. */
 function curve({ title, baseline, points }: Curve): string {
   const losses = points.map((p) => p.loss).filter((l) => l > 0);
-  if (losses.length === 0) return `<p>${escape(title)}: no steps were taken</p>`;
+  if (losses.length === 0) return `<p>${escapeHtml(title)}: no steps were taken</p>`;
   const [low, high] = [Math.min(...losses, baseline), Math.max(...losses, baseline)].map(Math.log10);
   const last = Math.max(1, points[points.length - 1].step);
   const x = (step: number): number => LEFT + ((WIDTH - LEFT - 10) * step) / last;
-  const y = (loss: number): number => 20 + ((HEIGHT - BOTTOM - 20) * (high - Math.log10(Math.max(loss, 1e-12)))) / Math.max(high - low, 1e-6);
+  const y = (loss: number): number =>
+    20 + ((HEIGHT - BOTTOM - 20) * (high - Math.log10(Math.max(loss, 1e-12)))) / Math.max(high - low, 1e-6);
   const path = points.map((p) => `${x(p.step).toFixed(1)},${y(p.loss).toFixed(1)}`).join(" ");
-  const tick = (loss: number): string => `<text x="${LEFT - 6}" y="${y(loss) + 4}" text-anchor="end" font-size="11">${loss.toPrecision(2)}</text>`;
-  return `<svg viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-label="${escape(title)}">
-  <text x="${LEFT}" y="12" font-size="12" font-weight="600">${escape(title)}</text>
+  const tick = (loss: number): string =>
+    `<text x="${LEFT - 6}" y="${y(loss) + 4}" text-anchor="end" font-size="11">${loss.toPrecision(2)}</text>`;
+  return `<svg viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-label="${escapeHtml(title)}">
+  <text x="${LEFT}" y="12" font-size="12" font-weight="600">${escapeHtml(title)}</text>
   ${tick(10 ** high)}${tick(10 ** low)}
   <line x1="${LEFT}" x2="${WIDTH - 10}" y1="${y(baseline)}" y2="${y(baseline)}" stroke="#b33" stroke-dasharray="5 4"/>
   <text x="${WIDTH - 12}" y="${y(baseline) - 4}" text-anchor="end" font-size="11" fill="#b33">predicting the mean: ${baseline.toPrecision(3)}</text>
@@ -85,6 +87,6 @@ function curve({ title, baseline, points }: Curve): string {
 </svg>`;
 }
 
-function escape(text: string): string {
+function escapeHtml(text: string): string {
   return text.replace(/[&<>"]/g, (c) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[c] as string);
 }

@@ -22,7 +22,8 @@ export function normalInit(std: number): Initializer {
 /** U(-bound, bound) with bound = 1 / sqrt(fanIn): what PyTorch gives Linear and Conv weights and biases. */
 export function fanInInit(fanIn: number): Initializer {
   const bound = 1 / Math.sqrt(fanIn);
-  return (shape, [a, b]) => Float32Array.from({ length: numel(shape) }, (_, i) => bound * (2 * uniformAt([a, b, 0], 0, i) - 1));
+  return (shape, [a, b]) =>
+    Float32Array.from({ length: numel(shape) }, (_, i) => bound * (2 * uniformAt([a, b, 0], 0, i) - 1));
 }
 
 /** Stream key of a named parameter. */

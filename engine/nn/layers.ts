@@ -64,7 +64,8 @@ export class GroupNorm extends Module {
 
   constructor(groups: number, channels: number, eps = 1e-5) {
     super();
-    if (channels % groups !== 0) throw new ShapeError(`GroupNorm: ${channels} channels do not divide into ${groups} groups`);
+    if (channels % groups !== 0)
+      throw new ShapeError(`GroupNorm: ${channels} channels do not divide into ${groups} groups`);
     this.weight = parameter([channels], onesInit);
     this.bias = parameter([channels], zerosInit);
     this.#groups = groups;
@@ -99,7 +100,8 @@ export class LayerNorm extends Module {
 /** (x - mean) / sqrt(var + eps) * weight + bias, with x seen as [outer, inner, groups, channels]. */
 function normalize(x: Tensor, outer: number, groups: number, eps: number, weight: Tensor, bias: Tensor): Tensor {
   const features = x.shape[x.rank - 1];
-  if (features !== weight.shape[0]) throw new ShapeError(`norm: expected ${weight.shape[0]} channels last, got ${show(x.shape)}`);
+  if (features !== weight.shape[0])
+    throw new ShapeError(`norm: expected ${weight.shape[0]} channels last, got ${show(x.shape)}`);
   const blocks = x.reshape([outer, -1, groups, features / groups]);
   const stats = blocks.moments(eps);
   const stat = (i: number): Tensor => stats.slice(2, i, i + 1).reshape([outer, 1, groups, 1]);
@@ -159,7 +161,11 @@ export class Attention extends Module {
   /** x [b, n, features], context [b, m, width] (x itself when absent) -> [b, n, features]. */
   forward(x: Tensor, context: Tensor = x, o: { causal?: boolean } = {}): Tensor {
     const split = (y: Tensor): Tensor => y.reshape([y.shape[0], y.shape[1], this.#heads, -1]);
-    const y = split(this.toQ.forward(x)).attention(split(this.toK.forward(context)), split(this.toV.forward(context)), o);
+    const y = split(this.toQ.forward(x)).attention(
+      split(this.toK.forward(context)),
+      split(this.toV.forward(context)),
+      o,
+    );
     return this.toOut[0].forward(y.reshape([y.shape[0], y.shape[1], -1]));
   }
 }

@@ -54,7 +54,7 @@ function snake(name: string): string {
 
 function collect(value: unknown, path: string, into: Map<string, Parameter>): void {
   if (value instanceof Parameter) into.set(path, value);
-  else if (Array.isArray(value)) value.forEach((v, i) => collect(v, path ? `${path}.${i}` : `${i}`, into));
+  else if (Array.isArray(value)) for (const [i, v] of value.entries()) collect(v, path ? `${path}.${i}` : `${i}`, into);
   else if (value instanceof Module) {
     for (const [key, v] of Object.entries(value)) collect(v, path ? `${path}.${snake(key)}` : snake(key), into);
   }

@@ -19,8 +19,15 @@ export const softmax = defineComposite<Attrs>({
     return e.div(e.sum(-1, { keepdims: true }));
   },
   vjp: (g, _, y) => [y.mul(g.sub(g.mul(y).sum(-1, { keepdims: true })))],
-  lower: { kind: "kernel", family: softmaxRows, spec: ([x]) => ({ rows: numel(x) / x[x.length - 1], cols: x[x.length - 1] }) },
-  draw: (d) => ({ inputs: [{ shape: [...Array.from({ length: d.int(0, 2) }, () => d.int(1, 4)), d.int(1, 9)] }], attrs: {} }),
+  lower: {
+    kind: "kernel",
+    family: softmaxRows,
+    spec: ([x]) => ({ rows: numel(x) / x[x.length - 1], cols: x[x.length - 1] }),
+  },
+  draw: (d) => ({
+    inputs: [{ shape: [...Array.from({ length: d.int(0, 2) }, () => d.int(1, 4)), d.int(1, 9)] }],
+    attrs: {},
+  }),
   rtol: 1e-5,
 });
 
@@ -52,7 +59,13 @@ export const moments = defineComposite<MomentsAttrs>({
     const part = (t: typeof g, i: number): typeof g => t.slice(2, i, i + 1).reshape([outer, 1, groups, 1]);
     const [mean, scale] = [part(y, 0), part(y, 1)];
     const slope = part(g, 1).mul(scale.mul(scale).mul(scale)).neg();
-    return [x.sub(mean).mul(slope).add(part(g, 0)).mul(1 / (inner * channels))];
+    return [
+      x
+        .sub(mean)
+        .mul(slope)
+        .add(part(g, 0))
+        .mul(1 / (inner * channels)),
+    ];
   },
   lower: {
     kind: "kernel",
@@ -79,8 +92,17 @@ export const attention = defineComposite<AttentionAttrs>({
   name: "attention",
   dtype: floats("attention"),
   shape: ([q, k, v]) => {
-    const fits = q.length === 4 && k.length === 4 && k.every((n, i) => n === v[i]) && q[0] === k[0] && q[2] === k[2] && q[3] === k[3];
-    if (!fits) throw new ShapeError(`attention: expected q "b n heads d" and k, v "b m heads d", got ${show(q)}, ${show(k)}, ${show(v)}`);
+    const fits =
+      q.length === 4 &&
+      k.length === 4 &&
+      k.every((n, i) => n === v[i]) &&
+      q[0] === k[0] &&
+      q[2] === k[2] &&
+      q[3] === k[3];
+    if (!fits)
+      throw new ShapeError(
+        `attention: expected q "b n heads d" and k, v "b m heads d", got ${show(q)}, ${show(k)}, ${show(v)}`,
+      );
     return q;
   },
   decompose: ([q, k, v], { scale, causal }) => {
@@ -89,7 +111,10 @@ export const attention = defineComposite<AttentionAttrs>({
     const byHead = (x: typeof q): typeof q => x.permute([0, 2, 1, 3]);
     let scores = byHead(q).matmul(byHead(k).transpose()).mul(scale);
     if (causal) {
-      const row = q.arange(n).reshape([n, 1]).add(m - n);
+      const row = q
+        .arange(n)
+        .reshape([n, 1])
+        .add(m - n);
       const future = row.less(q.arange(m).reshape([1, m]));
       scores = future.reshape([1, 1, n, m]).expand([b, heads, n, m]).where(MASKED, scores);
     }
@@ -98,12 +123,23 @@ export const attention = defineComposite<AttentionAttrs>({
   lower: {
     kind: "kernel",
     family: attentionFamily,
-    spec: ([q, k], { scale, causal }) => ({ batch: q[0], queries: q[1], keys: k[1], heads: q[2], dim: q[3], scale, causal }),
+    spec: ([q, k], { scale, causal }) => ({
+      batch: q[0],
+      queries: q[1],
+      keys: k[1],
+      heads: q[2],
+      dim: q[3],
+      scale,
+      causal,
+    }),
   },
   draw: (d) => {
     const [b, n, m, heads, dim] = [d.int(1, 2), d.int(1, 5), d.int(1, 5), d.int(1, 2), d.pick([4, 5, 8])];
     const causal = d.pick([false, true]) && m >= n;
-    return { inputs: [{ shape: [b, n, heads, dim] }, { shape: [b, m, heads, dim] }, { shape: [b, m, heads, dim] }], attrs: { scale: dim ** -0.5, causal } };
+    return {
+      inputs: [{ shape: [b, n, heads, dim] }, { shape: [b, m, heads, dim] }, { shape: [b, m, heads, dim] }],
+      attrs: { scale: dim ** -0.5, causal },
+    };
   },
   rtol: 1e-5,
 });
@@ -118,13 +154,18 @@ export const averagePool = defineComposite<PoolAttrs>({
   dtype: floats("averagePool"),
   shape: ([x], { window }) => {
     const [b, h, w, c] = x;
-    if (x.length !== 4 || h < window || w < window) throw new ShapeError(`averagePool: a ${window} x ${window} window does not fit into ${show(x)}`);
+    if (x.length !== 4 || h < window || w < window)
+      throw new ShapeError(`averagePool: a ${window} x ${window} window does not fit into ${show(x)}`);
     return [b, Math.floor(h / window), Math.floor(w / window), c];
   },
   decompose: ([x], { window: s }) => {
     const { b, h, w, c } = x.dims("b h w c");
     const [rows, cols] = [Math.floor(h / s), Math.floor(w / s)];
-    return x.slice(1, 0, rows * s).slice(2, 0, cols * s).reshape([b, rows, s, cols, s, c]).mean([2, 4]);
+    return x
+      .slice(1, 0, rows * s)
+      .slice(2, 0, cols * s)
+      .reshape([b, rows, s, cols, s, c])
+      .mean([2, 4]);
   },
   lower: {
     kind: "kernel",

@@ -1,7 +1,12 @@
 // Convolution, channels last, always with three spatial axes: 1-D and 2-D convolutions have unit ones. The two gradient
 // ops are linear in both inputs and are each other's gradients, so second derivatives need nothing more.
 
-import { type ConvSpec, convForward, convInputGrad as convInputGradFamily, convWeightGrad as convWeightGradFamily } from "../../kernels/conv.ts";
+import {
+  type ConvSpec,
+  convForward,
+  convInputGrad as convInputGradFamily,
+  convWeightGrad as convWeightGradFamily,
+} from "../../kernels/conv.ts";
 import type { Draw } from "../../kernels/wgsl.ts";
 import { ShapeError, show } from "../error.ts";
 import type { Shape } from "../shape.ts";
@@ -29,20 +34,37 @@ const spatial = (s: Shape): Three => [s[1], s[2], s[3]];
 
 /** Spatial size of the result: floor((n + low + high - dilation (k - 1) - 1) / stride) + 1. */
 function outputSize(input: Three, kernel: Three, a: ConvAttrs): Three {
-  return three((i) => Math.floor((input[i] + a.low[i] + a.high[i] - a.dilation[i] * (kernel[i] - 1) - 1) / a.stride[i]) + 1);
+  return three(
+    (i) => Math.floor((input[i] + a.low[i] + a.high[i] - a.dilation[i] * (kernel[i] - 1) - 1) / a.stride[i]) + 1,
+  );
 }
 
 function specOf(x: Shape, w: Shape, y: Shape, a: ConvAttrs): ConvSpec {
   const { stride, dilation, low } = a;
-  return { batch: x[0], in: spatial(x), out: spatial(y), channels: w[3], filters: w[4], kernel: [w[0], w[1], w[2]], stride, padding: low, dilation };
+  return {
+    batch: x[0],
+    in: spatial(x),
+    out: spatial(y),
+    channels: w[3],
+    filters: w[4],
+    kernel: [w[0], w[1], w[2]],
+    stride,
+    padding: low,
+    dilation,
+  };
 }
 
 function forwardShape([x, w]: readonly Shape[], a: ConvAttrs): Shape {
   if (x.length !== 5 || w.length !== 5 || x[4] !== w[3]) {
-    throw new ShapeError(`conv: expected input "b d h w c" and weight "kd kh kw c o", got ${show(x)} and ${show(w)} (c ${x[4]} vs ${w[3]})`);
+    throw new ShapeError(
+      `conv: expected input "b d h w c" and weight "kd kh kw c o", got ${show(x)} and ${show(w)} (c ${x[4]} vs ${w[3]})`,
+    );
   }
   const out = outputSize(spatial(x), [w[0], w[1], w[2]], a);
-  if (out.some((n) => n < 1)) throw new ShapeError(`conv: kernel ${show(w.slice(0, 3))} does not fit into ${show(x)} with padding ${show(a.low)}`);
+  if (out.some((n) => n < 1))
+    throw new ShapeError(
+      `conv: kernel ${show(w.slice(0, 3))} does not fit into ${show(x)} with padding ${show(a.low)}`,
+    );
   return [x[0], ...out, w[4]];
 }
 
@@ -76,7 +98,11 @@ function geometry(d: Draw): { x: number[]; w: number[]; y: Shape; attrs: ConvAtt
     high: per(() => d.int(0, 2), 0),
     dilation: per(() => d.int(1, 2), 1),
   };
-  const input = three((i) => Math.max(1, attrs.dilation[i] * (kernel[i] - 1) + 1 - attrs.low[i] - attrs.high[i]) + (i < 3 - used ? 0 : d.int(0, 3)));
+  const input = three(
+    (i) =>
+      Math.max(1, attrs.dilation[i] * (kernel[i] - 1) + 1 - attrs.low[i] - attrs.high[i]) +
+      (i < 3 - used ? 0 : d.int(0, 3)),
+  );
   const [c, o] = [d.int(1, 4), d.int(1, 4)];
   const x = [d.int(1, 2), ...input, c];
   const w = [...kernel, c, o];
@@ -106,7 +132,10 @@ export const convInputGrad = defineOp<InputGradAttrs>({
   dtype: floats("convInputGrad"),
   shape: inputGradShape,
   reference: familyReference(inputGrad),
-  vjp: (gx, [g, w], _, { input, ...a }) => [gx.convWith(w, a), gx.convWeightGrad(g, { ...a, kernel: [w.shape[0], w.shape[1], w.shape[2]] })],
+  vjp: (gx, [g, w], _, { input, ...a }) => [
+    gx.convWith(w, a),
+    gx.convWeightGrad(g, { ...a, kernel: [w.shape[0], w.shape[1], w.shape[2]] }),
+  ],
   lower: inputGrad,
   draw: (d) => {
     const { x, w, y, attrs } = geometry(d);

@@ -1,12 +1,12 @@
 // Ops that work element by element on inputs of one shape (broadcasting is an explicit `expand` before them). Arithmetic
 // traps of WGSL are kept out here: no infinities or NaN are relied on, exp and tanh get arguments that cannot overflow.
 
+import type { Draw } from "../../kernels/wgsl.ts";
+import type { DType } from "../dtype.ts";
 import { DTypeError, ShapeError, show } from "../error.ts";
 import { sameShape } from "../shape.ts";
 import type { Tensor } from "../tensor.ts";
 import { type Attrs, defineOp, floats, type OpDef, type Sample, type WgslType } from "./op.ts";
-import type { DType } from "../dtype.ts";
-import type { Draw } from "../../kernels/wgsl.ts";
 
 const none: Attrs = {};
 
@@ -83,7 +83,7 @@ function binary(name: string, b: Binary): OpDef<Attrs> {
     shape: sameShapes(name),
     dtype: ([x, y]) => {
       if (x !== y) throw new DTypeError(`${name}: dtypes differ: ${x} and ${y} (cast one of them)`);
-      if (b.on !== "any") (b.on === "f32" ? floats(name)([x]) : arithmetic(name, x));
+      if (b.on !== "any") b.on === "f32" ? floats(name)([x]) : arithmetic(name, x);
       return result ?? x;
     },
     reference: ([x, y], out) => {
@@ -98,9 +98,26 @@ function binary(name: string, b: Binary): OpDef<Attrs> {
 }
 
 export const neg = unary("neg", { whole: true, f: (x) => -x, df: (g) => g.neg(), wgsl: (x) => `(-${x})` });
-export const exp = unary("exp", { f: Math.exp, df: (g, _, y) => g.mul(y), wgsl: (x, t) => `exp(min(${x}, ${t}(88.0)))`, domain: [-3, 3], rtol: 1e-5 });
-export const log = unary("log", { f: Math.log, df: (g, x) => g.div(x), wgsl: (x) => `log(${x})`, domain: [0.2, 5], rtol: 1e-5 });
-export const sqrt = unary("sqrt", { f: Math.sqrt, df: (g, _, y) => g.div(y.mul(2)), wgsl: (x) => `sqrt(${x})`, domain: [0.2, 5] });
+export const exp = unary("exp", {
+  f: Math.exp,
+  df: (g, _, y) => g.mul(y),
+  wgsl: (x, t) => `exp(min(${x}, ${t}(88.0)))`,
+  domain: [-3, 3],
+  rtol: 1e-5,
+});
+export const log = unary("log", {
+  f: Math.log,
+  df: (g, x) => g.div(x),
+  wgsl: (x) => `log(${x})`,
+  domain: [0.2, 5],
+  rtol: 1e-5,
+});
+export const sqrt = unary("sqrt", {
+  f: Math.sqrt,
+  df: (g, _, y) => g.div(y.mul(2)),
+  wgsl: (x) => `sqrt(${x})`,
+  domain: [0.2, 5],
+});
 export const rsqrt = unary("rsqrt", {
   f: (x) => 1 / Math.sqrt(x),
   df: (g, _, y) => g.mul(y.mul(y).mul(y)).mul(-0.5),
@@ -114,8 +131,20 @@ export const reciprocal = unary("reciprocal", {
   domain: [0.2, 5],
 });
 // sin and cos are specified to 2^-11 absolute error inside [-pi, pi]; drivers do far better, and tests hold them to it.
-export const sin = unary("sin", { f: Math.sin, df: (g, x) => g.mul(x.cos()), wgsl: (x) => `sin(${x})`, domain: [-3, 3], rtol: 1e-5 });
-export const cos = unary("cos", { f: Math.cos, df: (g, x) => g.mul(x.sin()).neg(), wgsl: (x) => `cos(${x})`, domain: [-3, 3], rtol: 1e-5 });
+export const sin = unary("sin", {
+  f: Math.sin,
+  df: (g, x) => g.mul(x.cos()),
+  wgsl: (x) => `sin(${x})`,
+  domain: [-3, 3],
+  rtol: 1e-5,
+});
+export const cos = unary("cos", {
+  f: Math.cos,
+  df: (g, x) => g.mul(x.sin()).neg(),
+  wgsl: (x) => `cos(${x})`,
+  domain: [-3, 3],
+  rtol: 1e-5,
+});
 export const tanh = unary("tanh", {
   f: Math.tanh,
   df: (g, _, y) => g.mul(y.mul(y).neg().add(1)),
@@ -130,9 +159,26 @@ export const sigmoid = unary("sigmoid", {
   domain: [-4, 4],
   rtol: 1e-5,
 });
-export const abs = unary("abs", { whole: true, f: Math.abs, df: (g, x) => g.mul(x.sign()), wgsl: (x) => `abs(${x})`, domain: [0.1, 3] });
-export const sign = unary("sign", { whole: true, f: Math.sign, df: (g) => g.mul(0), wgsl: (x) => `sign(${x})`, domain: [0.1, 3] });
-export const floor = unary("floor", { f: Math.floor, df: (g) => g.mul(0), wgsl: (x) => `floor(${x})`, domain: [0.1, 0.9] });
+export const abs = unary("abs", {
+  whole: true,
+  f: Math.abs,
+  df: (g, x) => g.mul(x.sign()),
+  wgsl: (x) => `abs(${x})`,
+  domain: [0.1, 3],
+});
+export const sign = unary("sign", {
+  whole: true,
+  f: Math.sign,
+  df: (g) => g.mul(0),
+  wgsl: (x) => `sign(${x})`,
+  domain: [0.1, 3],
+});
+export const floor = unary("floor", {
+  f: Math.floor,
+  df: (g) => g.mul(0),
+  wgsl: (x) => `floor(${x})`,
+  domain: [0.1, 0.9],
+});
 
 /** Identity whose gradient is zero (stop-gradient). */
 export const detach = defineOp({
@@ -149,7 +195,14 @@ export const detach = defineOp({
 /** Error function. WGSL has none: a ratio of odd polynomials on [-4, 4], outside of which erf rounds to +-1 in float32. */
 export const erf = unary("erf", {
   f: erf64,
-  df: (g, x) => g.mul(x.mul(x).neg().exp().mul(2 / Math.sqrt(Math.PI))),
+  df: (g, x) =>
+    g.mul(
+      x
+        .mul(x)
+        .neg()
+        .exp()
+        .mul(2 / Math.sqrt(Math.PI)),
+    ),
   wgsl: (x, t) => erfWgsl(x, t),
   domain: [-2.5, 2.5],
   rtol: 1e-6,
@@ -174,8 +227,13 @@ export function erf64(x: number): number {
 }
 
 // Minimax coefficients of x P(x^2) / Q(x^2) as used by several maths libraries for float32, highest power first.
-const ERF_P = [-2.72614225801306e-10, 2.77068142495902e-8, -2.10102402082508e-6, -5.69250639462346e-5, -7.34990630326855e-4, -2.954599808545515e-3, -1.60960333262415e-2];
-const ERF_Q = [-1.45660718464996e-5, -2.13374055278905e-4, -1.68282697438203e-3, -7.37332916720468e-3, -1.42647390514189e-2];
+const ERF_P = [
+  -2.72614225801306e-10, 2.77068142495902e-8, -2.10102402082508e-6, -5.69250639462346e-5, -7.34990630326855e-4,
+  -2.954599808545515e-3, -1.60960333262415e-2,
+];
+const ERF_Q = [
+  -1.45660718464996e-5, -2.13374055278905e-4, -1.68282697438203e-3, -7.37332916720468e-3, -1.42647390514189e-2,
+];
 
 function erfWgsl(x: string, t: WgslType): string {
   const c = `clamp(${x}, ${t}(-4.0), ${t}(4.0))`;
@@ -186,7 +244,11 @@ function erfWgsl(x: string, t: WgslType): string {
 
 export const add = binary("add", { f: (a, b) => a + b, df: (g) => [g, g], wgsl: (a, b) => `(${a} + ${b})` });
 export const sub = binary("sub", { f: (a, b) => a - b, df: (g) => [g, g.neg()], wgsl: (a, b) => `(${a} - ${b})` });
-export const mul = binary("mul", { f: (a, b) => a * b, df: (g, a, b) => [g.mul(b), g.mul(a)], wgsl: (a, b) => `(${a} * ${b})` });
+export const mul = binary("mul", {
+  f: (a, b) => a * b,
+  df: (g, a, b) => [g.mul(b), g.mul(a)],
+  wgsl: (a, b) => `(${a} * ${b})`,
+});
 export const div = binary("div", {
   on: "f32",
   f: (a, b) => a / b,
@@ -214,8 +276,19 @@ export const minimum = binary("minimum", {
   df: (g, a, b) => [g.mul(share(b, a)), g.mul(share(a, b))],
   wgsl: (a, b) => `min(${a}, ${b})`,
 });
-export const less = binary("less", { f: (a, b) => Number(a < b), df: "none", wgsl: (a, b) => `(${a} < ${b})`, dtype: "bool" });
-export const equal = binary("equal", { on: "any", f: (a, b) => Number(a === b), df: "none", wgsl: (a, b) => `(${a} == ${b})`, dtype: "bool" });
+export const less = binary("less", {
+  f: (a, b) => Number(a < b),
+  df: "none",
+  wgsl: (a, b) => `(${a} < ${b})`,
+  dtype: "bool",
+});
+export const equal = binary("equal", {
+  on: "any",
+  f: (a, b) => Number(a === b),
+  df: "none",
+  wgsl: (a, b) => `(${a} == ${b})`,
+  dtype: "bool",
+});
 
 /** cond ? a : b, with cond a bool tensor. */
 export const where = defineOp({
@@ -250,7 +323,8 @@ export const cast = defineOp<CastAttrs>({
   reference: ([a], out, { to }) => {
     for (let i = 0; i < out.data.length; i++) {
       const x = a.data[i];
-      out.data[i] = to === "f32" ? x : to === "bool" ? Number(x !== 0) : to === "i32" ? Math.trunc(x) | 0 : Math.trunc(x) >>> 0;
+      out.data[i] =
+        to === "f32" ? x : to === "bool" ? Number(x !== 0) : to === "i32" ? Math.trunc(x) | 0 : Math.trunc(x) >>> 0;
     }
   },
   vjp: (g, [x], _, { to }) => [to === "f32" && x.dtype === "f32" ? g : null],
@@ -258,4 +332,3 @@ export const cast = defineOp<CastAttrs>({
   draw: (d) => ({ inputs: [{ shape: small(d), dtype: "i32", below: 9 }], attrs: { to: "f32" } }),
   rtol: 0,
 });
-

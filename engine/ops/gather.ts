@@ -98,7 +98,14 @@ export const resizeNearest = defineOp<ResizeAttrs>({
 const resizeGrad: KernelLowering<ResizeAttrs> = {
   kind: "kernel",
   family: resizeGradFamily,
-  spec: ([g], { height, width }) => ({ batch: g[0], inHeight: height, inWidth: width, outHeight: g[1], outWidth: g[2], channels: g[3] }),
+  spec: ([g], { height, width }) => ({
+    batch: g[0],
+    inHeight: height,
+    inWidth: width,
+    outHeight: g[1],
+    outWidth: g[2],
+    channels: g[3],
+  }),
 };
 
 /** Gradient of `resizeNearest`: [b, H, W, c] -> [b, height, width, c], the sum over the pixels each source was copied to. */
@@ -114,4 +121,3 @@ export const resizeNearestGrad = defineOp<ResizeAttrs>({
   }),
   rtol: 1e-6,
 });
-

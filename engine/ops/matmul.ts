@@ -3,7 +3,7 @@
 
 import { matmul as family, type MatmulSpec } from "../../kernels/matmul.ts";
 import { ShapeError, show } from "../error.ts";
-import { sameShape, type Shape } from "../shape.ts";
+import { type Shape, sameShape } from "../shape.ts";
 import { type Attrs, defineOp, floats, type KernelLowering, type Layout } from "./op.ts";
 
 /** Strides of [batch0, batch1, row, col] for an operand of rank 2 to 4. */

@@ -35,7 +35,12 @@ function shapeOf(d: Draw, least = 1): number[] {
 }
 
 /** out[f(point)] = in[point] for every point of `shape`; points mapped to null are skipped. */
-function scatterLoop(shape: Shape, from: Array64, to: Array64, f: (point: readonly number[]) => readonly number[]): void {
+function scatterLoop(
+  shape: Shape,
+  from: Array64,
+  to: Array64,
+  f: (point: readonly number[]) => readonly number[],
+): void {
   const point = shape.map(() => 0);
   const strides = stridesOf(to.shape);
   for (let i = 0; i < from.data.length; i++) {
@@ -75,7 +80,10 @@ export const reshape = defineOp<ReshapeAttrs>({
     const shape = shapeOf(d);
     const flat = numel(shape);
     const cut = d.pick(Array.from({ length: flat }, (_, i) => i + 1).filter((n) => flat % n === 0));
-    return { inputs: [{ shape }], attrs: { to: d.pick([[flat], [cut, flat / cut], [1, flat / cut, cut], [...shape].reverse()]) } };
+    return {
+      inputs: [{ shape }],
+      attrs: { to: d.pick([[flat], [cut, flat / cut], [1, flat / cut, cut], [...shape].reverse()]) },
+    };
   },
   rtol: 0,
 });
@@ -119,7 +127,9 @@ export const expand = defineOp<ReshapeAttrs>({
   },
   lower: {
     kind: "view",
-    read: (_, node, at) => [{ src: 0, at: at.map((x, i) => (node.src[0].shape[i] === 1 ? Index.constant(x.space, 0) : x)), when: [] }],
+    read: (_, node, at) => [
+      { src: 0, at: at.map((x, i) => (node.src[0].shape[i] === 1 ? Index.constant(x.space, 0) : x)), when: [] },
+    ],
   },
   draw: (d) => {
     const to = shapeOf(d);
@@ -135,7 +145,9 @@ export const slice = defineOp<SliceAttrs>({
     a.forEach((n, i) => {
       const last = start[i] + (size[i] - 1) * step[i];
       if (size[i] > 0 && (start[i] < 0 || start[i] >= n || last < 0 || last >= n)) {
-        throw new ShapeError(`slice: axis ${i} of ${show(a)}: elements ${start[i]} to ${last} do not lie in 0 to ${n - 1}`);
+        throw new ShapeError(
+          `slice: axis ${i} of ${show(a)}: elements ${start[i]} to ${last} do not lie in 0 to ${n - 1}`,
+        );
       }
     });
     return size;
@@ -155,7 +167,9 @@ export const slice = defineOp<SliceAttrs>({
   draw: (d) => {
     const shape = shapeOf(d);
     const size = shape.map((n) => d.int(1, n));
-    const step = shape.map((n, i) => d.int(1, size[i] === 1 ? 1 : Math.floor((n - 1) / (size[i] - 1))) * d.pick([1, 1, -1]));
+    const step = shape.map(
+      (n, i) => d.int(1, size[i] === 1 ? 1 : Math.floor((n - 1) / (size[i] - 1))) * d.pick([1, 1, -1]),
+    );
     const start = shape.map((n, i) => {
       const span = (size[i] - 1) * Math.abs(step[i]);
       const first = d.int(0, n - 1 - span);
@@ -170,7 +184,8 @@ export const pad = defineOp<PadAttrs>({
   name: "pad",
   shape: ([a], { low, high, holes }) => {
     const out = a.map((n, i) => low[i] + high[i] + n + Math.max(0, n - 1) * holes[i]);
-    if ([...low, ...high, ...holes].some((n) => n < 0)) throw new ShapeError(`pad: negative padding of ${show(a)} (use slice)`);
+    if ([...low, ...high, ...holes].some((n) => n < 0))
+      throw new ShapeError(`pad: negative padding of ${show(a)} (use slice)`);
     return out;
   },
   reference: ([a], out, { low, holes }) => {
@@ -183,7 +198,12 @@ export const pad = defineOp<PadAttrs>({
     read: ({ low, holes }, node, at) => {
       const inner = node.src[0].shape;
       const shifted = at.map((x, i) => x.plus(-low[i]));
-      const when = shifted.map((index, i) => ({ index, lo: 0, hi: (inner[i] - 1) * (holes[i] + 1) + 1, step: holes[i] + 1 }));
+      const when = shifted.map((index, i) => ({
+        index,
+        lo: 0,
+        hi: (inner[i] - 1) * (holes[i] + 1) + 1,
+        step: holes[i] + 1,
+      }));
       return [{ src: 0, at: shifted.map((x, i) => x.over(holes[i] + 1)), when }];
     },
   },

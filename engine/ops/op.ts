@@ -61,11 +61,18 @@ export interface KernelLowering<A> {
 }
 
 /** Reference of an op whose kernel family already holds the float64 definition for contiguous operands. */
-export function familyReference<A>(lower: KernelLowering<A>): (ins: readonly Array64[], out: Array64, attrs: A) => void {
+export function familyReference<A>(
+  lower: KernelLowering<A>,
+): (ins: readonly Array64[], out: Array64, attrs: A) => void {
   return (ins, out, attrs) => {
     const shapes = ins.map((a) => a.shape);
     const spec = lower.spec(shapes, attrs, shapes.map(contiguous));
-    out.data.set(lower.family.reference(spec, ins.map((a) => a.data))[0]);
+    out.data.set(
+      lower.family.reference(
+        spec,
+        ins.map((a) => a.data),
+      )[0],
+    );
   };
 }
 

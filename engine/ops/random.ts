@@ -33,4 +33,3 @@ export const random = defineOp<RandomAttrs>({
   }),
   rtol: 0, // bit for bit
 });
-

@@ -29,7 +29,11 @@ export class Index {
   }
 
   static constant(space: Space, value: number): Index {
-    return new Index(space, value, space.map(() => 0));
+    return new Index(
+      space,
+      value,
+      space.map(() => 0),
+    );
   }
 
   plus(n: number): Index {
@@ -54,7 +58,12 @@ export class Index {
   over(n: number): Index {
     if (n === 1) return this;
     if (this.divisible(n)) return this.times(1 / n);
-    return new Index(this.space, 0, this.space.map(() => 0), [{ of: this, div: n, mul: 1 }]);
+    return new Index(
+      this.space,
+      0,
+      this.space.map(() => 0),
+      [{ of: this, div: n, mul: 1 }],
+    );
   }
 
   private divisible(n: number): boolean {

@@ -7,8 +7,8 @@ import { type Caps, choose, type Epilogue, type KernelSource } from "../../kerne
 import { storageType } from "../dtype.ts";
 import type { Node } from "../graph.ts";
 import type { KernelLowering } from "../ops/op.ts";
-import { Index, type Space } from "../ops/view.ts";
 import type { ReduceAttrs } from "../ops/reduce.ts";
+import { Index, type Space } from "../ops/view.ts";
 import { numel, stridesOf } from "../shape.ts";
 import { type Body, type Boundary, buildBody, type Expr, identity, indicesOf, mapIndices, simplify } from "./expr.ts";
 import type { Group } from "./fuse.ts";
@@ -36,7 +36,9 @@ export interface EmitContext {
 
 export function emit(group: Group, context: EmitContext): Emitted {
   if (!group.core) return emitElementwise(group.roots, context);
-  return group.core.op.lower.kind === "reduce" ? emitReduce(group, group.core, context) : emitKernel(group, group.core, context);
+  return group.core.op.lower.kind === "reduce"
+    ? emitReduce(group, group.core, context)
+    : emitKernel(group, group.core, context);
 }
 
 /** Op names of the expressions, in order of evaluation: what a profiler shows. */
@@ -92,7 +94,11 @@ function emitElementwise(roots: readonly Node[], { boundary, caps, place }: Emit
     {
       label: labelOf(values),
       bindings: bindings.declare(0),
-      body: [...(!scattered ? [] : unravel(space, vector ? "i * 4u" : "i", "x", constants)), ...writer.lines, ...stores],
+      body: [
+        ...(!scattered ? [] : unravel(space, vector ? "i * 4u" : "i", "x", constants)),
+        ...writer.lines,
+        ...stores,
+      ],
       storages: bindings.list.length,
       fields: constants.fields,
       count: Math.ceil(total / width),
@@ -142,7 +148,11 @@ function emitReduce(group: Group, core: Node, context: EmitContext): Emitted {
   const writer = new Writer(options);
   const result = writer.write(value);
   const type = along >= 0 ? "vec4<f32>" : "f32";
-  const lines = [...unravel(kept, "o", "x", constants), ...unravel(reduced, "r", "x", constants, kept.length), ...writer.lines];
+  const lines = [
+    ...unravel(kept, "o", "x", constants),
+    ...unravel(reduced, "r", "x", constants, kept.length),
+    ...writer.lines,
+  ];
   const finish = epilogueOf(group, core, context, "o", numel(kept));
   const lowered = reduceKernel(
     {
@@ -165,7 +175,10 @@ function emitReduce(group: Group, core: Node, context: EmitContext): Emitted {
 }
 
 /** Kept variables first, reduced ones after them, each run as short as it gets, and which of the two is innermost. */
-function reductionSpace(body: Body, axes: readonly number[]): { kept: number[]; reduced: number[]; layout: "rows" | "columns" | "scalar"; value: Expr } {
+function reductionSpace(
+  body: Body,
+  axes: readonly number[],
+): { kept: number[]; reduced: number[]; layout: "rows" | "columns" | "scalar"; value: Expr } {
   const isReduced = (i: number): boolean => axes.includes(body.origin[i]);
   const all = body.space.map((_, i) => i);
   const order = [...all.filter((i) => !isReduced(i)), ...all.filter(isReduced)];
@@ -173,7 +186,11 @@ function reductionSpace(body: Body, axes: readonly number[]): { kept: number[]; 
   const sizes = order.map((i) => body.space[i]);
   const innermost = all.filter((i) => body.space[i] > 1).at(-1);
   const permuted = permuteVariables(body.values, order, sizes);
-  const { space, values, runs } = simplify(sizes, permuted, sizes.map((_, i) => i === keptCount - 1));
+  const { space, values, runs } = simplify(
+    sizes,
+    permuted,
+    sizes.map((_, i) => i === keptCount - 1),
+  );
   const split = runs.filter((run) => run[0] < keptCount).length;
   const [kept, reduced] = [space.slice(0, split), space.slice(split)];
   const rows = innermost !== undefined && isReduced(innermost);
@@ -183,7 +200,16 @@ function reductionSpace(body: Body, axes: readonly number[]): { kept: number[]; 
 }
 
 function permuteVariables(values: readonly Expr[], order: readonly number[], sizes: readonly number[]): Expr[] {
-  return mapIndices(values, (x) => new Index(sizes, x.off, order.map((i) => x.coef[i]), x.quotients));
+  return mapIndices(
+    values,
+    (x) =>
+      new Index(
+        sizes,
+        x.off,
+        order.map((i) => x.coef[i]),
+        x.quotients,
+      ),
+  );
 }
 
 interface Finish extends Ending {
@@ -192,7 +218,13 @@ interface Finish extends Ending {
 }
 
 /** What happens to each result of a reduction: the elementwise ops fused behind it, and the store. */
-function epilogueOf(group: Group, core: Node, { boundary, place }: EmitContext, position: string, outputs: number): Finish {
+function epilogueOf(
+  group: Group,
+  core: Node,
+  { boundary, place }: EmitContext,
+  position: string,
+  outputs: number,
+): Finish {
   const root = group.roots[0];
   const body = buildBody([root], [outputs], boundary, core, new Set([root]));
   const { space, values } = simplify(body.space, body.values);
@@ -211,7 +243,13 @@ function epilogueOf(group: Group, core: Node, { boundary, place }: EmitContext, 
   const store = (acc: string, at: string, constants: Constants): string[] => {
     const writer = new Writer(options(acc, at, constants));
     const name = writer.write(values[0]);
-    return ["{", ...unravel(space, at, "y", constants), ...writer.lines, `${out.name}[${at}] = ${writer.stored(name, root.dtype)};`, "}"];
+    return [
+      "{",
+      ...unravel(space, at, "y", constants),
+      ...writer.lines,
+      `${out.name}[${at}] = ${writer.stored(name, root.dtype)};`,
+      "}",
+    ];
   };
   return {
     label: root === core ? "" : labelOf(values),
@@ -231,25 +269,41 @@ function epilogueOf(group: Group, core: Node, { boundary, place }: EmitContext, 
 function emitKernel(group: Group, core: Node, context: EmitContext): Emitted {
   const lower = core.op.lower as KernelLowering<unknown>;
   const sources = context.boundary.sources(core);
-  const spec = lower.spec(sources.map((s) => s.shape), core.attrs, group.operands.map((o) => o.layout));
+  const spec = lower.spec(
+    sources.map((s) => s.shape),
+    core.attrs,
+    group.operands.map((o) => o.layout),
+  );
   const root = group.roots[0];
   const hole = root === core ? null : matmulEpilogue(group, core, context);
   const variant = choose(lower.family, spec, context.caps);
   const lowered = variant.emit(hole ? { ...spec, epilogue: hole.epilogue } : spec, context.caps);
   const slot = (node: Node): { place: string; node: Node } => ({ place: context.place(node), node });
-  return separate(resolveSlots(lowered, [...group.operands.map((o) => slot(o.node)), ...(hole?.list ?? []), slot(root)]), context);
+  return separate(
+    resolveSlots(lowered, [...group.operands.map((o) => slot(o.node)), ...(hole?.list ?? []), slot(root)]),
+    context,
+  );
 }
 
 /** Elementwise ops behind a product of [rows, columns], as the kernel's epilogue. */
-function matmulEpilogue(group: Group, core: Node, { boundary, place }: EmitContext): { epilogue: Epilogue; list: Bindings["list"] } {
+function matmulEpilogue(
+  group: Group,
+  core: Node,
+  { boundary, place }: EmitContext,
+): { epilogue: Epilogue; list: Bindings["list"] } {
   const root = group.roots[0];
   const columns = core.shape[core.shape.length - 1];
   const rows = numel(core.shape) / columns;
   const body = buildBody([root], [rows, columns], boundary, core, new Set([root]));
-  const { space, values, runs } = simplify(body.space, body.values, body.origin.map((o, i) => o === 0 && body.origin[i + 1] === 1));
+  const { space, values, runs } = simplify(
+    body.space,
+    body.values,
+    body.origin.map((o, i) => o === 0 && body.origin[i + 1] === 1),
+  );
   const split = runs.filter((run) => body.origin[run[0]] === 0).length;
   const [rowSpace, colSpace] = [space.slice(0, split), space.slice(split)];
-  const along = colSpace.length > 0 && vectorizes(values, space.length - 1, space[space.length - 1]) ? space.length - 1 : -1;
+  const along =
+    colSpace.length > 0 && vectorizes(values, space.length - 1, space[space.length - 1]) ? space.length - 1 : -1;
   const bindings = new Bindings("e", place);
   // The uniforms are the kernel's own, so sizes are literals here.
   const constants = new Constants(null);
@@ -266,16 +320,22 @@ function matmulEpilogue(group: Group, core: Node, { boundary, place }: EmitConte
     const writer = new Writer(optionsFor(vectorAlong, list));
     const result = writer.write(values[0]);
     const type = vectorAlong >= 0 ? "vec4<f32>" : "f32";
-    const lines = [...unravel(rowSpace, "row", "x", constants), ...unravel(colSpace, "col", "x", constants, split), ...writer.lines];
+    const lines = [
+      ...unravel(rowSpace, "row", "x", constants),
+      ...unravel(colSpace, "col", "x", constants, split),
+      ...writer.lines,
+    ];
     return `fn ${name}(acc: ${type}, row: u32, col: u32) -> ${type} {\n${lines.map((l) => `  ${l}`).join("\n")}\n  return ${result};\n}`;
   };
-  const declared = (list: Bindings): { name: string; type: string }[] => list.list.map((b) => ({ name: b.name, type: list.element(b) }));
+  const declared = (list: Bindings): { name: string; type: string }[] =>
+    list.list.map((b) => ({ name: b.name, type: list.element(b) }));
   const lanes = [0, 1, 2, 3].map((j) => `epilogue_one(acc[${j}], row, col + ${j}u)`).join(", ");
   const epilogue: Epilogue = {
     operands: bindings.list.length,
     label: labelOf(values),
     code: (width) => {
-      if (width === 4 && along >= 0) return { bindings: declared(bindings), wgsl: functionOf(along, bindings, "epilogue") };
+      if (width === 4 && along >= 0)
+        return { bindings: declared(bindings), wgsl: functionOf(along, bindings, "epilogue") };
       const scalar = new Bindings("e", place);
       for (const b of bindings.list) scalar.of(b.node);
       if (width === 1) return { bindings: declared(scalar), wgsl: functionOf(-1, scalar, "epilogue") };
@@ -292,8 +352,12 @@ interface LoweredLike {
 }
 
 function resolveSlots(lowered: LoweredLike, list: readonly { readonly place: string; readonly node: Node }[]): Emitted {
-  const slot = (i: number): Slot => (i < list.length ? { place: list[i].place, node: list[i].node } : { scratch: i - list.length });
-  return { passes: lowered.passes.map((p) => ({ source: p.source, slots: p.operands.map(slot) })), scratch: lowered.scratch };
+  const slot = (i: number): Slot =>
+    i < list.length ? { place: list[i].place, node: list[i].node } : { scratch: i - list.length };
+  return {
+    passes: lowered.passes.map((p) => ({ source: p.source, slots: p.operands.map(slot) })),
+    scratch: lowered.scratch,
+  };
 }
 
 /** A kernel that is given the same buffer twice (x @ x^T) gets a copy for the second: bindings must not overlap. */
@@ -309,7 +373,18 @@ function separate(emitted: Emitted, { caps }: EmitContext): Emitted {
       }
       const type = `vec4<${storageType(slot.node.dtype)}>`;
       const bindings = `@group(0) @binding(0) var<storage, read_write> a: array<${type}>;\n@group(0) @binding(1) var<storage, read_write> b: array<${type}>;`;
-      const source = elementwiseKernel({ label: "copy", bindings, storages: 2, fields: [], body: ["b[i] = a[i];"], count: Math.ceil(numel(slot.node.shape) / 4), boundedBy: "b" }, caps);
+      const source = elementwiseKernel(
+        {
+          label: "copy",
+          bindings,
+          storages: 2,
+          fields: [],
+          body: ["b[i] = a[i];"],
+          count: Math.ceil(numel(slot.node.shape) / 4),
+          boundedBy: "b",
+        },
+        caps,
+      );
       const copy: Slot = { scratch: scratch.push(numel(slot.node.shape)) - 1 };
       copies.push({ source, slots: [slot, copy] });
       return copy;

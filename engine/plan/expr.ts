@@ -12,7 +12,11 @@ export type Expr =
   /** The result of the kernel that this expression is an epilogue of. */
   | { readonly kind: "core"; readonly dtype: DType }
   | { readonly kind: "op"; readonly node: Node; readonly args: readonly Expr[] }
-  | { readonly kind: "pick"; readonly dtype: DType; readonly pieces: readonly { readonly when: readonly Condition[]; readonly value: Expr }[] };
+  | {
+      readonly kind: "pick";
+      readonly dtype: DType;
+      readonly pieces: readonly { readonly when: readonly Condition[]; readonly value: Expr }[];
+    };
 
 /** What the builder needs to know of the fusion's decisions. */
 export interface Boundary {
@@ -36,7 +40,13 @@ export interface Body {
  * reshapes demand. `core` stands for itself, and nodes of `inline` are computed even where `stored` says that others read
  * them: they are what the kernel stores.
  */
-export function buildBody(roots: readonly Node[], space: Space, boundary: Boundary, core: Node | null, inline: ReadonlySet<Node>): Body {
+export function buildBody(
+  roots: readonly Node[],
+  space: Space,
+  boundary: Boundary,
+  core: Node | null,
+  inline: ReadonlySet<Node>,
+): Body {
   let sizes = space;
   let origin = space.map((_, i) => i);
   for (;;) {
@@ -60,7 +70,14 @@ export function identity(space: Space): Index {
 /** One index per dimension of `shape`, for a space with the same number of points in the same order. */
 export function pointOf(space: Space, shape: Shape): Index[] {
   if (space.length === shape.length && space.every((n, i) => n === shape[i])) {
-    return shape.map((_, i) => new Index(space, 0, space.map((_, j) => Number(i === j))));
+    return shape.map(
+      (_, i) =>
+        new Index(
+          space,
+          0,
+          space.map((_, j) => Number(i === j)),
+        ),
+    );
   }
   return unflatten(identity(space), shape);
 }
@@ -104,7 +121,9 @@ class Builder {
   }
 
   #isStored(node: Node): boolean {
-    return node.op.lower.kind === "leaf" ? node.op.name !== "constant" : this.#boundary.stored(node) && !this.#inline.has(node);
+    return node.op.lower.kind === "leaf"
+      ? node.op.name !== "constant"
+      : this.#boundary.stored(node) && !this.#inline.has(node);
   }
 
   #load(node: Node, shape: Shape, at: readonly Index[]): Expr {
@@ -116,12 +135,10 @@ class Builder {
     if (lower.kind !== "view") throw new Error(`${node.op.name} is not a view`);
     // A reshape of something stored reads the same element: no need to know its place in the other shape.
     if (lower.linear && this.#isStored(src[0]) && src[0] !== this.#core) return this.#load(src[0], node.shape, at);
-    const pieces = lower
-      .read(node.attrs, node, at, this.#space)
-      .flatMap((piece) => {
-        const when = piece.when.filter((c) => !always(c));
-        return when.some(never) ? [] : [{ when, value: this.#value(src[piece.src], piece.at) }];
-      });
+    const pieces = lower.read(node.attrs, node, at, this.#space).flatMap((piece) => {
+      const when = piece.when.filter((c) => !always(c));
+      return when.some(never) ? [] : [{ when, value: this.#value(src[piece.src], piece.at) }];
+    });
     if (pieces.length === 0) return { kind: "const", value: 0, dtype: node.dtype };
     return pieces[0].when.length === 0 ? pieces[0].value : { kind: "pick", dtype: node.dtype, pieces };
   }
@@ -183,7 +200,14 @@ export function mapIndices(values: readonly Expr[], f: (i: Index) => Index): Exp
   const done = new Map<Expr, Expr>();
   const map = (i: Index): Index => {
     const moved = f(i);
-    return moved.quotients.length === 0 ? moved : new Index(moved.space, moved.off, moved.coef, i.quotients.map((q) => ({ ...q, of: map(q.of) })));
+    return moved.quotients.length === 0
+      ? moved
+      : new Index(
+          moved.space,
+          moved.off,
+          moved.coef,
+          i.quotients.map((q) => ({ ...q, of: map(q.of) })),
+        );
   };
   const visit = (e: Expr): Expr => {
     const known = done.get(e);
@@ -194,7 +218,13 @@ export function mapIndices(values: readonly Expr[], f: (i: Index) => Index): Exp
         : e.kind === "op"
           ? { ...e, args: e.args.map(visit) }
           : e.kind === "pick"
-            ? { ...e, pieces: e.pieces.map((p) => ({ when: p.when.map((c) => ({ ...c, index: map(c.index) })), value: visit(p.value) })) }
+            ? {
+                ...e,
+                pieces: e.pieces.map((p) => ({
+                  when: p.when.map((c) => ({ ...c, index: map(c.index) })),
+                  value: visit(p.value),
+                })),
+              }
             : e;
     done.set(e, made);
     return made;
@@ -206,7 +236,11 @@ export function mapIndices(values: readonly Expr[], f: (i: Index) => Index): Exp
  * Fewest variables that say the same: drops variables of size 1 and joins neighbours that every index walks through as one.
  * `barrier[i]` forbids joining variables i and i + 1 (kept and reduced ones must stay apart).
  */
-export function simplify(space: Space, values: readonly Expr[], barrier: readonly boolean[] = []): { space: number[]; values: Expr[]; runs: number[][] } {
+export function simplify(
+  space: Space,
+  values: readonly Expr[],
+  barrier: readonly boolean[] = [],
+): { space: number[]; values: Expr[]; runs: number[][] } {
   const indices = indicesOf(values);
   const runs: number[][] = [];
   let blocked = false;
@@ -223,6 +257,15 @@ export function simplify(space: Space, values: readonly Expr[], barrier: readonl
   });
   const sizes = runs.map((run) => numel(run.map((i) => space[i])));
   const innermost = runs.map((run) => run[run.length - 1]);
-  const moved = mapIndices(values, (x) => new Index(sizes, x.off, innermost.map((i) => x.coef[i]), x.quotients));
+  const moved = mapIndices(
+    values,
+    (x) =>
+      new Index(
+        sizes,
+        x.off,
+        innermost.map((i) => x.coef[i]),
+        x.quotients,
+      ),
+  );
   return { space: sizes, values: moved, runs };
 }

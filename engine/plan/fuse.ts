@@ -101,7 +101,10 @@ class Fuser {
   }
   #decompose(n: Node): Node {
     if (!isComposite(n.op)) return n;
-    return n.op.decompose(n.src.map((s) => new Tensor(s)), n.attrs).node;
+    return n.op.decompose(
+      n.src.map((s) => new Tensor(s)),
+      n.attrs,
+    ).node;
   }
   /** The kernels and reductions inside a composite's decomposition. */
   #partsOf(n: Node): readonly Node[] {
@@ -136,7 +139,11 @@ class Fuser {
   #storeForced(): void {
     for (const n of this.#roots) this.#store(n);
     for (const n of this.#order) {
-      if (n.op.lower.kind === "kernel") this.#operands.set(n, this.sources(n).map((s) => this.#operand(s, n.op.lower as KernelLowering<unknown>)));
+      if (n.op.lower.kind === "kernel")
+        this.#operands.set(
+          n,
+          this.sources(n).map((s) => this.#operand(s, n.op.lower as KernelLowering<unknown>)),
+        );
       if (!this.#options.fuse && n.op.lower.kind !== "leaf") this.#store(n);
     }
   }
@@ -144,7 +151,8 @@ class Fuser {
   /** How a kernel reads `n`: through movement ops where its strides allow it, else from a contiguous copy. */
   #operand(n: Node, lower: KernelLowering<unknown>): Operand {
     const through = this.#options.fuse ? this.#layoutOf(n) : null;
-    const same = through && sameShape(through.layout.strides, contiguous(n.shape).strides) && through.layout.offset === 0;
+    const same =
+      through && sameShape(through.layout.strides, contiguous(n.shape).strides) && through.layout.offset === 0;
     if (through && (same || lower.strided?.(through.layout, n.shape))) {
       this.#store(through.node);
       return through;
@@ -204,7 +212,8 @@ class Fuser {
     while (!this.#stored.has(cur) && this.#uses.get(cur)?.length === 1 && path.length < KERNEL_OPS) {
       const user = (this.#uses.get(cur) as readonly Node[])[0];
       const lower = user.op.lower;
-      const passes = lower.kind === "elementwise" ? user.dtype === "f32" : lower.kind === "view" && lower.linear === true;
+      const passes =
+        lower.kind === "elementwise" ? user.dtype === "f32" : lower.kind === "view" && lower.linear === true;
       if (!passes || claimed.has(user) || numel(user.shape) !== numel(core.shape)) break;
       // One buffer cannot be bound twice in a dispatch, so an epilogue does not read what the kernel itself reads.
       if (operands.size > 0 && this.sources(user).some((s) => s !== cur && this.#reaches(s, operands))) break;
@@ -283,7 +292,12 @@ class Fuser {
     const own = n.op.lower.kind === "elementwise" ? 1 : 0;
     const ops = own + parts.reduce((sum, p) => sum + p.ops, 0);
     if (this.#absorbed.has(n)) return { loads: new Set(), ops, core: n, coreLoads: loads.size };
-    return { loads, ops, core: parts.find((p) => p.core)?.core ?? null, coreLoads: parts.reduce((sum, p) => sum + p.coreLoads, 0) };
+    return {
+      loads,
+      ops,
+      core: parts.find((p) => p.core)?.core ?? null,
+      coreLoads: parts.reduce((sum, p) => sum + p.coreLoads, 0),
+    };
   }
 
   /** Stores a source of `n`, so that `n` reads fewer tensors: the one that reads most, or else the kernel that `n` follows. */

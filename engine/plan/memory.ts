@@ -25,14 +25,19 @@ function align(n: number): number {
 
 /** Assigns offsets such that intervals that overlap in time do not overlap in memory. */
 export function planMemory(intervals: readonly Interval[]): Arena {
-  const order = intervals.map((_, i) => i).sort((a, b) => intervals[b].bytes - intervals[a].bytes || intervals[a].first - intervals[b].first);
+  const order = intervals
+    .map((_, i) => i)
+    .sort((a, b) => intervals[b].bytes - intervals[a].bytes || intervals[a].first - intervals[b].first);
   const offsets = new Array<number>(intervals.length).fill(0);
   const placed: number[] = [];
   let bytes = 0;
   for (const i of order) {
     const size = align(intervals[i].bytes);
     const busy = placed.filter((j) => overlaps(intervals[i], intervals[j])).sort((a, b) => offsets[a] - offsets[b]);
-    offsets[i] = firstGap(busy.map((j) => [offsets[j], offsets[j] + align(intervals[j].bytes)]), size);
+    offsets[i] = firstGap(
+      busy.map((j) => [offsets[j], offsets[j] + align(intervals[j].bytes)]),
+      size,
+    );
     bytes = Math.max(bytes, offsets[i] + size);
     placed.push(i);
   }

@@ -34,7 +34,12 @@ export interface Plan {
   readonly setup: readonly Dispatch[];
   readonly arena: Arena;
   readonly inputs: readonly { readonly name: string; readonly shape: Shape; readonly dtype: DType }[];
-  readonly outputs: readonly { readonly name: string; readonly place: Place; readonly shape: Shape; readonly dtype: DType }[];
+  readonly outputs: readonly {
+    readonly name: string;
+    readonly place: Place;
+    readonly shape: Shape;
+    readonly dtype: DType;
+  }[];
   /** State values that could not be written in place: copied in this order, after the last dispatch. */
   readonly copies: readonly Copy[];
   /** Memory that the program reads or writes besides its arena. */
@@ -91,7 +96,16 @@ class Planner {
     const copies = this.#lateCopies(end);
     const arena = planMemory(this.#intervals as Interval[]);
     const inputs = Object.entries(this.#program.inputs).map(([name, n]) => ({ name, shape: n.shape, dtype: n.dtype }));
-    return { name: this.#program.name, dispatches, setup: [...this.#setup.values()], arena, inputs, outputs, copies, storages: this.#storages(dispatches, outputs, copies) };
+    return {
+      name: this.#program.name,
+      dispatches,
+      setup: [...this.#setup.values()],
+      arena,
+      inputs,
+      outputs,
+      copies,
+      storages: this.#storages(dispatches, outputs, copies),
+    };
   }
 
   // ---- order -------------------------------------------------------------------------------------------------------
@@ -106,12 +120,21 @@ class Planner {
     const readers = new Map<Node, Group[]>();
     for (const g of groups) {
       const own = reads.get(g) as Set<Node>;
-      before.set(g, new Set([...own].flatMap((n) => (writer.has(n) && writer.get(n) !== g ? [writer.get(n) as Group] : []))));
+      before.set(
+        g,
+        new Set([...own].flatMap((n) => (writer.has(n) && writer.get(n) !== g ? [writer.get(n) as Group] : []))),
+      );
       for (const n of own) readers.set(n, [...(readers.get(n) ?? []), g]);
     }
-    const later = new Map(groups.map((g) => [g, new Set(g.roots.flatMap((r) => readers.get(r) ?? []).filter((r) => r !== g))]));
+    const later = new Map(
+      groups.map((g) => [g, new Set(g.roots.flatMap((r) => readers.get(r) ?? []).filter((r) => r !== g))]),
+    );
     // Old values that the caller or another state asks for must not be overwritten.
-    const wanted = new Set([...Object.values(this.#program.outputs), ...this.#program.assigns.map(([, value]) => value)].map(this.#fusion.resolve));
+    const wanted = new Set(
+      [...Object.values(this.#program.outputs), ...this.#program.assigns.map(([, value]) => value)].map(
+        this.#fusion.resolve,
+      ),
+    );
     for (const [state, raw] of this.#program.assigns) {
       const value = this.#fusion.resolve(raw);
       const group = writer.get(value);
@@ -191,13 +214,23 @@ class Planner {
 
   #emitGroup(group: Group, time: number): Dispatch[] {
     const emitted = emit(group, { boundary: this.#fusion, caps: this.#caps, place: (n) => keyOf(this.#place(n)) });
-    const constant = new Map(emitted.passes.flatMap((p) => (isSetup(p) ? [[p.slots[0].scratch, this.#constant(p.source, emitted.scratch[p.slots[0].scratch])] as const] : [])));
-    const scratch = emitted.scratch.map((elements, i) => constant.get(i) ?? this.#arenaPlace(`scratch ${time} ${i}`, elements));
-    return emitted.passes.filter((p) => !isSetup(p)).map(({ source, slots }) => {
-      const places = slots.map((s) => ("scratch" in s ? scratch[s.scratch] : this.#place(s.node)));
-      for (const p of places) this.#touch(p, time);
-      return { source, places };
-    });
+    const constant = new Map(
+      emitted.passes.flatMap((p) =>
+        isSetup(p)
+          ? [[p.slots[0].scratch, this.#constant(p.source, emitted.scratch[p.slots[0].scratch])] as const]
+          : [],
+      ),
+    );
+    const scratch = emitted.scratch.map(
+      (elements, i) => constant.get(i) ?? this.#arenaPlace(`scratch ${time} ${i}`, elements),
+    );
+    return emitted.passes
+      .filter((p) => !isSetup(p))
+      .map(({ source, slots }) => {
+        const places = slots.map((s) => ("scratch" in s ? scratch[s.scratch] : this.#place(s.node)));
+        for (const p of places) this.#touch(p, time);
+        return { source, places };
+      });
   }
 
   /** The place that `source`, which depends on nothing, fills; groups that need the same table share it. */
@@ -233,7 +266,11 @@ class Planner {
   }
 
   #storages(dispatches: readonly Dispatch[], outputs: Plan["outputs"], copies: Plan["copies"]): Storage[] {
-    const places = [...dispatches.flatMap((d) => d.places), ...outputs.map((o) => o.place), ...copies.flatMap((c) => [c.from, c.to])];
+    const places = [
+      ...dispatches.flatMap((d) => d.places),
+      ...outputs.map((o) => o.place),
+      ...copies.flatMap((c) => [c.from, c.to]),
+    ];
     return [...new Set(places.flatMap((p) => (p.kind === "storage" ? [p.storage] : [])))];
   }
 }
@@ -273,7 +310,9 @@ function depthFirst(groups: readonly Group[], before: ReadonlyMap<Group, Readonl
         continue;
       }
       state.set(g, "open");
-      const next = [...(before.get(g) as ReadonlySet<Group>)].filter((b) => !state.has(b)).sort((a, b) => newest(b) - newest(a));
+      const next = [...(before.get(g) as ReadonlySet<Group>)]
+        .filter((b) => !state.has(b))
+        .sort((a, b) => newest(b) - newest(a));
       stack.push(...next);
     }
   }
@@ -297,7 +336,10 @@ function reaches(group: Group, targets: ReadonlySet<Group>, later: ReadonlyMap<G
 
 /** The plan in words: dispatches with what was fused, then memory. */
 export function explainPlan(plan: Plan): string {
-  const lines = plan.dispatches.map((d, i) => `${String(i).padStart(4)}  ${d.source.label.padEnd(48)} ${d.source.workgroups.join("x").padStart(10)}  ${d.places.map(describe).join(" ")}`);
+  const lines = plan.dispatches.map(
+    (d, i) =>
+      `${String(i).padStart(4)}  ${d.source.label.padEnd(48)} ${d.source.workgroups.join("x").padStart(10)}  ${d.places.map(describe).join(" ")}`,
+  );
   const { bytes, lowerBound } = plan.arena;
   const texts = new Set([...plan.setup, ...plan.dispatches].map((d) => d.source.wgsl)).size;
   const inputs = plan.inputs.map((i) => `${i.name} ${i.dtype}${show(i.shape)}`).join(", ");
@@ -310,5 +352,11 @@ export function explainPlan(plan: Plan): string {
 
 function describe(p: Place): string {
   if (p.kind === "constant") return `#${p.index}:${p.bytes}`;
-  return p.kind === "arena" ? `@${p.index}:${p.bytes}` : p.kind === "input" ? p.name : p.storage.mutable ? "state" : "data";
+  return p.kind === "arena"
+    ? `@${p.index}:${p.bytes}`
+    : p.kind === "input"
+      ? p.name
+      : p.storage.mutable
+        ? "state"
+        : "data";
 }

@@ -1,12 +1,12 @@
 // Writes an expression (plan/expr.ts) as WGSL statements: names for bindings and variables, vec4 or scalar loads, common
 // subexpressions once. Knows nothing of kernels; emit.ts puts the statements into one.
 
+import { f32 } from "../../kernels/wgsl.ts";
+import type { DType } from "../dtype.ts";
 import { storageType } from "../dtype.ts";
 import type { Node } from "../graph.ts";
 import type { WgslType } from "../ops/op.ts";
 import type { Condition, Index } from "../ops/view.ts";
-import type { DType } from "../dtype.ts";
-import { f32 } from "../../kernels/wgsl.ts";
 import { type Expr, loadsOf } from "./expr.ts";
 
 /** Where a value lives, as a key: two nodes with the same key share a buffer and must share a binding. */
@@ -103,7 +103,13 @@ export function vectorizes(values: readonly Expr[], along: number, size: number)
   if (along < 0 || size % 4 !== 0) return false;
   const free = (i: Index): boolean => i.quotients.every((q) => !q.of.uses(along));
   const uniform = (c: Condition): boolean =>
-    !c.index.uses(along) || (c.step === 1 && free(c.index) && c.index.coef[along] === 1 && aligned(c.index, along) && c.lo % 4 === 0 && c.hi % 4 === 0);
+    !c.index.uses(along) ||
+    (c.step === 1 &&
+      free(c.index) &&
+      c.index.coef[along] === 1 &&
+      aligned(c.index, along) &&
+      c.lo % 4 === 0 &&
+      c.hi % 4 === 0);
   const seen = new Set<Expr>();
   const ok = (e: Expr): boolean => {
     if (seen.has(e)) return true;
@@ -117,7 +123,11 @@ export function vectorizes(values: readonly Expr[], along: number, size: number)
 
 /** Everything but variable `along` moves in steps of four. */
 function aligned(i: Index, along: number): boolean {
-  return i.off % 4 === 0 && i.coef.every((c, j) => j === along || c % 4 === 0) && i.quotients.every((q) => q.mul % 4 === 0 && !q.of.uses(along));
+  return (
+    i.off % 4 === 0 &&
+    i.coef.every((c, j) => j === along || c % 4 === 0) &&
+    i.quotients.every((q) => q.mul % 4 === 0 && !q.of.uses(along))
+  );
 }
 
 type Access = "vector" | "splat" | "gather" | "scalar";
@@ -178,7 +188,11 @@ export class Writer {
       case "op": {
         const lower = e.node.op.lower;
         if (lower.kind !== "elementwise") throw new Error(`${e.node.op.name} is not elementwise`);
-        return lower.wgsl(e.args.map((a) => this.write(a)), this.type(e.node.dtype), e.node.attrs);
+        return lower.wgsl(
+          e.args.map((a) => this.write(a)),
+          this.type(e.node.dtype),
+          e.node.attrs,
+        );
       }
       case "pick":
         return this.#pick(e);
@@ -249,7 +263,8 @@ function accessOf(index: Index, along: number): Access {
 export function affine(index: Index, variables: readonly string[], constants: Constants): string {
   const scaled = (x: string, n: number): string => (n === 1 ? x : `${x} * ${constants.of(n)}`);
   const terms = index.coef.flatMap((c, i) => (c === 0 ? [] : [scaled(variables[i], c)]));
-  for (const q of index.quotients) terms.push(scaled(constants.quotient(affine(q.of, variables, constants), q.div), q.mul));
+  for (const q of index.quotients)
+    terms.push(scaled(constants.quotient(affine(q.of, variables, constants), q.div), q.mul));
   if (index.off !== 0 || terms.length === 0) terms.push(constants.of(index.off));
   return terms.join(" + ");
 }

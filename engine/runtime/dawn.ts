@@ -45,8 +45,14 @@ export async function openDawn(options: DawnOptions = {}): Promise<Dawn> {
   if (!adapter) throw new DeviceError("no WebGPU adapter found: run `npx gifgrad doctor` to see what is missing");
   const features = FEATURES.filter((f) => adapter.features.has(f));
   const limits = Object.fromEntries(LIMITS.map((l) => [l, adapter.limits[l]]));
-  const device = await adapter.requestDevice({ requiredFeatures: features as GPUFeatureName[], requiredLimits: limits });
-  const info = adapter.info as GPUAdapterInfo & { readonly subgroupMinSize?: number; readonly subgroupMaxSize?: number };
+  const device = await adapter.requestDevice({
+    requiredFeatures: features as GPUFeatureName[],
+    requiredLimits: limits,
+  });
+  const info = adapter.info as GPUAdapterInfo & {
+    readonly subgroupMinSize?: number;
+    readonly subgroupMaxSize?: number;
+  };
   const text = [info.vendor, info.architecture, info.device, info.description].join(" ");
   const software = /llvmpipe|lavapipe|swiftshader|software|\bcpu\b/i.test(text);
   const fixed = features.includes("subgroups") && info.subgroupMinSize === info.subgroupMaxSize;

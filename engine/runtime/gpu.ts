@@ -5,7 +5,7 @@ import type { Caps, KernelSource } from "../../kernels/wgsl.ts";
 import type { Device, FeedValue, MemoryStats, Program } from "../device.ts";
 import type { Data } from "../dtype.ts";
 import { DeviceError, StaleTensorError } from "../error.ts";
-import { explainPlan, makePlan, paddedBytes, type Place, type Plan, type PlanOptions } from "../plan/plan.ts";
+import { explainPlan, makePlan, type Place, type Plan, type PlanOptions, paddedBytes } from "../plan/plan.ts";
 import { numel } from "../shape.ts";
 import { Storage } from "../storage.ts";
 import { type Dawn, openDawn } from "./dawn.ts";
@@ -99,7 +99,9 @@ export class GpuDevice implements Device {
     this.#check();
     const { buffer } = this.#use(storage);
     const bytes = paddedBytes(numel(storage.shape));
-    const staging = this.#staging.get(bytes)?.pop() ?? this.#device.createBuffer({ size: bytes, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST });
+    const staging =
+      this.#staging.get(bytes)?.pop() ??
+      this.#device.createBuffer({ size: bytes, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST });
     const encoder = this.#device.createCommandEncoder();
     encoder.copyBufferToBuffer(buffer, 0, staging, 0, bytes);
     this.#device.queue.submit([encoder.finish()]);
@@ -109,7 +111,11 @@ export class GpuDevice implements Device {
     this.#staging.set(bytes, [...(this.#staging.get(bytes) ?? []).slice(-1), staging]);
     await Promise.all(this.#pending.splice(0));
     this.#check();
-    return storage.dtype === "f32" ? new Float32Array(copy) : storage.dtype === "i32" ? new Int32Array(copy) : new Uint32Array(copy);
+    return storage.dtype === "f32"
+      ? new Float32Array(copy)
+      : storage.dtype === "i32"
+        ? new Int32Array(copy)
+        : new Uint32Array(copy);
   }
 
   explain(program: Program): string {
@@ -164,8 +170,12 @@ export class GpuDevice implements Device {
     const plan = makePlan(program, this.caps, this.#planOptions);
     if (process.env.DEBUG === "plan") console.error(explainPlan(plan));
     const arena = plan.arena.bytes > 0 ? this.#pool.arena(plan.arena.bytes, `${plan.name} arena`) : null;
-    const inputs = new Map(plan.inputs.map((i) => [i.name, this.#pool.take(paddedBytes(numel(i.shape)), `input ${i.name} of ${plan.name}`)]));
-    const constants = plan.setup.map((d) => this.#pool.take((d.places[0] as { bytes: number }).bytes, `table of ${plan.name}`));
+    const inputs = new Map(
+      plan.inputs.map((i) => [i.name, this.#pool.take(paddedBytes(numel(i.shape)), `input ${i.name} of ${plan.name}`)]),
+    );
+    const constants = plan.setup.map((d) =>
+      this.#pool.take((d.places[0] as { bytes: number }).bytes, `table of ${plan.name}`),
+    );
     const range = (p: Place): GPUBufferBinding => {
       if (p.kind === "arena") return { buffer: arena as GPUBuffer, offset: plan.arena.offsets[p.index], size: p.bytes };
       if (p.kind === "input") return { buffer: inputs.get(p.name) as GPUBuffer };
@@ -173,19 +183,44 @@ export class GpuDevice implements Device {
     };
     const all = [...plan.setup, ...plan.dispatches];
     const { buffer: uniforms, offsets } = this.#uniforms(plan.name, all);
-    const recorded = all.map(({ source, places }, i) => this.#recordDispatch(source, places.map(range), uniforms, offsets[i]));
+    const recorded = all.map(({ source, places }, i) =>
+      this.#recordDispatch(source, places.map(range), uniforms, offsets[i]),
+    );
     this.#runOnce(recorded.slice(0, plan.setup.length));
-    return { plan, dispatches: recorded.slice(plan.setup.length), arena, constants, inputs, uniforms, sets: [], calls: 0 };
+    return {
+      plan,
+      dispatches: recorded.slice(plan.setup.length),
+      arena,
+      constants,
+      inputs,
+      uniforms,
+      sets: [],
+      calls: 0,
+    };
   }
 
-  #recordDispatch(source: KernelSource, places: readonly GPUBufferBinding[], uniforms: GPUBuffer | null, offset: number): Recorded {
+  #recordDispatch(
+    source: KernelSource,
+    places: readonly GPUBufferBinding[],
+    uniforms: GPUBuffer | null,
+    offset: number,
+  ): Recorded {
     const entries: GPUBindGroupEntry[] = places.map((resource, binding) => ({ binding, resource }));
     if (source.uniforms.length > 0) {
-      entries.push({ binding: places.length, resource: { buffer: uniforms as GPUBuffer, offset, size: Math.ceil(source.uniforms.length / 4) * 16 } });
+      entries.push({
+        binding: places.length,
+        resource: { buffer: uniforms as GPUBuffer, offset, size: Math.ceil(source.uniforms.length / 4) * 16 },
+      });
     }
     const pipeline = this.#pipeline(source, places.length);
     const [x, y, z] = source.workgroups;
-    return { pipeline, group: this.#device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries }), x, y, z };
+    return {
+      pipeline,
+      group: this.#device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries }),
+      x,
+      y,
+      z,
+    };
   }
 
   #runOnce(dispatches: readonly Recorded[]): void {
@@ -211,7 +246,11 @@ export class GpuDevice implements Device {
     dispatches.forEach(({ source }, i) => {
       words.set(source.uniforms, offsets[i] / 4);
     });
-    const buffer = this.#device.createBuffer({ size: bytes, usage: GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST, label: `${name} uniforms` });
+    const buffer = this.#device.createBuffer({
+      size: bytes,
+      usage: GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST,
+      label: `${name} uniforms`,
+    });
     this.#device.queue.writeBuffer(buffer, 0, words);
     return { buffer, offsets };
   }
@@ -221,12 +260,22 @@ export class GpuDevice implements Device {
     const known = this.#pipelines.get(source.wgsl);
     if (known) return known;
     if (process.env.DEBUG === "wgsl") console.error(`// ${source.label}\n${source.wgsl}`);
-    const entry = (binding: number, type: GPUBufferBindingType): GPUBindGroupLayoutEntry => ({ binding, visibility: GPUShaderStage.COMPUTE, buffer: { type } });
+    const entry = (binding: number, type: GPUBufferBindingType): GPUBindGroupLayoutEntry => ({
+      binding,
+      visibility: GPUShaderStage.COMPUTE,
+      buffer: { type },
+    });
     const entries = Array.from({ length: bindings }, (_, i) => entry(i, "storage"));
     if (source.uniforms.length > 0) entries.push(entry(bindings, "uniform"));
-    const layout = this.#device.createPipelineLayout({ bindGroupLayouts: [this.#device.createBindGroupLayout({ entries })] });
+    const layout = this.#device.createPipelineLayout({
+      bindGroupLayouts: [this.#device.createBindGroupLayout({ entries })],
+    });
     const module = this.#device.createShaderModule({ code: source.wgsl, label: source.label });
-    const pipeline = this.#device.createComputePipeline({ layout, compute: { module, entryPoint: "main" }, label: source.label });
+    const pipeline = this.#device.createComputePipeline({
+      layout,
+      compute: { module, entryPoint: "main" },
+      label: source.label,
+    });
     this.#pipelines.set(source.wgsl, pipeline);
     return pipeline;
   }
@@ -242,14 +291,22 @@ export class GpuDevice implements Device {
     const { plan } = recording;
     for (const s of plan.storages) this.#use(s); // uploads what the host has written since
     const encoder = this.#device.createCommandEncoder({ label: plan.name });
-    for (const input of plan.inputs) this.#feed(encoder, recording.inputs.get(input.name) as GPUBuffer, feed[input.name], input.name, plan);
+    for (const input of plan.inputs)
+      this.#feed(encoder, recording.inputs.get(input.name) as GPUBuffer, feed[input.name], input.name, plan);
     const pass = encoder.beginComputePass();
     for (const d of recording.dispatches) this.#encode(pass, d);
     pass.end();
     const set = reused ? this.#nextSet(recording) : this.#makeSet(plan, null);
-    const copy = (from: Memory, to: Memory, bytes: number): void => encoder.copyBufferToBuffer(from.buffer, from.offset, to.buffer, to.offset, bytes);
-    for (const o of plan.outputs) copy(this.#memoryOf(recording, o.place), { buffer: set.buffers.get(o.name) as GPUBuffer, offset: 0 }, paddedBytes(numel(o.shape)));
-    for (const { from, to, bytes } of plan.copies) copy(this.#memoryOf(recording, from), this.#memoryOf(recording, to), bytes);
+    const copy = (from: Memory, to: Memory, bytes: number): void =>
+      encoder.copyBufferToBuffer(from.buffer, from.offset, to.buffer, to.offset, bytes);
+    for (const o of plan.outputs)
+      copy(
+        this.#memoryOf(recording, o.place),
+        { buffer: set.buffers.get(o.name) as GPUBuffer, offset: 0 },
+        paddedBytes(numel(o.shape)),
+      );
+    for (const { from, to, bytes } of plan.copies)
+      copy(this.#memoryOf(recording, from), this.#memoryOf(recording, to), bytes);
     this.#device.queue.submit([encoder.finish()]);
     recording.calls++;
     return set.storages;
@@ -270,7 +327,10 @@ export class GpuDevice implements Device {
   #memoryOf({ plan, arena, constants, inputs }: Recording, place: Place): Memory {
     if (place.kind === "arena") return { buffer: arena as GPUBuffer, offset: plan.arena.offsets[place.index] };
     if (place.kind === "constant") return { buffer: constants[place.index], offset: 0 };
-    return { buffer: place.kind === "input" ? (inputs.get(place.name) as GPUBuffer) : this.#use(place.storage).buffer, offset: 0 };
+    return {
+      buffer: place.kind === "input" ? (inputs.get(place.name) as GPUBuffer) : this.#use(place.storage).buffer,
+      offset: 0,
+    };
   }
 
   /** The older of two sets of results; whoever still holds it is told when the third call overwrites it. */
@@ -281,15 +341,22 @@ export class GpuDevice implements Device {
     return made;
   }
 
-  #makeSet(plan: Plan, ring: { recording: Recording; call: number; buffers?: ReadonlyMap<string, GPUBuffer> } | null): OutputSet {
+  #makeSet(
+    plan: Plan,
+    ring: { recording: Recording; call: number; buffers?: ReadonlyMap<string, GPUBuffer> } | null,
+  ): OutputSet {
     const buffers = new Map<string, GPUBuffer>();
     const storages: Record<string, Storage> = {};
     for (const { name, shape, dtype } of plan.outputs) {
-      const buffer = ring?.buffers?.get(name) ?? this.#pool.take(paddedBytes(numel(shape)), `result ${name} of ${plan.name}`);
+      const buffer =
+        ring?.buffers?.get(name) ?? this.#pool.take(paddedBytes(numel(shape)), `result ${name} of ${plan.name}`);
       const storage = new Storage(shape, dtype, null);
       if (ring) {
         const { recording, call } = ring;
-        storage.stale = () => (recording.calls > call + 2 ? `result "${name}" of call ${call + 1} of ${plan.name} was overwritten by call ${call + 3} (use keep() to hold on to it)` : null);
+        storage.stale = () =>
+          recording.calls > call + 2
+            ? `result "${name}" of call ${call + 1} of ${plan.name} was overwritten by call ${call + 3} (use keep() to hold on to it)`
+            : null;
       } else this.#pool.follow(storage, buffer);
       this.#resident.set(storage, { buffer, version: 0 });
       buffers.set(name, buffer);
@@ -309,7 +376,8 @@ export class GpuDevice implements Device {
     const bytes = paddedBytes(host.length);
     const buffer = held?.buffer ?? this.#pool.take(bytes, `tensor [${storage.shape.join(", ")}]`);
     if (!held) this.#pool.follow(storage, buffer);
-    if (host.length > 0) this.#device.queue.writeBuffer(buffer, 0, host.buffer as ArrayBuffer, host.byteOffset, host.byteLength);
+    if (host.length > 0)
+      this.#device.queue.writeBuffer(buffer, 0, host.buffer as ArrayBuffer, host.byteOffset, host.byteLength);
     const resident = { buffer, version: storage.version };
     this.#resident.set(storage, resident);
     if (storage.mutable) storage.releaseHost();

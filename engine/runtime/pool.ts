@@ -1,8 +1,8 @@
 // Device memory: every buffer the engine makes comes from here and goes back here. Buffers of one size are reused, because a
 // fresh one costs its zero-fill; what a collected tensor leaves behind is returned by the FinalizationRegistry.
 
-import { DeviceError } from "../error.ts";
 import type { MemoryStats } from "../device.ts";
+import { DeviceError } from "../error.ts";
 
 const USAGE = (): number => GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
 
@@ -25,7 +25,9 @@ export class Pool {
   /** A storage buffer of at least `bytes`, contents undefined. Throws DeviceError past the adapter's binding limit. */
   take(bytes: number, what: string): GPUBuffer {
     if (bytes > this.#limit) {
-      throw new DeviceError(`${what} needs ${bytes} bytes in one binding, this adapter allows ${this.#limit} (maxStorageBufferBindingSize): split the tensor or use smaller batches`);
+      throw new DeviceError(
+        `${what} needs ${bytes} bytes in one binding, this adapter allows ${this.#limit} (maxStorageBufferBindingSize): split the tensor or use smaller batches`,
+      );
     }
     return this.arena(bytes, what);
   }
@@ -35,7 +37,9 @@ export class Pool {
     const reused = this.#free.get(bytes)?.pop();
     if (reused) return reused;
     if (bytes > this.#device.limits.maxBufferSize) {
-      throw new DeviceError(`${what} needs ${bytes} bytes, this adapter's largest buffer has ${this.#device.limits.maxBufferSize}: use a smaller batch`);
+      throw new DeviceError(
+        `${what} needs ${bytes} bytes, this adapter's largest buffer has ${this.#device.limits.maxBufferSize}: use a smaller batch`,
+      );
     }
     this.#buffers++;
     this.#bytes += bytes;

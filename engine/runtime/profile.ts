@@ -16,7 +16,11 @@ export interface Replay {
 }
 
 /** Least of `rounds` timings of each dispatch, summed by label, most expensive first. Waits for the device. */
-export async function profile(replays: readonly Replay[], done: () => Promise<unknown>, rounds = 3): Promise<KernelTime[]> {
+export async function profile(
+  replays: readonly Replay[],
+  done: () => Promise<unknown>,
+  rounds = 3,
+): Promise<KernelTime[]> {
   const rows = new Map<string, { dispatches: number; cpuMs: number; wallMs: number }>();
   for (const replay of replays) {
     let cpu = Number.POSITIVE_INFINITY;
@@ -39,6 +43,14 @@ export async function profile(replays: readonly Replay[], done: () => Promise<un
 /** The table as text: CPU ms, share, dispatches, label. */
 export function formatProfile(rows: readonly KernelTime[]): string {
   const total = rows.reduce((sum, r) => sum + r.cpuMs, 0);
-  const line = (ms: number, n: number, label: string): string => `${ms.toFixed(2).padStart(10)} ms ${((100 * ms) / total).toFixed(1).padStart(5)} %  x${String(n).padEnd(4)} ${label}`;
-  return [...rows.map((r) => line(r.cpuMs, r.dispatches, r.label)), line(total, rows.reduce((s, r) => s + r.dispatches, 0), "total")].join("\n");
+  const line = (ms: number, n: number, label: string): string =>
+    `${ms.toFixed(2).padStart(10)} ms ${((100 * ms) / total).toFixed(1).padStart(5)} %  x${String(n).padEnd(4)} ${label}`;
+  return [
+    ...rows.map((r) => line(r.cpuMs, r.dispatches, r.label)),
+    line(
+      total,
+      rows.reduce((s, r) => s + r.dispatches, 0),
+      "total",
+    ),
+  ].join("\n");
 }
