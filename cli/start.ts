@@ -33,7 +33,7 @@ const SAMPLED = [
 ] as const;
 const PRESET = "nano";
 const STICKER_SIZE = 64;
-const STEPS = { autoencoder: 350, diffusion: 320 };
+const STEPS = { autoencoder: 300, diffusion: 260 };
 const GUIDANCE = 1.5;
 const DDIM_STEPS = 25;
 
