@@ -21,7 +21,7 @@ export async function run(): Promise<void> {
     describe(device.details());
     const failed = (await checkKernels()).length;
     if (failed > 0) {
-      console.log(`${failed} ops compute wrong results on this adapter: do not train on it.`);
+      console.log(`${failed} checks give wrong results on this adapter: do not train on it.`);
       console.log("Update the driver first; if that does not help, please report this output.");
       process.exitCode = 1;
     } else console.log("everything checked computes what it should.");
@@ -49,6 +49,6 @@ async function checkKernels(): Promise<readonly string[]> {
     if (!c.ok) failed.push(c.name);
     console.log(`${c.ok ? "ok    " : "WRONG "} ${c.name.padEnd(20)} ${error}`);
   });
-  console.log(`${results.length - failed.length} of ${results.length} ops agree with the float64 reference`);
+  console.log(`${results.length - failed.length} of ${results.length} checks agree with the float64 reference`);
   return failed;
 }

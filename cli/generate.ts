@@ -3,7 +3,8 @@
 import { mkdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { encodeGif } from "../data/encode/gif.ts";
-import { toRgba } from "../data/frames.ts";
+import { formatCaption, toRgba } from "../data/frames.ts";
+import { DOMAINS } from "../data/record.ts";
 import { replaceFile } from "../engine/atomic.ts";
 import { openDevice } from "../engine/index.ts";
 import { progress } from "../train/progress.ts";
@@ -13,7 +14,23 @@ import { announce, existingStage } from "./train.ts";
 
 const DELAY_MS = 100;
 
-export async function run(o: GenerateOptions): Promise<void> {
+/**
+ * As the model was trained to read it: "Domain \t Description". A bare description is taken as a cartoon, as in metadata.
+ * Throws when a domain is named that does not exist.
+ */
+export function captionFor(text: string): string {
+  const [first, ...rest] = text.split("\t");
+  if (rest.length === 0) return formatCaption(DOMAINS[0], text.trim());
+  const domain = DOMAINS.find((d) => d.toLowerCase() === first.trim().toLowerCase());
+  if (!domain)
+    throw new Error(
+      `there is no domain "${first.trim()}": begin with ${DOMAINS.join(" or ")} and a tab, or give the description alone`,
+    );
+  return formatCaption(domain, rest.join(" ").trim());
+}
+
+export async function run(options: GenerateOptions): Promise<void> {
+  const o = { ...options, captions: options.captions.map(captionFor) };
   const sampler = await loadSampler(existingStage(o.run, "diffusion"), console.error);
   const device = await openDevice();
   try {

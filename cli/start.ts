@@ -36,6 +36,8 @@ const STICKER_SIZE = 64;
 const STEPS = { autoencoder: 300, diffusion: 260 };
 const GUIDANCE = 1.5;
 const DDIM_STEPS = 25;
+/** Says that a folder is ours to begin anew. */
+const MARKER = "start.txt";
 
 interface Generated extends Picture {
   readonly file: string;
@@ -73,9 +75,14 @@ export async function run({ out, seed }: StartOptions): Promise<void> {
 
 /** Deletes the runs of an earlier start. Throws when `out` holds runs that start has not made: they are somebody's work. */
 async function clearStages(out: string, stickers: string): Promise<void> {
-  const folders = RECIPES.map((recipe) => stageFolder(out, recipe)).filter((folder) => existsSync(folder));
-  if (folders.length > 0 && !existsSync(stickers))
-    throw new Error(`${out} holds a training run of your own: give start another --out`);
+  const folders = [...RECIPES.map((recipe) => stageFolder(out, recipe)), stickers].filter((folder) =>
+    existsSync(folder),
+  );
+  const marker = join(out, MARKER);
+  if (folders.length > 0 && !existsSync(marker))
+    throw new Error(`${out} holds work that start has not made: give start another --out`);
+  await mkdir(out, { recursive: true });
+  await replaceFile(marker, (file) => file.writeFile("made by gifgrad start, which may delete what is here\n"));
   for (const folder of folders) await rm(folder, { recursive: true });
 }
 
@@ -139,11 +146,11 @@ async function sample(out: string, seed: number): Promise<Generated[]> {
   const folder = join(out, "generated");
   await mkdir(folder, { recursive: true });
   const made: Generated[] = [];
-  for (const pair of SAMPLED) {
+  for (const [i, pair] of SAMPLED.entries()) {
     const caption = captionOf(pair);
     const line = progress(caption.replace(/\s+/g, " "), DDIM_STEPS);
     const gif = await sampleGif(sampler, caption, {
-      seed,
+      seed: seed + i, // noise of its own: else all four would share their composition
       steps: DDIM_STEPS,
       guidance: GUIDANCE,
       onStep: (done) => line.update(done),
@@ -175,6 +182,7 @@ async function writeResults(out: string, r: Results): Promise<void> {
     adapter: r.device.details(),
     preset: PRESET,
     seconds: r.seconds,
+    stickers: { count: r.records.length, sha256: sha256(Buffer.from(JSON.stringify(r.records))) },
     stages: { autoencoder: stage(r.stages.autoencoder), diffusion: stage(r.stages.diffusion) },
     sampling: { ddimSteps: DDIM_STEPS, guidance: GUIDANCE },
     generated: r.generated.map(({ caption, file, gif, trained }) => ({
@@ -207,9 +215,10 @@ async function reportContent(out: string, r: Results): Promise<Parameters<typeof
   return {
     title: "Gifgrad: stickers from text",
     facts: [
-      ["adapter", r.device.name],
+      ["adapter", `${r.device.name} (${r.device.details().kind})`],
       ["seed", String(r.seed)],
       ["model", `STI latent video diffusion, preset ${PRESET}`],
+      ["what to expect", "minutes on two CPU cores teach it subjects and colours; motion and unseen pairs take longer"],
       ["training stickers", `${r.records.length} of ${SUBJECTS.length} subjects and ${ACTIONS.length} actions`],
       [
         "seconds",

@@ -33,10 +33,12 @@ interface Signature {
 }
 
 function signature(feed: Feed<Named>): Record<string, Signature> {
-  const entries = Object.entries(feed).map(([k, v]) => [
-    k,
-    typeof v === "number" ? { shape: [], dtype: "f32" as const } : { shape: v.shape, dtype: v.dtype },
-  ]);
+  const entries = Object.entries(feed)
+    .sort(([a], [b]) => (a < b ? -1 : 1))
+    .map(([k, v]) => [
+      k,
+      typeof v === "number" ? { shape: [], dtype: "f32" as const } : { shape: v.shape, dtype: v.dtype },
+    ]);
   return Object.fromEntries(entries);
 }
 

@@ -94,7 +94,7 @@ const SIZES: Readonly<Record<Preset, Sizes>> = {
     temporalIn: 32,
     stiInner: 32,
     autoencoder: { channels: [16, 32, 32], layers: 1, latent: 4, groups: 4 },
-    text: { vocabulary: 1024, layers: 2, heads: 4, mlp: 256, length: 16 },
+    text: { vocabulary: 1024, layers: 2, heads: 4, mlp: 256, length: 32 },
   },
   micro: {
     size: 64,

@@ -103,7 +103,9 @@ export async function trainDiffusion(o: DiffusionRecipe): Promise<StageResult> {
   const ids = data.captions.map((c) => tokenizer.encodePadded(c, config.text.length));
   const cut = data.captions.filter((c) => !tokenizer.fits(c, config.text.length)).length;
   if (cut > 0)
-    console.error(`${cut} of ${data.length} captions are longer than ${config.text.length} tokens and were cut`);
+    console.error(
+      `${cut} of ${data.length} captions are longer than the ${config.text.length} tokens that preset ${config.preset} reads, and were cut`,
+    );
   const empty = tensor(tokenizer.encodePadded("", config.text.length));
 
   const train = compile(
@@ -155,10 +157,12 @@ export async function trainDiffusion(o: DiffusionRecipe): Promise<StageResult> {
 }
 
 /** Before the run folder is made: one that has been started with the wrong autoencoder could not be resumed with another. */
-function checkAutoencoder(dir: string, trained: Config, { autoencoder, preset }: SystemConfig): void {
+function checkAutoencoder(dir: string, trained: Config, { autoencoder, preset, size }: SystemConfig): void {
   if (trained.recipe !== "autoencoder")
     throw new Error(`${dir} holds a run of recipe "${String(trained.recipe)}", not an autoencoder`);
   const theirs = trained.config as unknown as SystemConfig;
+  if (theirs.size !== size)
+    throw new Error(`${dir} holds an autoencoder for ${theirs.size} pixels: give --size ${theirs.size}, not ${size}`);
   if (JSON.stringify(theirs.autoencoder) === JSON.stringify(autoencoder)) return;
   throw new Error(
     `${dir} holds an autoencoder of preset ${theirs.preset}, which does not fit preset ${preset}: give --preset ${theirs.preset}, or train another one`,

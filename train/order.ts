@@ -5,14 +5,22 @@ import { bitsFrom } from "../engine/index.ts";
 
 /** Indices of the records of `step`: `batch` consecutive places of an endless row of shuffled epochs. */
 export function batchIndices(records: number, batch: number, step: number, seed: number): number[] {
-  const epochs = new Map<number, Int32Array>();
   return Array.from({ length: batch }, (_, i) => {
     const place = step * batch + i;
-    const epoch = Math.floor(place / records);
-    const order = epochs.get(epoch) ?? shuffled(records, seed, epoch);
-    epochs.set(epoch, order);
-    return order[place % records];
+    return orderOf(records, seed, Math.floor(place / records))[place % records];
   });
+}
+
+const recent = new Map<string, Int32Array>();
+
+/** The order of an epoch. The last two are kept: steps come one after another, and one may lie across two epochs. */
+function orderOf(records: number, seed: number, epoch: number): Int32Array {
+  const key = `${records} ${seed} ${epoch}`;
+  const order = recent.get(key) ?? shuffled(records, seed, epoch);
+  recent.delete(key);
+  recent.set(key, order);
+  if (recent.size > 2) recent.delete(recent.keys().next().value as string);
+  return order;
 }
 
 /** Fisher-Yates with the generator's words of (seed, epoch). */

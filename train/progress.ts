@@ -26,6 +26,8 @@ export function progress(label: string, total: number, options: ProgressOptions 
   const { from = 0, items, stream = process.stderr, clock = () => performance.now() } = options;
   const terminal = stream.isTTY === true;
   const started = clock();
+  // The first update may have waited for kernels to compile: the rate is that of what came after it.
+  let first: { readonly at: number; readonly done: number } | undefined;
   let shown = terminal ? Number.NEGATIVE_INFINITY : started;
   let last = from;
 
@@ -37,9 +39,10 @@ export function progress(label: string, total: number, options: ProgressOptions 
     update(done, note = "") {
       last = done;
       const now = clock();
+      first ??= { at: now, done };
       if (now - shown < (terminal ? TERMINAL_INTERVAL : LOG_INTERVAL)) return;
       shown = now;
-      const rate = (1000 * (done - from)) / (now - started);
+      const rate = done > first.done ? (1000 * (done - first.done)) / (now - first.at) : 0;
       const pace = items ? `${number(rate * items.each)} ${items.name}/s` : `${number(rate)}/s`;
       const speed = rate > 0 ? [pace, `${duration((total - done) / rate)} left`] : [];
       write(join(label, `${done}/${total}`, ...speed, note), terminal ? "" : "\n");

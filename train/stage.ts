@@ -93,11 +93,12 @@ export interface StageEnd {
 export async function endStage(run: Run, log: StepLog, o: StageEnd): Promise<StageResult> {
   const { steps, checkpoint, interrupt, started, baseline } = o;
   const complete = checkpoint?.step === steps;
+  const losses = readMetrics(join(run.dir, METRICS)).map(({ step, loss }) => ({ step, loss }));
   if (complete) {
     await run.finish(checkpoint);
-    log.done();
+    const figures = `loss ${tenth(losses, "last").toPrecision(3)} (predicting the mean ${baseline.toPrecision(3)})`;
+    log.done(losses.length > 0 ? `${figures}, saved in ${run.dir}` : `saved in ${run.dir}`);
   } else log.stopped(checkpoint?.step ?? 0);
-  const losses = readMetrics(join(run.dir, METRICS)).map(({ step, loss }) => ({ step, loss }));
   return {
     steps,
     seconds: (performance.now() - started) / 1000,

@@ -3,7 +3,8 @@
 
 import { gatherRows as gatherFamily, gatherRowsGrad as gatherGradFamily } from "../../kernels/gather.ts";
 import { resizeNearestGrad as resizeGradFamily } from "../../kernels/resize.ts";
-import { ShapeError, show } from "../error.ts";
+import type { DType } from "../dtype.ts";
+import { DTypeError, ShapeError, show } from "../error.ts";
 import type { Shape } from "../shape.ts";
 import { type Attrs, defineOp, familyReference, type KernelLowering } from "./op.ts";
 
@@ -12,6 +13,12 @@ function checkGather([table, index]: readonly Shape[]): Shape {
     throw new ShapeError(`gatherRows: expected a table "n d" and an index "k", got ${show(table)} and ${show(index)}`);
   }
   return [index[0], table[1]];
+}
+
+/** Rows are counted in i32: a float index would be read as a very large number. */
+function checkIndex(op: string, [values, index]: readonly DType[]): DType {
+  if (index !== "i32") throw new DTypeError(`${op}: the index must be i32, got ${index} (use cast("i32"))`);
+  return values;
 }
 
 const gather: KernelLowering<Attrs> = {
@@ -24,6 +31,7 @@ const gather: KernelLowering<Attrs> = {
 export const gatherRows = defineOp<Attrs>({
   name: "gatherRows",
   shape: checkGather,
+  dtype: (ins) => checkIndex("gatherRows", ins),
   reference: familyReference(gather),
   vjp: (g, [table, index]) => [g.gatherRowsGrad(index, table.shape[0]), null],
   lower: gather,
@@ -48,6 +56,7 @@ const gatherGrad: KernelLowering<GatherGradAttrs> = {
 export const gatherRowsGrad = defineOp<GatherGradAttrs>({
   name: "gatherRowsGrad",
   shape: ([g], { rows }) => [rows, g[1]],
+  dtype: (ins) => checkIndex("gatherRowsGrad", ins),
   reference: familyReference(gatherGrad),
   vjp: (gt, [, index]) => [gt.gatherRows(index), null],
   lower: gatherGrad,

@@ -1,5 +1,5 @@
 // What the project knows about one op, in one record: shape rule, float64 definition, gradient, WGSL, random calls for
-// the generic tests, and its accuracy. Adding an op means adding a record; no other file switches on op names.
+// the generic tests, and its accuracy. Adding an op means adding a record; no other file has a ladder over op names.
 
 import type { Draw, Family } from "../../kernels/wgsl.ts";
 import type { DType } from "../dtype.ts";

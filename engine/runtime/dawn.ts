@@ -54,7 +54,8 @@ export async function openDawn(options: DawnOptions = {}): Promise<Dawn> {
     readonly subgroupMaxSize?: number;
   };
   const text = [info.vendor, info.architecture, info.device, info.description].join(" ");
-  const software = /llvmpipe|lavapipe|swiftshader|software|\bcpu\b/i.test(text);
+  const software =
+    info.isFallbackAdapter === true || /llvmpipe|lavapipe|swiftshader|software|basic render|\bcpu\b/i.test(text);
   const fixed = features.includes("subgroups") && info.subgroupMinSize === info.subgroupMaxSize;
   return {
     device,

@@ -87,7 +87,7 @@ export class GpuDevice implements Device {
     try {
       const recording = known ?? this.#record(program);
       const out = this.#submit(recording, feed, program.reused);
-      if (program.reused) this.#recordings.set(program, recording);
+      if (program.reused) this.#hold(program, recording, known === undefined);
       else this.#discard(recording);
       return out;
     } finally {
@@ -280,6 +280,14 @@ export class GpuDevice implements Device {
     return pipeline;
   }
 
+  /** Keeps a recording for as long as its program lives; afterwards its memory goes back to the pool. */
+  #hold(program: Program, recording: Recording, isNew: boolean): void {
+    if (!isNew) return;
+    this.#recordings.set(program, recording);
+    const { arena, constants, inputs } = recording;
+    for (const buffer of [arena, ...constants, ...inputs.values()]) if (buffer) this.#pool.follow(program, buffer);
+  }
+
   #discard({ arena, constants, inputs, uniforms }: Recording): void {
     for (const b of [arena, ...constants, ...inputs.values()]) if (b) this.#pool.release(b);
     uniforms?.destroy();
@@ -321,7 +329,12 @@ export class GpuDevice implements Device {
   #feed(encoder: GPUCommandEncoder, target: GPUBuffer, value: FeedValue | undefined, name: string, plan: Plan): void {
     if (value === undefined) throw new DeviceError(`${plan.name}: input ${name} was not fed`);
     if (typeof value === "number") this.#device.queue.writeBuffer(target, 0, new Float32Array([value]));
-    else encoder.copyBufferToBuffer(this.#use(value).buffer, 0, target, 0, target.size);
+    else {
+      // Values that only the host has, such as a fresh batch, go straight into the input: no buffer of their own to collect.
+      const host = this.#resident.has(value) || value.mutable ? null : value.host();
+      if (host) this.#device.queue.writeBuffer(target, 0, host.buffer as ArrayBuffer, host.byteOffset, host.byteLength);
+      else encoder.copyBufferToBuffer(this.#use(value).buffer, 0, target, 0, target.size);
+    }
   }
 
   #memoryOf({ plan, arena, constants, inputs }: Recording, place: Place): Memory {
