@@ -1,0 +1,93 @@
+// A browser as the judge of our GIFs: Chromium's own decoder must find the frames, delays and pixels that went in. Skipped,
+// aloud, where Debian's chromium is not installed.
+
+import { existsSync } from "node:fs";
+import { createServer, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { decodeSticker } from "../data/decode/index.ts";
+import { encodeGif } from "../data/encode/gif.ts";
+import { planStarter, stickerFrames } from "../data/starter/index.ts";
+
+const BROWSER = "/usr/bin/chromium";
+const present = existsSync(BROWSER);
+if (!present) console.warn(`${BROWSER} is not installed: GIFs are not checked in a browser`);
+
+interface Decoded {
+  readonly loops: boolean;
+  readonly frames: readonly { readonly ms: number; readonly rgba: readonly number[] }[];
+}
+
+describe.skipIf(!present)("in Chromium", () => {
+  let server: Server;
+  let decode: (gif: Uint8Array) => Promise<Decoded>;
+  let close: () => Promise<void>;
+
+  beforeAll(async () => {
+    const { chromium } = await import("playwright-core");
+    server = createServer((_, response) => response.setHeader("content-type", "text/html").end("<html></html>"));
+    await new Promise<void>((ready) => server.listen(0, "127.0.0.1", ready));
+    const args = [
+      "--no-sandbox",
+      "--disable-gpu",
+      "--disable-quic",
+      "--disable-background-networking",
+      "--no-first-run",
+    ];
+    const browser = await chromium.launch({ executablePath: BROWSER, args });
+    const page = await browser.newPage();
+    await page.goto(`http://127.0.0.1:${(server.address() as AddressInfo).port}/`);
+    close = () => browser.close();
+    // The page's code is text: the browser's types are not those of the tests.
+    decode = (gif) => page.evaluate(`(${DECODE})("${Buffer.from(gif).toString("base64")}")`) as Promise<Decoded>;
+  });
+  afterAll(async () => {
+    await close?.();
+    server?.close();
+  });
+
+  test("a starter sticker has its 8 frames, delays and pixels", async () => {
+    const recipes = planStarter({ count: 12, seed: 3, size: 32, domains: ["Cartoon"] });
+    for (const recipe of recipes.slice(0, 4)) {
+      const { width, height, frames, delaysMs } = stickerFrames(recipe);
+      const gif = encodeGif(
+        frames.map((data, i) => ({ data, delayMs: delaysMs[i] })),
+        width,
+        height,
+      );
+      const ours = await decodeSticker(gif, "made here");
+      const theirs = await decode(gif);
+      expect(theirs.frames.length).toBe(8);
+      expect(theirs.loops).toBe(true);
+      expect(theirs.frames.map((f) => f.ms)).toEqual(ours.delaysMs);
+      theirs.frames.forEach(({ rgba }, i) => {
+        const mine = visible(ours.frames[i]);
+        const wrong = visible(rgba).filter((v, j) => v !== mine[j]).length;
+        expect(wrong, `frame ${i} of "${recipe.subject}"`).toBe(0);
+      });
+    }
+  });
+});
+
+/** Pixels with the colour of transparent ones, which no one sees, set to zero. */
+function visible(rgba: ArrayLike<number>): number[] {
+  return Array.from(rgba, (v, i) => (rgba[i - (i % 4) + 3] === 0 ? 0 : v));
+}
+
+const DECODE = `async (base64) => {
+  const data = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
+  const decoder = new ImageDecoder({ data, type: "image/gif" });
+  await decoder.tracks.ready;
+  await decoder.completed;
+  const { frameCount, repetitionCount } = decoder.tracks.selectedTrack;
+  const frames = [];
+  for (let frameIndex = 0; frameIndex < frameCount; frameIndex++) {
+    const { image } = await decoder.decode({ frameIndex });
+    const canvas = new OffscreenCanvas(image.displayWidth, image.displayHeight);
+    const context = canvas.getContext("2d");
+    context.drawImage(image, 0, 0);
+    const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
+    frames.push({ ms: image.duration / 1000, rgba: Array.from(data) });
+  }
+  return { loops: repetitionCount === Infinity, frames };
+}`;
