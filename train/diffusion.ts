@@ -161,12 +161,12 @@ function checkAutoencoder(dir: string, trained: Config, { autoencoder, preset, s
   if (trained.recipe !== "autoencoder")
     throw new Error(`${dir} holds a run of recipe "${String(trained.recipe)}", not an autoencoder`);
   const theirs = trained.config as unknown as SystemConfig;
+  if (JSON.stringify(theirs.autoencoder) !== JSON.stringify(autoencoder))
+    throw new Error(
+      `${dir} holds an autoencoder of preset ${theirs.preset}, which does not fit preset ${preset}: give --preset ${theirs.preset}, or train another one`,
+    );
   if (theirs.size !== size)
     throw new Error(`${dir} holds an autoencoder for ${theirs.size} pixels: give --size ${theirs.size}, not ${size}`);
-  if (JSON.stringify(theirs.autoencoder) === JSON.stringify(autoencoder)) return;
-  throw new Error(
-    `${dir} holds an autoencoder of preset ${theirs.preset}, which does not fit preset ${preset}: give --preset ${theirs.preset}, or train another one`,
-  );
 }
 
 /** What this recipe updates and saves: everything but the autoencoder, which has a file of its own. */
