@@ -9,6 +9,7 @@ import { type Device, useDevice } from "../engine/device.ts";
 import { DTypeError, ShapeError } from "../engine/error.ts";
 import { makePlan } from "../engine/plan/plan.ts";
 import { ReferenceDevice } from "../engine/reference.ts";
+import { formatProfile } from "../engine/runtime/profile.ts";
 import { Parameter, Rng } from "../engine/state.ts";
 import { full, Tensor, tensor } from "../engine/tensor.ts";
 import { MINIMUM_CAPS } from "../kernels/wgsl.ts";
@@ -309,4 +310,17 @@ test("constants that JSON cannot tell apart are different nodes", () => {
   const nodes = [Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY, Number.NaN, 0, -0].map((x) => full([], x).node);
   expect(new Set(nodes).size).toBe(5);
   expect(full([], 1).node).toBe(full([], 1).node);
+});
+
+onGpu("a profile times every dispatch and adds up by kernel", async (device) => {
+  const step = compile(({ x }: { x: Tensor }) => ({ y: x.exp().sum(1), z: x.matmul(x.transpose()) }), {
+    name: "profiled",
+  });
+  await step({ x: tensor(new Float32Array(256).fill(0.1), [16, 16]) }).y.data();
+  const rows = await device.profile(step.program(), 1);
+  const listed = step.explain().match(/(\d+) dispatches/)?.[1];
+  expect(rows.reduce((sum, r) => sum + r.dispatches, 0)).toBe(Number(listed));
+  expect(rows.some((r) => r.label.startsWith("matmul"))).toBe(true);
+  expect(rows.every((r) => r.cpuMs >= 0 && r.wallMs > 0)).toBe(true);
+  expect(formatProfile(rows).split("\n").at(-1)).toMatch(/total$/);
 });
