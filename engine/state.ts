@@ -80,7 +80,7 @@ export class Parameter extends Tensor {
 let table: Tensor | undefined;
 
 /** FNV-1a of a string: names of generator branches become numbers. */
-function hash(name: string): number {
+export function hashName(name: string): number {
   let h = 0x811c9dc5;
   for (const c of new TextEncoder().encode(name)) h = Math.imul(h ^ c, 0x01000193);
   return h >>> 0;
@@ -102,7 +102,7 @@ export class Rng {
 
   /** An independent generator for a named purpose. */
   split(name: string): Rng {
-    const [a, b] = threefry2x32(this.#key[0], this.#key[1], hash(name), 0x5eed);
+    const [a, b] = threefry2x32(this.#key[0], this.#key[1], hashName(name), 0x5eed);
     return new Rng([a, b]);
   }
 
@@ -142,6 +142,6 @@ export class Rng {
 
 /** Host twin of a generator branch: word `i` of the stream that (seed, name) opens, for shuffles and other host choices. */
 export function bitsFrom(seed: number, name: string): (i: number) => number {
-  const [a, b] = threefry2x32(seed >>> 0, Math.floor(seed / 2 ** 32) >>> 0, hash(name), 0x5eed);
+  const [a, b] = threefry2x32(seed >>> 0, Math.floor(seed / 2 ** 32) >>> 0, hashName(name), 0x5eed);
   return (i) => threefry2x32(a, b, i >>> 0, 0)[0];
 }

@@ -10,7 +10,7 @@ import { interruptible, stepLog } from "./log.ts";
 import { learningRate } from "./lr.ts";
 import { batchIndices } from "./order.ts";
 import { openRun } from "./run.ts";
-import { checkFinite, endStage, SaveClock, type StageResult } from "./stage.ts";
+import { checkFinite, endStage, prefixed, SaveClock, type StageResult } from "./stage.ts";
 
 export interface AutoencoderRecipe {
   readonly data: Dataset;
@@ -137,8 +137,4 @@ function pickFrames(data: Dataset, indices: readonly number[], { size, frames }:
     }
   });
   return tensor(out, [indices.length * FRAMES, size, size, 3]);
-}
-
-function prefixed<T>(prefix: string, entries: ReadonlyMap<string, T>): [string, T][] {
-  return [...entries].map(([name, value]) => [`${prefix}.${name}`, value]);
 }

@@ -19,7 +19,7 @@ import { interruptible, stepLog } from "./log.ts";
 import { learningRate } from "./lr.ts";
 import { batchIndices } from "./order.ts";
 import { type Config, openRun, readRun } from "./run.ts";
-import { checkFinite, endStage, SaveClock, type StageResult } from "./stage.ts";
+import { checkFinite, endStage, prefixed, SaveClock, type StageResult } from "./stage.ts";
 
 export interface DiffusionRecipe {
   readonly data: Dataset;
@@ -182,8 +182,4 @@ export async function loadAutoencoder(model: LatentDiffusion, dir: string): Prom
 
 function sha256(text: string): string {
   return createHash("sha256").update(text).digest("hex");
-}
-
-function prefixed<T>(prefix: string, entries: ReadonlyMap<string, T>): [string, T][] {
-  return [...entries].map(([name, value]) => [`${prefix}.${name}`, value]);
 }

@@ -3,6 +3,7 @@
 
 import { normalAt, threefry2x32, uniformAt } from "../../kernels/random.ts";
 import { numel, type Shape } from "../shape.ts";
+import { hashName } from "../state.ts";
 
 /** Makes the values of a parameter of `shape` from a stream key. */
 export type Initializer = (shape: Shape, key: readonly [number, number]) => Float32Array;
@@ -28,7 +29,5 @@ export function fanInInit(fanIn: number): Initializer {
 
 /** Stream key of a named parameter. */
 export function keyFor(seed: number, name: string): [number, number] {
-  let h = 0x811c9dc5;
-  for (const c of new TextEncoder().encode(name)) h = Math.imul(h ^ c, 0x01000193);
-  return threefry2x32(seed >>> 0, Math.floor(seed / 2 ** 32) >>> 0, h >>> 0, 1);
+  return threefry2x32(seed >>> 0, Math.floor(seed / 2 ** 32) >>> 0, hashName(name), 1);
 }

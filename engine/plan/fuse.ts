@@ -34,6 +34,8 @@ export interface Fusion extends Boundary {
   readonly groups: readonly Group[];
   /** Results and new state values, after replacement of composites. */
   resolve(n: Node): Node;
+  /** Stored nodes and leaves that a group reads. */
+  reads(g: Group): Set<Node>;
 }
 
 export interface FuseOptions {
@@ -86,7 +88,7 @@ class Fuser {
     for (const n of this.#order) if (this.#isCore(n) && !this.#absorbed.has(n)) this.#store(n);
     this.#storeShared();
     const groups = this.#options.fuse ? this.#mergeReaders(this.#makeGroups()) : this.#makeGroups();
-    return { groups, resolve: this.resolve, sources: this.sources, stored: this.stored };
+    return { groups, resolve: this.resolve, sources: this.sources, stored: this.stored, reads: this.reads };
   }
 
   // (1) A composite stays whole (one kernel) unless the gradient made its parts live: then the parts serve both.
@@ -334,7 +336,7 @@ class Fuser {
   #mergeReaders(groups: Group[]): Group[] {
     const byRoot = new Map(groups.map((g) => [g.roots[0], g]));
     const readers = new Map<Node, Set<Group>>();
-    for (const g of groups) for (const n of this.#reads(g)) readers.set(n, (readers.get(n) ?? new Set()).add(g));
+    for (const g of groups) for (const n of this.reads(g)) readers.set(n, (readers.get(n) ?? new Set()).add(g));
     const gone = new Set<Group>();
     for (const g of [...groups].reverse()) {
       const root = g.roots[0];
@@ -344,7 +346,7 @@ class Fuser {
       if (!this.#readElementwise(reader, root) || !this.#fits(reader, g)) continue;
       reader.roots.unshift(root);
       gone.add(g);
-      for (const n of this.#reads(g)) {
+      for (const n of this.reads(g)) {
         const set = readers.get(n);
         set?.delete(g);
         set?.add(reader);
@@ -355,7 +357,7 @@ class Fuser {
   }
 
   /** Stored nodes and leaves that a group reads. */
-  #reads(g: Group): Set<Node> {
+  reads = (g: Group): Set<Node> => {
     const found = new Set<Node>(g.operands.map((o) => o.node));
     const inside = new Set<Node>(g.roots);
     if (g.core) inside.add(g.core);
@@ -371,7 +373,7 @@ class Fuser {
       } else if (!(n === g.core && n.op.lower.kind === "kernel")) stack.push(...this.sources(n));
     }
     return found;
-  }
+  };
 
   /** Does `reader` use `root` only through elementwise ops, so at the very element it computes? */
   #readElementwise(reader: Group, root: Node): boolean {
@@ -390,7 +392,7 @@ class Fuser {
   }
 
   #fits(reader: Group, g: Group): boolean {
-    const reads = new Set([...this.#reads(reader), ...this.#reads(g)]);
+    const reads = new Set([...this.reads(reader), ...this.reads(g)]);
     const ops = [...reader.roots, ...g.roots].reduce((sum, n) => sum + (this.#ops.get(n) ?? 0), 0);
     return ops <= KERNEL_OPS && reads.size + reader.roots.length + 1 <= this.#options.maxBindings - 1;
   }

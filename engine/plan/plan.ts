@@ -115,7 +115,7 @@ class Planner {
     const groups = [...this.#fusion.groups].sort((a, b) => newest(a) - newest(b));
     const writer = new Map<Node, Group>();
     for (const g of groups) for (const r of g.roots) writer.set(r, g);
-    const reads = new Map(groups.map((g) => [g, this.#readsOf(g)]));
+    const reads = new Map(groups.map((g) => [g, this.#fusion.reads(g)]));
     const before = new Map<Group, Set<Group>>();
     const readers = new Map<Node, Group[]>();
     for (const g of groups) {
@@ -166,23 +166,6 @@ class Planner {
     };
     for (const r of group.roots) visit(r, true);
     return ok;
-  }
-
-  /** Stored nodes and leaves that a group reads. */
-  #readsOf(g: Group): Set<Node> {
-    const found = new Set<Node>(g.operands.map((o) => o.node));
-    const seen = new Set<Node>();
-    const stack: Node[] = [...g.roots];
-    while (stack.length > 0) {
-      const n = stack.pop() as Node;
-      if (seen.has(n)) continue;
-      seen.add(n);
-      const outside = n.op.lower.kind === "leaf" || (this.#fusion.stored(n) && !g.roots.includes(n));
-      if (outside) {
-        if (n.op.name !== "constant" || this.#fusion.stored(n)) found.add(n);
-      } else if (n !== g.core || n.op.lower.kind === "reduce") stack.push(...this.#fusion.sources(n));
-    }
-    return found;
   }
 
   // ---- places ------------------------------------------------------------------------------------------------------
