@@ -5,7 +5,9 @@ import { Argument, Command, Option } from "commander";
 import {
   above,
   caption,
+  DEVICES,
   type GenerateOptions,
+  type GoldenOptions,
   PRESETS,
   pixels,
   RECIPES,
@@ -35,7 +37,7 @@ function createProgram(): Command {
       "after",
       "\nOptions of a command: gifgrad <command> --help. Where an error arose: DEBUG=stack gifgrad ...",
     );
-  for (const add of [addStart, addStarter, addTrain, addGenerate, addDoctor]) add(program);
+  for (const add of [addStart, addStarter, addTrain, addGenerate, addDoctor, addGolden]) add(program);
   return program;
 }
 
@@ -105,6 +107,18 @@ function addDoctor(program: Command): void {
     .command("doctor")
     .description("check the adapter, its driver and each kernel family; say what is wrong and what to do")
     .action(async () => (await import("./doctor.ts")).run());
+}
+
+function addGolden(program: Command): void {
+  program
+    .command("golden")
+    .description("hold the engine against golden data: every tensor's error and bound")
+    .argument("<folder>", "a golden folder, or a folder of them")
+    .option("--json", "one JSON document instead of lines", false)
+    .addOption(new Option("--device <kind>", "reference: float64 on the host").choices(DEVICES).default("gpu"))
+    .action(async (folder: string, options: Omit<GoldenOptions, "folder">) =>
+      (await import("./golden.ts")).run({ folder, ...options }),
+    );
 }
 
 function seedOption(): Option {

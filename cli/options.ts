@@ -52,6 +52,16 @@ export interface StartOptions {
   seed: number;
 }
 
+export const DEVICES = ["gpu", "reference"] as const;
+
+export interface GoldenOptions {
+  /** A golden folder, or a folder of them. */
+  folder: string;
+  /** One JSON document instead of lines. */
+  json: boolean;
+  device: (typeof DEVICES)[number];
+}
+
 /** A parser of whole numbers in [min, max] for commander's option(). */
 export function whole(min: number, max = Number.MAX_SAFE_INTEGER): (text: string) => number {
   return (text) => {

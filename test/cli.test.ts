@@ -44,7 +44,7 @@ describe("help", () => {
     expect(new Set(eager.map(({ target }) => target))).toEqual(new Set(["commander", "./options.ts"]));
   });
   test("names every command, and each command has its own", () => {
-    const commands = ["start", "starter", "train", "generate", "doctor"];
+    const commands = ["start", "starter", "train", "generate", "doctor", "golden"];
     const help = gifgrad("--help").stdout;
     for (const command of commands) {
       expect(help).toMatch(new RegExp(`^  ${command}\\b`, "m"));

@@ -1,0 +1,56 @@
+// `gifgrad golden`: runs golden folders and prints every tensor's error, bound and verdict, or one JSON document.
+
+import { openDevice } from "../engine/index.ts";
+import { type Event, golden } from "../eval/golden/index.ts";
+import type { Check } from "../eval/golden/kind.ts";
+import type { GoldenOptions } from "./options.ts";
+
+interface Result {
+  readonly folder: string;
+  readonly kind: string | null;
+  readonly checks: Check[];
+  problem?: string;
+}
+
+/** Prints the report. Sets exit code 1 when a check fails or a folder cannot be checked. */
+export async function run({ folder, json, device: kind }: GoldenOptions): Promise<void> {
+  const device = await openDevice({ device: kind });
+  const results: Result[] = [];
+  try {
+    for await (const event of golden(folder)) {
+      record(results, event);
+      if (!json) print(event);
+    }
+  } finally {
+    device.close();
+  }
+  const checks = results.flatMap((r) => r.checks);
+  const failed = checks.filter((c) => !c.ok).length;
+  const problems = results.filter((r) => r.problem !== undefined).length;
+  if (json)
+    console.log(JSON.stringify({ device: device.name, passed: checks.length - failed, failed, problems, results }));
+  else console.log(summary(checks.length, failed, problems, device.name));
+  if (failed + problems > 0) process.exitCode = 1;
+}
+
+function record(results: Result[], event: Event): void {
+  if (event.type === "folder") results.push({ folder: event.folder, kind: event.kind, checks: [] });
+  else if (event.type === "check") results.at(-1)?.checks.push(event.check);
+  else results.push({ folder: event.folder, kind: null, checks: [], problem: event.message });
+}
+
+function print(event: Event): void {
+  if (event.type === "folder") console.log(`${event.folder} (${event.kind})`);
+  else if (event.type === "problem") console.log(`${event.folder}: ${event.message}`);
+  else console.log(line(event.check));
+}
+
+function line({ name, error, bound, ok, message }: Check): string {
+  const numbers = message ?? `error ${error.toExponential(1)}  bound ${bound.toExponential(1)}`;
+  return `${ok ? "ok  " : "FAIL"}  ${name.padEnd(44)}  ${numbers}`;
+}
+
+function summary(count: number, failed: number, problems: number, device: string): string {
+  const rest = problems > 0 ? `; ${problems} folders not checked to the end` : "";
+  return `${count - failed} of ${count} tensors within their bounds on ${device}${rest}`;
+}

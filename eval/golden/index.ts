@@ -1,0 +1,62 @@
+// The golden runner: which kinds of golden folders there are, and running one folder or a folder of folders. Prints nothing;
+// called by `gifgrad golden` and by tests.
+
+import { readdir, stat } from "node:fs/promises";
+import { basename, join } from "node:path";
+import type { Check, Kind } from "./kind.ts";
+import { ops } from "./ops.ts";
+
+/** Every kind of golden folder, most specific first: the first that recognises a folder runs it. */
+export const KINDS: readonly Kind[] = [ops];
+
+export type Event =
+  | { readonly type: "folder"; readonly folder: string; readonly kind: string }
+  | { readonly type: "check"; readonly check: Check }
+  /** A folder that cannot be checked, or not to its end: one line that says why. Counts as a failure. */
+  | { readonly type: "problem"; readonly folder: string; readonly message: string };
+
+/** Runs the checks of `path`, a golden folder or a folder of them, on the open device. */
+export async function* golden(path: string): AsyncGenerator<Event> {
+  const found = await stat(path).catch(() => null);
+  if (!found?.isDirectory()) {
+    yield problem(path, found ? "is not a folder" : "does not exist");
+    return;
+  }
+  const kind = await kindOf(path);
+  const inner = kind ? [] : await folders(path);
+  if (kind) yield* checks(path, kind);
+  else if (inner.length === 0) yield unknown(path);
+  for (const folder of inner) {
+    const innerKind = await kindOf(folder);
+    if (innerKind) yield* checks(folder, innerKind);
+    else yield unknown(folder);
+  }
+}
+
+async function kindOf(folder: string): Promise<Kind | undefined> {
+  for (const kind of KINDS) if (await kind.recognises(folder)) return kind;
+  return undefined;
+}
+
+async function folders(path: string): Promise<string[]> {
+  const entries = await readdir(path, { withFileTypes: true });
+  const names = entries.filter((e) => e.isDirectory() && !e.name.startsWith(".")).map((e) => e.name);
+  return names.sort().map((name) => join(path, name));
+}
+
+async function* checks(folder: string, kind: Kind): AsyncGenerator<Event> {
+  yield { type: "folder", folder: basename(folder), kind: kind.name };
+  try {
+    for await (const check of kind.run(folder)) yield { type: "check", check };
+  } catch (error) {
+    yield problem(folder, (error as Error).message);
+  }
+}
+
+function problem(folder: string, message: string): Event {
+  return { type: "problem", folder, message: message.replaceAll(/\s*\n\s*/g, " ") };
+}
+
+function unknown(folder: string): Event {
+  return problem(folder, `no kind of golden data that is known here (${KINDS.map((k) => k.name).join(", ")})`);
+}
