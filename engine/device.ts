@@ -3,6 +3,7 @@
 
 import type { Caps } from "../kernels/wgsl.ts";
 import type { Data } from "./dtype.ts";
+import { env } from "./env.ts";
 import { DeviceError } from "./error.ts";
 import type { Node } from "./graph.ts";
 import type { Storage } from "./storage.ts";
@@ -58,7 +59,7 @@ export interface DeviceOptions {
 
 /** Opens a device and makes it the current one. Throws DeviceError when there is no adapter. */
 export async function openDevice(options: DeviceOptions = {}): Promise<Device> {
-  const kind = options.device ?? (process.env.DEVICE === "reference" ? "reference" : "gpu");
+  const kind = options.device ?? (env.DEVICE === "reference" ? "reference" : "gpu");
   if (kind === "reference") {
     const { ReferenceDevice } = await import("./reference.ts");
     return useDevice(new ReferenceDevice());

@@ -3,6 +3,7 @@
 
 import { create, globals } from "webgpu";
 import type { Caps } from "../../kernels/wgsl.ts";
+import { env } from "../env.ts";
 import { DeviceError } from "../error.ts";
 
 Object.assign(globalThis, globals);
@@ -39,7 +40,7 @@ export interface DawnOptions {
 
 /** Throws DeviceError when there is no adapter. */
 export async function openDawn(options: DawnOptions = {}): Promise<Dawn> {
-  process.env.XDG_RUNTIME_DIR ||= "/tmp"; // lavapipe warns without one
+  env.XDG_RUNTIME_DIR ||= "/tmp"; // lavapipe warns without one
   let gpu: GPU | null = create(options.backend ? [`backend=${options.backend}`] : []);
   const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
   if (!adapter) throw new DeviceError("no WebGPU adapter found: run `npx gifgrad doctor` to see what is missing");

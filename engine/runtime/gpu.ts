@@ -4,6 +4,7 @@
 import type { Caps, KernelSource } from "../../kernels/wgsl.ts";
 import type { Device, FeedValue, MemoryStats, Program } from "../device.ts";
 import type { Data } from "../dtype.ts";
+import { env } from "../env.ts";
 import { DeviceError, StaleTensorError } from "../error.ts";
 import { explainPlan, makePlan, type Place, type Plan, type PlanOptions, paddedBytes } from "../plan/plan.ts";
 import { numel } from "../shape.ts";
@@ -168,7 +169,7 @@ export class GpuDevice implements Device {
 
   #record(program: Program): Recording {
     const plan = makePlan(program, this.caps, this.#planOptions);
-    if (process.env.DEBUG === "plan") console.error(explainPlan(plan));
+    if (env.DEBUG === "plan") console.error(explainPlan(plan));
     const arena = plan.arena.bytes > 0 ? this.#pool.arena(plan.arena.bytes, `${plan.name} arena`) : null;
     const inputs = new Map(
       plan.inputs.map((i) => [i.name, this.#pool.take(paddedBytes(numel(i.shape)), `input ${i.name} of ${plan.name}`)]),
@@ -259,7 +260,7 @@ export class GpuDevice implements Device {
   #pipeline(source: KernelSource, bindings: number): GPUComputePipeline {
     const known = this.#pipelines.get(source.wgsl);
     if (known) return known;
-    if (process.env.DEBUG === "wgsl") console.error(`// ${source.label}\n${source.wgsl}`);
+    if (env.DEBUG === "wgsl") console.error(`// ${source.label}\n${source.wgsl}`);
     const entry = (binding: number, type: GPUBufferBindingType): GPUBindGroupLayoutEntry => ({
       binding,
       visibility: GPUShaderStage.COMPUTE,
