@@ -9,7 +9,6 @@ import { neg } from "../engine/ops/elementwise.ts";
 import { NoiseSchedule } from "../models/diffusion.ts";
 import { meanFrameLoss } from "../train/autoencoder.ts";
 import { constantLoss } from "../train/latents.ts";
-import { learningRate } from "../train/lr.ts";
 import { batchIndices } from "../train/order.ts";
 import { renderReport } from "../train/report.ts";
 
@@ -41,16 +40,6 @@ describe("the order of records", () => {
     expect(batchIndices(30, 30, 0, 5)).not.toEqual(batchIndices(30, 30, 1, 5));
     expect(batchIndices(30, 30, 0, 5)).not.toEqual(batchIndices(30, 30, 0, 6));
   });
-});
-
-test("the learning rate rises to its peak, never above it, and ends at the floor", () => {
-  const schedule = { peak: 0.5, warmup: 10, steps: 100, floor: 0.05 };
-  const rates = Array.from({ length: 101 }, (_, k) => learningRate(schedule, k));
-  expect(rates[0]).toBeCloseTo(0.05, 12);
-  expect(rates[9]).toBeCloseTo(0.5, 12);
-  expect(Math.max(...rates)).toBeLessThanOrEqual(0.5);
-  expect(rates[100]).toBeCloseTo(0.05, 12);
-  expect(learningRate({ peak: 0.5, warmup: 10 }, 5000)).toBe(0.5);
 });
 
 describe("the loss of a constant answer", () => {

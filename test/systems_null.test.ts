@@ -6,7 +6,7 @@ import { grad } from "../engine/autograd.ts";
 import { trace } from "../engine/compile.ts";
 import type { Program } from "../engine/device.ts";
 import { Rng, type Tensor, tensor } from "../engine/index.ts";
-import { AdamW, clipGradNorm, Ema } from "../engine/optim.ts";
+import { AdamW, clipGradNorm, Ema } from "../engine/optim/index.ts";
 import { makePlan } from "../engine/plan/plan.ts";
 import { type Dawn, openDawn } from "../engine/runtime/dawn.ts";
 import { type Caps, MINIMUM_CAPS } from "../kernels/wgsl.ts";

@@ -2,12 +2,11 @@
 
 import type { Dataset } from "../data/store.ts";
 import { compile, device, grad, Rng, type Tensor, tensor } from "../engine/index.ts";
-import { AdamW, clipGradNorm } from "../engine/optim.ts";
+import { AdamW, clipGradNorm, warmupCosine } from "../engine/optim/index.ts";
 import { Autoencoder } from "../models/autoencoder.ts";
 import type { SystemConfig } from "../models/config.ts";
 import type { Json } from "./checkpoints.ts";
 import { interruptible, stepLog } from "./log.ts";
-import { learningRate } from "./lr.ts";
 import { batchIndices } from "./order.ts";
 import { openRun } from "./run.ts";
 import { checkFinite, endStage, prefixed, SaveClock, type StageResult } from "./stage.ts";
@@ -98,13 +97,14 @@ export async function trainAutoencoder(o: AutoencoderRecipe): Promise<StageResul
   );
 
   const log = stepLog(run, { label: "autoencoder", steps, batch, goOn: o.goOn });
+  const rate = warmupCosine({ lr: o.lr, warmup: Math.min(20, steps / 10), steps, floor: o.lr / 20 });
   const interrupt = interruptible();
   const clock = new SaveClock(o.saveEvery);
   let checkpoint = run.resumed;
   try {
     for (let k = run.step; k < steps && !interrupt.requested; k++) {
       const frames = pickFrames(data, batchIndices(data.length, batch, k, seed), config, k);
-      const lr = learningRate({ peak: o.lr, warmup: Math.min(20, steps / 10), steps, floor: o.lr / 20 }, k);
+      const lr = rate(k);
       const result = train({ frames, lr });
       const [loss, norm] = await Promise.all([result.reconstruction.item(), result.norm.item()]); // waits for the device
       checkFinite({ loss, "the gradient's norm": norm }, k + 1, run, checkpoint);

@@ -9,14 +9,13 @@ import { loadTokenizer, saveTokenizer } from "../data/tokenizer.ts";
 import { trainTokenizer } from "../data/tokenizer_train.ts";
 import { load } from "../engine/checkpoint.ts";
 import { compile, device, grad, Rng, type Tensor, tensor } from "../engine/index.ts";
-import { AdamW, clipGradNorm, Ema } from "../engine/optim.ts";
+import { AdamW, clipGradNorm, Ema, warmupCosine } from "../engine/optim/index.ts";
 import { samplePosterior } from "../models/autoencoder.ts";
 import type { SystemConfig } from "../models/config.ts";
 import { LatentDiffusion } from "../models/latent_diffusion.ts";
 import type { Json } from "./checkpoints.ts";
 import { constantLoss, encodeDataset } from "./latents.ts";
 import { interruptible, stepLog } from "./log.ts";
-import { learningRate } from "./lr.ts";
 import { batchIndices } from "./order.ts";
 import { type Config, openRun, readRun } from "./run.ts";
 import { checkFinite, endStage, prefixed, SaveClock, type StageResult } from "./stage.ts";
@@ -133,6 +132,7 @@ export async function trainDiffusion(o: DiffusionRecipe): Promise<StageResult> {
   );
 
   const log = stepLog(run, { label: "diffusion", steps, batch, goOn: o.goOn });
+  const rate = warmupCosine({ lr: o.lr, warmup: Math.min(50, steps / 10), steps, floor: o.lr / 20 });
   const interrupt = interruptible();
   const clock = new SaveClock(o.saveEvery);
   let checkpoint = run.resumed;
@@ -140,7 +140,7 @@ export async function trainDiffusion(o: DiffusionRecipe): Promise<StageResult> {
     for (let k = run.step; k < steps && !interrupt.requested; k++) {
       const indices = batchIndices(data.length, batch, k, seed);
       const captions = tensor(Int32Array.from(indices.flatMap((i) => [...ids[i]])), [batch, config.text.length]);
-      const lr = learningRate({ peak: o.lr, warmup: Math.min(50, steps / 10), steps, floor: o.lr / 20 }, k);
+      const lr = rate(k);
       const result = train({ ...latents.batch(indices), captions, lr, start: Number(k === 0) });
       const [loss, norm] = await Promise.all([result.loss.item(), result.norm.item()]); // waits for the device
       checkFinite({ loss, "the gradient's norm": norm }, k + 1, run, checkpoint);
