@@ -1,0 +1,29 @@
+#!/usr/bin/env node
+// `npm run bench`: builds main.ts and child.ts, because Node 20 does not run TypeScript, and starts the first. Plain
+// JavaScript like the other entries of the project; everything else is in main.ts.
+
+import { rmSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { build } from "esbuild";
+import { prepareEnvironment, root } from "../../cli/environment.mjs";
+
+const here = fileURLToPath(new URL(".", import.meta.url));
+const outdir = join(root, ".cache", "bench", String(process.pid)); // several benchmarks may be running
+await build({
+  entryPoints: [join(here, "main.ts"), join(here, "child.ts")],
+  outdir,
+  bundle: true,
+  splitting: true,
+  format: "esm",
+  platform: "node",
+  target: "node20",
+  packages: "external",
+  outExtension: { ".js": ".mjs" },
+  logLevel: "warning",
+});
+process.on("exit", () => rmSync(outdir, { recursive: true, force: true }));
+prepareEnvironment();
+process.env.BENCH_ROOT = root;
+process.env.BENCH_CHILD = join(outdir, "child.mjs");
+await import(pathToFileURL(join(outdir, "main.mjs")).href);

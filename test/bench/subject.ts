@@ -1,0 +1,26 @@
+// The contract between the measuring child process and a framework: how a framework is opened, and what it must give for
+// each workload. gifgrad/ and peers/ implement it; child.ts drives it.
+
+/** What a framework is and runs on, for the record. */
+export interface Opened {
+  readonly version: string;
+  readonly adapter: string;
+}
+
+/** One workload, with its inputs and weights on the device. */
+export interface Subject {
+  /** One execution, finished by waiting for the device; a train step resolves to the loss, read back. */
+  run(): Promise<number | undefined>;
+  /** Results of the last execution in the workload's own layout; absent for train steps, whose losses are the result. */
+  outputs?(): Promise<Readonly<Record<string, ArrayLike<number>>>>;
+  /** Where the time goes, kernel by kernel, as text. */
+  profile?(): Promise<string>;
+  /** The plan, as text. */
+  explain?(): string;
+}
+
+export interface Framework {
+  open(): Promise<Opened>;
+  /** By workload; a string says why there is none. */
+  readonly workloads: Readonly<Record<string, (() => Promise<Subject> | Subject) | string>>;
+}
