@@ -11,7 +11,7 @@ import {
   type Tensor,
 } from "../../../engine/index.ts";
 import type { Module } from "../../../engine/nn/index.ts";
-import { AdamW } from "../../../engine/optim.ts";
+import { AdamW } from "../../../engine/optim/index.ts";
 import { GpuDevice } from "../../../engine/runtime/gpu.ts";
 import { formatProfile } from "../../../engine/runtime/profile.ts";
 import { kernelLast, permute } from "../data.ts";
