@@ -135,8 +135,11 @@ export class Tensor {
     return typeof y === "number" && this.dtype === "f32" ? this.mul(1 / y) : binary(elementwise.div, this, y);
   }
   pow(y: Operand): Tensor {
-    // WGSL's pow knows no negative base; small whole powers do not need it.
+    // Products and roots are more accurate than exp2(y log2(x)).
+    if (y === 1) return this.self();
     if (y === 2 || y === 3) return y === 2 ? this.square() : this.square().mul(this);
+    if (y === 0.5 || y === -0.5) return y > 0 ? this.sqrt() : this.rsqrt();
+    if (y === -1) return this.reciprocal();
     return binary(elementwise.pow, this, y);
   }
   maximum(y: Operand): Tensor {
@@ -152,6 +155,35 @@ export class Tensor {
   /** bool: this == y */
   equal(y: Operand): Tensor {
     return binary(elementwise.equal, this, y);
+  }
+  /** bool: this > y */
+  greater(y: Operand): Tensor {
+    return operand(y, this).less(this);
+  }
+  /** bool: this <= y */
+  lessEqual(y: Operand): Tensor {
+    return this.greater(y).not();
+  }
+  /** bool: this >= y */
+  greaterEqual(y: Operand): Tensor {
+    return this.less(y).not();
+  }
+  /** bool: this != y */
+  notEqual(y: Operand): Tensor {
+    return this.equal(y).not();
+  }
+  /** Of bool tensors. */
+  not(): Tensor {
+    return this.equal(full([], 0, "bool"));
+  }
+  and(y: Tensor): Tensor {
+    return this.where(y, 0);
+  }
+  or(y: Tensor): Tensor {
+    return this.where(1, y);
+  }
+  xor(y: Tensor): Tensor {
+    return this.notEqual(y);
   }
   /** this ? a : b, for a bool tensor; at least one of a and b is a tensor. */
   where(a: Operand, b: Operand): Tensor {
@@ -203,11 +235,28 @@ export class Tensor {
   floor(): Tensor {
     return apply(elementwise.floor, [this]);
   }
+  ceil(): Tensor {
+    return this.neg().floor().neg();
+  }
+  /** To the nearest whole number, halves to the even one. */
+  round(): Tensor {
+    return apply(elementwise.round, [this]);
+  }
+  /** Into [low, high]; one of them may be absent. The gradient passes where the value is kept, bounds included. */
+  clamp(low?: number, high?: number): Tensor {
+    const raised = low === undefined ? this.self() : this.less(low).where(low, this);
+    return high === undefined ? raised : this.greater(high).where(high, raised);
+  }
   square(): Tensor {
     return this.mul(this);
   }
+  /** max(x, 0), with slope 0 at 0. */
   relu(): Tensor {
-    return this.maximum(0);
+    return apply(elementwise.relu, [this]);
+  }
+  /** log(1 + exp(x)), for x of any size. */
+  softplus(): Tensor {
+    return apply(elementwise.softplus, [this]);
   }
   /** x sigmoid(x) */
   silu(): Tensor {
