@@ -22,6 +22,8 @@ export {
   type AttentionLayerOptions,
   Conv,
   type ConvLayerOptions,
+  ConvTranspose,
+  type ConvTransposeLayerOptions,
   dropout,
   Embedding,
   GroupNorm,
