@@ -1,6 +1,7 @@
-// Turns cli/main.ts and all it imports into JavaScript under dist/, because Node 20 does not run TypeScript. Packages
-// stay outside the bundle, and each lazily imported command becomes a chunk of its own, so that `gifgrad --help` loads
-// almost nothing. Called by gifgrad.mjs before every command; esbuild itself is loaded only when something changed.
+// Turns the sources into JavaScript under dist/: the `gifgrad` command (Node 20 does not run TypeScript) and the package's
+// entry points. Both come from one bundle with shared chunks, so that all of a program uses one engine; packages stay
+// outside, and each lazily imported command is a chunk of its own, so that `gifgrad --help` loads almost nothing. Called by
+// gifgrad.mjs before every command, when esbuild itself is loaded only if something changed; and by package.mjs.
 
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { basename, dirname, join, relative, sep } from "node:path";
@@ -11,6 +12,14 @@ export const dist = join(root, "dist");
 const stamp = join(dist, "build.json"); // {source file: its modification time when it was built}
 const DAY = 24 * 3600 * 1000;
 
+/** The package's entry points: name in dist -> source. package.json's `exports` names the same. */
+export const entries = {
+  index: "engine/index.ts",
+  nn: "engine/nn/index.ts",
+  optim: "engine/optim/index.ts",
+  models: "models/index.ts",
+};
+
 /** True when dist is missing or any file that went into it has changed, or gone, since. */
 export function stale() {
   if (!existsSync(stamp)) return true;
@@ -18,13 +27,16 @@ export function stale() {
   return Object.entries(built).some(([file, time]) => modified(join(root, file)) !== time);
 }
 
-/** Bundles into dist. Throws with esbuild's message, which names file and line, when a source does not parse. */
-export async function build() {
+/**
+ * Bundles into dist. Throws with esbuild's message, which names file and line, when a source does not parse.
+ * `sourcemap` is for a clone; the package goes without.
+ */
+export async function build({ sourcemap = true } = {}) {
   const { build: bundle } = await import("esbuild");
   const started = Date.now();
   const { outputFiles, metafile } = await bundle({
     absWorkingDir: root,
-    entryPoints: ["cli/main.ts"],
+    entryPoints: { main: "cli/main.ts", ...entries },
     outdir: "dist",
     bundle: true,
     format: "esm",
@@ -32,7 +44,7 @@ export async function build() {
     target: "node20",
     packages: "external",
     splitting: true,
-    sourcemap: true,
+    sourcemap,
     metafile: true,
     write: false,
     logLevel: "silent",
@@ -79,8 +91,9 @@ function replaceFile(path, contents) {
 
 /** Chunks of earlier builds stay for a day: a training run started from one may not have imported all of it yet. */
 function removeOldChunks(current) {
-  for (const name of readdirSync(dist)) {
-    const path = join(dist, name);
-    if (!current.has(path) && path !== stamp && Date.now() - modified(path) > DAY) rmSync(path, { force: true });
+  for (const entry of readdirSync(dist, { withFileTypes: true })) {
+    const path = join(dist, entry.name);
+    const old = entry.isFile() && !current.has(path) && path !== stamp && Date.now() - modified(path) > DAY;
+    if (old) rmSync(path, { force: true });
   }
 }

@@ -2,6 +2,7 @@
 // file, imported only when that command runs, so that help is immediate. Called by gifgrad.mjs with process.argv.
 
 import { Argument, Command, Option } from "commander";
+import { version } from "../package.json";
 import {
   above,
   caption,
@@ -31,6 +32,7 @@ export async function main(argv: readonly string[]): Promise<void> {
 function createProgram(): Command {
   const program = new Command("gifgrad")
     .description("Animated stickers from text: make a data set, train a model on it, generate GIFs.")
+    .version(version, "-V, --version", "print the version")
     .configureOutput({ outputError: (text, write) => write(`gifgrad: ${oneLine(text)}\n`) })
     .showHelpAfterError(false)
     .addHelpText(

@@ -1,4 +1,11 @@
-// The environment variables that the engine reads (DEBUG, DEVICE), by way of this file because a browser has none.
+// What the engine asks of the process around it, by way of this file because a browser has none.
 
-/** The process's environment; empty in a browser. */
+/** Environment variables (DEBUG, DEVICE); empty in a browser. */
 export const env: Record<string, string | undefined> = typeof process === "undefined" ? {} : process.env;
+
+/** Milliseconds of processor time used so far, all threads together; in a browser, which does not tell, those of the clock. */
+export function cpuMs(): number {
+  if (typeof process === "undefined") return performance.now();
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1000;
+}

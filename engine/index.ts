@@ -1,20 +1,13 @@
 // The engine's public surface: re-exports and nothing else.
 
 export { grad, vjp } from "./autograd.ts";
+export { LoadError, type LoadOptions, load, save } from "./checkpoint.ts";
 export { type CompileOptions, compile, type Feed, type Named, type Step } from "./compile.ts";
 export { type Device, type DeviceOptions, device, openDevice, useDevice } from "./device.ts";
 export { type Data, type DType, packHalf, unpackHalf } from "./dtype.ts";
 export { DeviceError, DTypeError, ShapeError, StaleTensorError } from "./error.ts";
+export { openSafetensors, parseSafetensors, SafetensorsError, type SafetensorsFile } from "./safetensors.ts";
 export { type SelfCheck, selfCheck } from "./selfcheck.ts";
 export type { Shape } from "./shape.ts";
 export { bitsFrom, Parameter, Rng } from "./state.ts";
-export {
-  type ConvOptions,
-  type ConvTransposeOptions,
-  full,
-  ones,
-  type Padding,
-  Tensor,
-  tensor,
-  zeros,
-} from "./tensor.ts";
+export { type ConvOptions, full, ones, type Padding, Tensor, tensor, zeros } from "./tensor.ts";

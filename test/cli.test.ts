@@ -36,12 +36,18 @@ describe("help", () => {
     const best = Math.min(...[1, 2, 3].map(helpSeconds));
     expect(best).toBeLessThan(0.5);
   });
+  test("and --version the version of the package", () => {
+    const { version } = JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8"));
+    expect(gifgrad("--version")).toEqual({ status: 0, stdout: `${version}\n`, stderr: "" });
+  });
   test("loads nothing but commander: the commands' own files wait until they run", () => {
     const eager = ["main.ts", "options.ts"].flatMap((file) => {
       const source = readFileSync(new URL(`../cli/${file}`, import.meta.url), "utf8");
       return valueImports(source).filter(({ dynamic }) => !dynamic);
     });
-    expect(new Set(eager.map(({ target }) => target))).toEqual(new Set(["commander", "./options.ts"]));
+    expect(new Set(eager.map(({ target }) => target))).toEqual(
+      new Set(["commander", "./options.ts", "../package.json"]),
+    );
   });
   test("names every command, and each command has its own", () => {
     const commands = ["start", "starter", "train", "generate", "doctor", "golden"];

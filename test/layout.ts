@@ -30,7 +30,7 @@ const FOLDERS: Record<string, readonly string[]> = {
   models: ["engine"],
   train: ["engine", "models", "data"],
   eval: ["engine", "models", "data"],
-  cli: ["engine", "models", "train", "eval", "data"],
+  cli: ["engine", "models", "train", "eval", "data", "package.json"], // its version,
   test: ["kernels", "engine", "models", "train", "eval", "data", "cli"],
 };
 

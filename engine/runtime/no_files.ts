@@ -1,11 +1,10 @@
-// Stands in for node:fs/promises and node:path in a browser (package.json's field "browser"): checkpoints are read from
-// bytes there, with `parseSafetensors`, and every function that takes a path says so.
+// Stands in for node:fs/promises and atomic.ts in a browser (package.json's field "browser"): checkpoints are read from bytes
+// there, with `parseSafetensors`, and every function that takes a path says so.
 
 function refuse(): never {
   throw new Error("a browser has no files to open by path: fetch the bytes and use parseSafetensors");
 }
 
-export const dirname = refuse;
 export const open = refuse;
-export const rename = refuse;
-export const rm = refuse;
+export const replaceFile = refuse;
+export const syncFolder = refuse;

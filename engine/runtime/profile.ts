@@ -1,6 +1,8 @@
 // Where a step's time goes: runs each recorded dispatch on its own and adds up by kernel label. Process CPU time, not wall
 // time: on a software adapter that is what a kernel costs, whatever else the machine is doing.
 
+import { cpuMs } from "../env.ts";
+
 export interface KernelTime {
   readonly label: string;
   readonly dispatches: number;
@@ -26,13 +28,12 @@ export async function profile(
     let cpu = Number.POSITIVE_INFINITY;
     let wall = Number.POSITIVE_INFINITY;
     for (let i = 0; i < rounds; i++) {
-      const before = process.cpuUsage();
+      const before = cpuMs();
       const start = performance.now();
       replay.submit();
       await done();
-      const used = process.cpuUsage(before);
       wall = Math.min(wall, performance.now() - start);
-      cpu = Math.min(cpu, (used.user + used.system) / 1000);
+      cpu = Math.min(cpu, cpuMs() - before);
     }
     const row = rows.get(replay.label) ?? { dispatches: 0, cpuMs: 0, wallMs: 0 };
     rows.set(replay.label, { dispatches: row.dispatches + 1, cpuMs: row.cpuMs + cpu, wallMs: row.wallMs + wall });

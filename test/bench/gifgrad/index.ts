@@ -3,16 +3,8 @@
 import { type Device, openDevice } from "../../../engine/index.ts";
 import type { Framework, Subject } from "../subject.ts";
 import { micros } from "./micro.ts";
-import { mlp } from "./mlp.ts";
-import { ddim, unet, videoUnet } from "./unet.ts";
 
-const all: Readonly<Record<string, (device: Device) => Subject>> = {
-  ...micros,
-  W8: mlp,
-  W9: unet,
-  "W10.train": videoUnet,
-  "W10.ddim": ddim,
-};
+const all: Readonly<Record<string, (device: Device) => Subject>> = { ...micros };
 
 let device: Device;
 

@@ -1,0 +1,42 @@
+// Public surface of models (`gifgrad/models` in the package): re-exports and nothing else. Inside the project each file
+// imports the one that it needs.
+
+export { Autoencoder, type AutoencoderLoss, klDivergence, type Posterior, samplePosterior } from "./autoencoder.ts";
+export {
+  type AutoencoderConfig,
+  downsampling,
+  PRESETS,
+  type Preset,
+  presetConfig,
+  type StiConfig,
+  type SystemConfig,
+  type TextConfig,
+  type UNetConfig,
+} from "./config.ts";
+export {
+  type DdimNumbers,
+  type DdimOptions,
+  type DdimPlanOptions,
+  type DdimProgress,
+  type DdimStep,
+  ddim,
+  ddimPlan,
+  ddimStep,
+  ddimUpdate,
+  denoise,
+  guide,
+  NoiseSchedule,
+  type NoiseScheduleOptions,
+  type Predict,
+  type Prediction,
+} from "./diffusion.ts";
+export {
+  type Guidance,
+  LatentDiffusion,
+  type LossOptions,
+  type Trained,
+  type TrainingBatch,
+} from "./latent_diffusion.ts";
+export { SpatialTemporalInteraction } from "./sti.ts";
+export { TextEncoder } from "./text_encoder.ts";
+export { VideoUNet, type VideoUNetOptions } from "./video_unet.ts";
