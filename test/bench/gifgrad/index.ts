@@ -2,9 +2,22 @@
 
 import { type Device, openDevice } from "../../../engine/index.ts";
 import type { Framework, Subject } from "../subject.ts";
+import { gpt, sample } from "./gpt.ts";
 import { micros } from "./micro.ts";
+import { mlp } from "./mlp.ts";
+import { ddim, unet, videoUnet } from "./unet.ts";
+import { vqvae } from "./vqvae.ts";
 
-const all: Readonly<Record<string, (device: Device) => Subject>> = { ...micros };
+const all: Readonly<Record<string, (device: Device) => Subject>> = {
+  ...micros,
+  W8: mlp,
+  W9: unet,
+  "W10.train": videoUnet,
+  "W10.ddim": ddim,
+  "W11.train": gpt,
+  "W11.sample": sample,
+  W12: vqvae,
+};
 
 let device: Device;
 

@@ -29,13 +29,14 @@ export function compiled(device: Device, step: Step<Named, Named>): Pick<Subject
   };
 }
 
-/** "sa.q.w" -> "sa.to_q.weight" */
+/** "r0.ta.q.w" -> "r0.temporal.ta.to_q.weight" */
 function stateName(name: string): string {
   return name
     .replace(/\.([qkv])\./, ".to_$1.")
     .replace(/\.o\./, ".to_out.0.")
     .replace(/\.[wg]$/, ".weight")
     .replace(/\.b$/, ".bias")
+    .replace(/^(r\d)\.(tn|tc|ta_n|ta)\./, "$1.temporal.$2.")
     .replace(/^(tok|pos|code)$/, "$1.weight");
 }
 
