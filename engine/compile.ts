@@ -8,6 +8,7 @@ import { leaf } from "./graph.ts";
 import { placeholder } from "./ops/leaf.ts";
 import type { Shape } from "./shape.ts";
 import { fromStorage, Tensor } from "./tensor.ts";
+import { timed } from "./timeline.ts";
 import { withTrace } from "./trace.ts";
 
 export type Named = Readonly<Record<string, Tensor>>;
@@ -85,7 +86,7 @@ export function compile<I extends Named, O extends Named>(step: (inputs: I) => O
           `${name}: traced for ${programs.size} different inputs already; now ${key}, before ${[...programs.keys()].at(-1)} (pad to one shape, or raise maxTraces)`,
         );
       }
-      program = trace(name, step as unknown as (inputs: Named) => O, sig);
+      program = timed("trace", name, () => trace(name, step as unknown as (inputs: Named) => O, sig));
       programs.set(key, program);
     }
     last = program;

@@ -55,6 +55,10 @@ export interface DeviceOptions {
   readonly device?: "gpu" | "reference";
   /** Overrides of what the adapter offers, to exercise other kernel variants. */
   readonly caps?: Partial<Caps>;
+  /** Opens the adapter at WebGPU's guaranteed limits, without subgroups and f16: what runs so runs everywhere. */
+  readonly minimum?: boolean;
+  /** Most bytes of device memory. A call that needs more throws OutOfMemoryError, with the largest buffers in use. */
+  readonly memoryLimit?: number;
 }
 
 /** Opens a device and makes it the current one. Throws DeviceError when there is no adapter. */
@@ -65,7 +69,7 @@ export async function openDevice(options: DeviceOptions = {}): Promise<Device> {
     return useDevice(new ReferenceDevice());
   }
   const { openGpu } = await import("./runtime/gpu.ts");
-  return useDevice(await openGpu(options.caps ?? {}));
+  return useDevice(await openGpu(options));
 }
 
 /** Makes `next` the current device and returns it; null closes nothing but forgets the current one. */

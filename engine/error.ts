@@ -16,6 +16,21 @@ export class DeviceError extends Error {
   override name = "DeviceError";
 }
 
+/** The adapter's compiler refused a kernel: an op's or a variant's WGSL is wrong. Shows the line, the label and the ops. */
+export class KernelError extends DeviceError {
+  override name = "KernelError";
+}
+
+/** A buffer could not be had: the adapter's memory, or `memoryLimit`, is used up. Lists the largest live buffers. */
+export class OutOfMemoryError extends DeviceError {
+  override name = "OutOfMemoryError";
+}
+
+/** The device is gone (driver reset, unplugged, closed by another) and with it what only it held. Every later call throws it. */
+export class DeviceLostError extends DeviceError {
+  override name = "DeviceLostError";
+}
+
 /** The result of a compiled step was used after two later calls of the same step had overwritten it. */
 export class StaleTensorError extends Error {
   override name = "StaleTensorError";

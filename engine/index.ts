@@ -5,7 +5,15 @@ export { LoadError, type LoadOptions, load, save } from "./checkpoint.ts";
 export { type CompileOptions, compile, type Feed, type Named, type Step } from "./compile.ts";
 export { type Device, type DeviceOptions, device, openDevice, useDevice } from "./device.ts";
 export { type Data, type DType, packHalf, unpackHalf } from "./dtype.ts";
-export { DeviceError, DTypeError, ShapeError, StaleTensorError } from "./error.ts";
+export {
+  DeviceError,
+  DeviceLostError,
+  DTypeError,
+  KernelError,
+  OutOfMemoryError,
+  ShapeError,
+  StaleTensorError,
+} from "./error.ts";
 export { openSafetensors, parseSafetensors, SafetensorsError, type SafetensorsFile } from "./safetensors.ts";
 export { type SelfCheck, selfCheck } from "./selfcheck.ts";
 export type { Shape } from "./shape.ts";

@@ -20,6 +20,9 @@ export interface Caps {
   /** Bytes of `var<workgroup>` memory. */
   readonly maxWorkgroupMemory: number;
   readonly maxWorkgroupsPerDim: number;
+  /** Bytes of one storage binding, and of one buffer. */
+  readonly maxBinding: number;
+  readonly maxBuffer: number;
 }
 
 /** WebGPU's guaranteed minimum: every family must have a variant that supports this. */
@@ -31,6 +34,8 @@ export const MINIMUM_CAPS: Caps = {
   maxInvocations: 256,
   maxWorkgroupMemory: 16384,
   maxWorkgroupsPerDim: 65535,
+  maxBinding: 2 ** 27,
+  maxBuffer: 2 ** 28,
 };
 
 /** Element type of a storage buffer. Everything is 4 bytes wide; `vec4` loads are a matter of declaration only. */

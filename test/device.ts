@@ -10,7 +10,7 @@ let opening: Promise<GpuDevice | null> | undefined;
 
 /** The device, or null when no adapter is found. Makes it the current one. */
 export async function gpu(): Promise<GpuDevice | null> {
-  opening ??= openGpu({}).catch((e: Error) => {
+  opening ??= openGpu().catch((e: Error) => {
     console.error(`GPU tests are skipped: ${e.message}`);
     return null;
   });

@@ -84,7 +84,7 @@ describe("random programs, on the host", () => {
 describe("random programs, on the GPU", () => {
   onGpu("fused", (device) => forPrograms(16, 4, (outs) => onDevice(device, outs)));
   onGpu("not fused", async () => {
-    const unfused = await openGpu({}, { fuse: false });
+    const unfused = await openGpu({ plan: { fuse: false } });
     await forPrograms(4, 4, (outs) => onDevice(unfused, outs));
     unfused.close();
     useDevice(await gpu());
@@ -275,7 +275,7 @@ describe("sizes past one tile, one team and one pass", () => {
   ];
   let discrete: Promise<GpuDevice> | undefined;
   const asGpu = (): Promise<GpuDevice> => {
-    discrete ??= openGpu({ adapter: "gpu", subgroupSize: 0 });
+    discrete ??= openGpu({ caps: { adapter: "gpu", subgroupSize: 0 } });
     return discrete;
   };
   afterAll(async () => (await discrete)?.close());

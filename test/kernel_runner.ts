@@ -45,6 +45,8 @@ export async function openBare(options: string[] = []): Promise<BareDevice | nul
     maxInvocations: l.maxComputeInvocationsPerWorkgroup,
     maxWorkgroupMemory: l.maxComputeWorkgroupStorageSize,
     maxWorkgroupsPerDim: l.maxComputeWorkgroupsPerDimension,
+    maxBinding: l.maxStorageBufferBindingSize,
+    maxBuffer: l.maxBufferSize,
   };
   return { device, caps, gpu };
 }

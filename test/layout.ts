@@ -36,7 +36,7 @@ const FOLDERS: Record<string, readonly string[]> = {
 
 /** The parts of engine/ and what is in each, from the bottom up. */
 const CORE: readonly (readonly [string, readonly string[]])[] = [
-  ["base", ["env", "error", "shape", "dtype", "storage", "safetensors", "atomic"]],
+  ["base", ["env", "error", "shape", "dtype", "storage", "safetensors", "atomic", "timeline"]],
   ["graph", ["graph", "trace"]],
   ["ops", ["ops"]],
   ["tensor", ["tensor", "device", "einops"]],

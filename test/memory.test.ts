@@ -18,8 +18,10 @@ import { drawer } from "./draw.ts";
 import { drawProgram } from "./programs.ts";
 
 /** Names two intervals that share a moment and a byte, or a misplaced one; null when the arena is sound. */
-function arenaProblem(intervals: readonly Interval[], { offsets, bytes }: Arena): string | null {
+function arenaProblem(intervals: readonly Interval[], { offsets, bytes, slab }: Arena): string | null {
   for (const [i, a] of intervals.entries()) {
+    if (Math.floor(offsets[i] / slab) !== Math.floor((offsets[i] + a.bytes - 1) / slab))
+      return `interval ${i} lies across the end of a slab`;
     if (offsets[i] % ALIGNMENT !== 0) return `interval ${i} starts at ${offsets[i]}`;
     if (offsets[i] + a.bytes > bytes) return `interval ${i} ends past the arena`;
     for (const [j, b] of intervals.entries()) {
@@ -61,6 +63,18 @@ describe("the planner", () => {
       { seed: 1, numRuns: 200 },
     );
   });
+  test("keeps every interval inside one slab", () => {
+    const largest = 100_000;
+    fc.assert(
+      fc.property(fc.array(interval, { maxLength: 60 }), fc.integer({ min: 1, max: 8 }), (intervals, n) => {
+        const arena = planMemory(intervals, n * (largest + ALIGNMENT));
+        expect(arenaProblem(intervals, arena)).toBeNull();
+        expect(arena.slab % ALIGNMENT).toBe(0);
+        expect(planMemory(intervals, 1e12)).toEqual({ ...planMemory(intervals), slab: expect.any(Number) });
+      }),
+      { seed: 1, numRuns: 100 },
+    );
+  });
   test("stays within 1.3 times the lower bound on training steps", () => {
     fc.assert(
       fc.property(training, (intervals) => {
@@ -78,6 +92,7 @@ describe("the planner", () => {
     expect(arenaProblem(intervals, { ...sound, offsets: [0, 256, 0] })).toBe("intervals 0 and 1 overlap");
     expect(arenaProblem(intervals, { ...sound, offsets: [0, 300, 0] })).toBe("interval 1 starts at 300");
     expect(arenaProblem(intervals, { ...sound, bytes: 512 })).toBe("interval 1 ends past the arena");
+    expect(arenaProblem(intervals, { ...sound, slab: 768 })).toBe("interval 1 lies across the end of a slab");
   });
 });
 
@@ -138,8 +153,7 @@ describe("on the device", () => {
   onGpu("buffers and bytes are constant over 100 steps", async (device) => {
     const step = smallTraining();
     const x = input();
-    for (let i = 0; i < 3; i++) step({ x });
-    await device.settle();
+    for (let i = 0; i < 3; i++) await step({ x }).loss.item();
     const before = device.memory();
     const losses: number[] = [];
     for (let i = 0; i < 100; i++) losses.push(await step({ x }).loss.item());

@@ -12,6 +12,8 @@ export interface Arena {
   /** Byte offset of each interval, a multiple of ALIGNMENT. */
   readonly offsets: readonly number[];
   readonly bytes: number;
+  /** Bytes of each buffer that the arena is cut into (the last may be shorter); no interval lies across a cut. */
+  readonly slab: number;
   /** No arena can be smaller: the most bytes that are live at once. */
   readonly lowerBound: number;
 }
@@ -23,8 +25,12 @@ function align(n: number): number {
   return Math.ceil(n / ALIGNMENT) * ALIGNMENT;
 }
 
-/** Assigns offsets such that intervals that overlap in time do not overlap in memory. */
-export function planMemory(intervals: readonly Interval[]): Arena {
+/**
+ * Assigns offsets such that intervals that overlap in time do not overlap in memory. `maxBuffer` is the largest buffer there
+ * is: a larger arena is several, and no interval may be larger than one.
+ */
+export function planMemory(intervals: readonly Interval[], maxBuffer: number = Number.POSITIVE_INFINITY): Arena {
+  const slab = Math.floor(maxBuffer / ALIGNMENT) * ALIGNMENT;
   const order = intervals
     .map((_, i) => i)
     .sort((a, b) => intervals[b].bytes - intervals[a].bytes || intervals[a].first - intervals[b].first);
@@ -37,25 +43,31 @@ export function planMemory(intervals: readonly Interval[]): Arena {
     offsets[i] = firstGap(
       busy.map((j) => [offsets[j], offsets[j] + align(intervals[j].bytes)]),
       size,
+      slab,
     );
     bytes = Math.max(bytes, offsets[i] + size);
     placed.push(i);
   }
-  return { offsets, bytes, lowerBound: lowerBound(intervals) };
+  return { offsets, bytes, slab, lowerBound: lowerBound(intervals) };
 }
 
 function overlaps(a: Interval, b: Interval): boolean {
   return a.first <= b.last && b.first <= a.last;
 }
 
-/** Lowest offset at which `size` bytes fit between busy ranges sorted by start. */
-function firstGap(busy: readonly (readonly [start: number, end: number])[], size: number): number {
+/** Lowest offset at which `size` bytes fit between busy ranges sorted by start, all of them in one slab. */
+function firstGap(busy: readonly (readonly [start: number, end: number])[], size: number, slab: number): number {
   let at = 0;
   for (const [start, end] of busy) {
     if (start - at >= size) break;
-    at = Math.max(at, end);
+    at = withinSlab(Math.max(at, end), size, slab);
   }
   return at;
+}
+
+/** `at`, or the start of the next slab when `size` bytes from there would lie across its end. */
+function withinSlab(at: number, size: number, slab: number): number {
+  return Math.floor(at / slab) === Math.floor((at + size - 1) / slab) ? at : Math.ceil(at / slab) * slab;
 }
 
 function lowerBound(intervals: readonly Interval[]): number {

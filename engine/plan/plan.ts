@@ -4,12 +4,12 @@
 import type { Caps, KernelSource } from "../../kernels/wgsl.ts";
 import type { Program } from "../device.ts";
 import type { DType } from "../dtype.ts";
-import { show } from "../error.ts";
 import type { Node } from "../graph.ts";
 import { numel, type Shape } from "../shape.ts";
 import type { Storage } from "../storage.ts";
-import { type EmittedPass, emit } from "./emit.ts";
+import { type EmittedPass, emit, type Slot } from "./emit.ts";
 import { type Fusion, fuse, type Group } from "./fuse.ts";
+import { checkLimits } from "./limits.ts";
 import { type Arena, type Interval, planMemory } from "./memory.ts";
 
 export type Place =
@@ -25,6 +25,11 @@ export type Place =
 export interface Dispatch {
   readonly source: KernelSource;
   readonly places: readonly Place[];
+  /** The group it computes, or a part of, and what its bindings hold. For people: explain.ts and the runtime's errors. */
+  readonly group: Group;
+  readonly slots: readonly Slot[];
+  /** Places (as in Slot) of the group's results. */
+  readonly written: ReadonlySet<string>;
 }
 
 export interface Plan {
@@ -44,6 +49,8 @@ export interface Plan {
   readonly copies: readonly Copy[];
   /** Memory that the program reads or writes besides its arena. */
   readonly storages: readonly Storage[];
+  /** What was decided about nodes: with it explain.ts tells which ops a dispatch computes. */
+  readonly fusion: Fusion;
 }
 
 export interface Copy {
@@ -62,9 +69,12 @@ export function paddedBytes(n: number): number {
   return Math.max(16, Math.ceil(n / 4) * 16);
 }
 
+/** Throws DeviceError when the program needs more than the adapter can bind (limits.ts). */
 export function makePlan(program: Program, caps: Caps, options: PlanOptions = {}): Plan {
   const fusion = fuse(program, { maxBindings: caps.maxBindings, fuse: options.fuse ?? true });
-  return new Planner(program, caps, fusion).plan();
+  const plan = new Planner(program, caps, fusion).plan();
+  checkLimits(plan, caps);
+  return plan;
 }
 
 class Planner {
@@ -94,7 +104,7 @@ class Planner {
       return { name, place, shape: node.shape, dtype: node.dtype };
     });
     const copies = this.#lateCopies(end);
-    const arena = planMemory(this.#intervals as Interval[]);
+    const arena = planMemory(this.#intervals as Interval[], this.#caps.maxBuffer);
     const inputs = Object.entries(this.#program.inputs).map(([name, n]) => ({ name, shape: n.shape, dtype: n.dtype }));
     return {
       name: this.#program.name,
@@ -105,6 +115,7 @@ class Planner {
       outputs,
       copies,
       storages: this.#storages(dispatches, outputs, copies),
+      fusion: this.#fusion,
     };
   }
 
@@ -200,29 +211,30 @@ class Planner {
     const constant = new Map(
       emitted.passes.flatMap((p) =>
         isSetup(p)
-          ? [[p.slots[0].scratch, this.#constant(p.source, emitted.scratch[p.slots[0].scratch])] as const]
+          ? [[p.slots[0].scratch, this.#constant(p, group, emitted.scratch[p.slots[0].scratch])] as const]
           : [],
       ),
     );
     const scratch = emitted.scratch.map(
       (elements, i) => constant.get(i) ?? this.#arenaPlace(`scratch ${time} ${i}`, elements),
     );
+    const written = new Set(group.roots.map((r) => keyOf(this.#place(r))));
     return emitted.passes
       .filter((p) => !isSetup(p))
       .map(({ source, slots }) => {
         const places = slots.map((s) => ("scratch" in s ? scratch[s.scratch] : this.#place(s.node)));
         for (const p of places) this.#touch(p, time);
-        return { source, places };
+        return { source, places, group, slots, written };
       });
   }
 
   /** The place that `source`, which depends on nothing, fills; groups that need the same table share it. */
-  #constant(source: KernelSource, elements: number): Place {
+  #constant({ source, slots }: EmittedPass, group: Group, elements: number): Place {
     const key = `${source.wgsl}|${source.uniforms.join()}|${source.workgroups.join()}`;
     const known = this.#setup.get(key);
     if (known) return known.places[0];
     const place: Place = { kind: "constant", index: this.#setup.size, bytes: paddedBytes(elements) };
-    this.#setup.set(key, { source, places: [place] });
+    this.#setup.set(key, { source, places: [place], group, slots, written: new Set() });
     return place;
   }
 
@@ -315,31 +327,4 @@ function reaches(group: Group, targets: ReadonlySet<Group>, later: ReadonlyMap<G
     stack.push(...next);
   }
   return false;
-}
-
-/** The plan in words: dispatches with what was fused, then memory. */
-export function explainPlan(plan: Plan): string {
-  const lines = plan.dispatches.map(
-    (d, i) =>
-      `${String(i).padStart(4)}  ${d.source.label.padEnd(48)} ${d.source.workgroups.join("x").padStart(10)}  ${d.places.map(describe).join(" ")}`,
-  );
-  const { bytes, lowerBound } = plan.arena;
-  const texts = new Set([...plan.setup, ...plan.dispatches].map((d) => d.source.wgsl)).size;
-  const inputs = plan.inputs.map((i) => `${i.name} ${i.dtype}${show(i.shape)}`).join(", ");
-  return [
-    `${plan.name}(${inputs}): ${plan.dispatches.length} dispatches of ${texts} kernels, ${plan.setup.length} once`,
-    ...lines,
-    `arena ${bytes} bytes (lower bound ${lowerBound}), ${plan.copies.length} state copies, ${plan.storages.length} storages`,
-  ].join("\n");
-}
-
-function describe(p: Place): string {
-  if (p.kind === "constant") return `#${p.index}:${p.bytes}`;
-  return p.kind === "arena"
-    ? `@${p.index}:${p.bytes}`
-    : p.kind === "input"
-      ? p.name
-      : p.storage.mutable
-        ? "state"
-        : "data";
 }

@@ -8,5 +8,5 @@ export const globals = {};
 export function create(options: readonly string[]): Pick<GPU, "requestAdapter"> {
   const { navigator } = globalThis as { readonly navigator?: { readonly gpu?: GPU } };
   const gpu = navigator?.gpu;
-  return gpu && options.length === 0 ? gpu : { requestAdapter: async () => null };
+  return gpu && !options.includes("backend=null") ? gpu : { requestAdapter: async () => null };
 }

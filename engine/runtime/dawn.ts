@@ -36,20 +36,25 @@ const LIMITS = [
 export interface DawnOptions {
   /** "null" type-checks shaders and executes nothing: it exists on every machine. */
   readonly backend?: "null";
+  /** Ask for nothing beyond what every WebGPU adapter has: 8 bindings, 256 invocations, no subgroups, no f16. */
+  readonly minimum?: boolean;
 }
 
 /** Throws DeviceError when there is no adapter. */
 export async function openDawn(options: DawnOptions = {}): Promise<Dawn> {
   env.XDG_RUNTIME_DIR ||= "/tmp"; // lavapipe warns without one
-  let gpu: GPU | null = create(options.backend ? [`backend=${options.backend}`] : []);
+  let gpu: GPU | null = create([
+    "disable-dawn-features=timestamp_quantization", // timestamps in 0.1 ms steps are for pages that are not trusted
+    ...(options.backend ? [`backend=${options.backend}`] : []),
+  ]);
   const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
   if (!adapter) throw new DeviceError("no WebGPU adapter found: run `npx gifgrad doctor` to see what is missing");
-  const features = FEATURES.filter((f) => adapter.features.has(f));
-  const limits = Object.fromEntries(LIMITS.map((l) => [l, adapter.limits[l]]));
+  const features = options.minimum ? [] : FEATURES.filter((f) => adapter.features.has(f));
   const device = await adapter.requestDevice({
     requiredFeatures: features as GPUFeatureName[],
-    requiredLimits: limits,
+    requiredLimits: options.minimum ? {} : Object.fromEntries(LIMITS.map((l) => [l, adapter.limits[l]])),
   });
+  const limits = Object.fromEntries(LIMITS.map((l) => [l, device.limits[l]]));
   const info = adapter.info as GPUAdapterInfo & {
     readonly subgroupMinSize?: number;
     readonly subgroupMaxSize?: number;
@@ -72,6 +77,8 @@ export async function openDawn(options: DawnOptions = {}): Promise<Dawn> {
       maxInvocations: limits.maxComputeInvocationsPerWorkgroup,
       maxWorkgroupMemory: limits.maxComputeWorkgroupStorageSize,
       maxWorkgroupsPerDim: limits.maxComputeWorkgroupsPerDimension,
+      maxBinding: limits.maxStorageBufferBindingSize,
+      maxBuffer: limits.maxBufferSize,
     },
     release: () => {
       device.destroy();

@@ -1,15 +1,18 @@
 // Device "gpu": plans become pipelines, buffers and pre-built bind groups; a call of a program is one command buffer with one
 // compute pass. Nothing waits except `read` and `settle`.
 
-import type { Caps, KernelSource } from "../../kernels/wgsl.ts";
+import type { Caps } from "../../kernels/wgsl.ts";
 import type { Device, FeedValue, MemoryStats, Program } from "../device.ts";
 import type { Data } from "../dtype.ts";
-import { env } from "../env.ts";
-import { DeviceError, StaleTensorError } from "../error.ts";
-import { explainPlan, makePlan, type Place, type Plan, type PlanOptions, paddedBytes } from "../plan/plan.ts";
+import { DeviceError, type DeviceLostError, StaleTensorError } from "../error.ts";
+import { explainPlan, opsOf } from "../plan/explain.ts";
+import { type Dispatch, makePlan, type Place, type Plan, type PlanOptions, paddedBytes } from "../plan/plan.ts";
 import { numel } from "../shape.ts";
 import { Storage } from "../storage.ts";
+import { debugging, observed, timed } from "../timeline.ts";
 import { type Dawn, openDawn } from "./dawn.ts";
+import { deviceLostError } from "./errors.ts";
+import { Pipelines } from "./pipelines.ts";
 import { Pool } from "./pool.ts";
 import { type KernelTime, profile } from "./profile.ts";
 
@@ -37,20 +40,35 @@ interface OutputSet {
   readonly buffers: ReadonlyMap<string, GPUBuffer>;
 }
 
-interface Recording {
+/** The memory of a plan, besides storages. */
+interface Where {
   readonly plan: Plan;
-  readonly dispatches: readonly Recorded[];
-  readonly arena: GPUBuffer | null;
+  /** The arena's slabs. */
+  readonly arena: readonly GPUBuffer[];
   readonly constants: readonly GPUBuffer[];
   readonly inputs: ReadonlyMap<string, GPUBuffer>;
+}
+
+interface Recording extends Where {
+  readonly dispatches: readonly Recorded[];
   readonly uniforms: GPUBuffer | null;
   /** Results of the last two calls of a reused program. */
   readonly sets: OutputSet[];
   calls: number;
 }
 
-export async function openGpu(caps: Partial<Caps>, plan: PlanOptions = {}): Promise<GpuDevice> {
-  return new GpuDevice(await openDawn(), caps, plan);
+export interface GpuOptions {
+  /** Overrides of what the adapter offers. */
+  readonly caps?: Partial<Caps>;
+  /** Opens the adapter at WebGPU's guaranteed limits, without optional features. */
+  readonly minimum?: boolean;
+  /** Most bytes of device memory; past them a call throws OutOfMemoryError. */
+  readonly memoryLimit?: number;
+  readonly plan?: PlanOptions;
+}
+
+export async function openGpu(options: GpuOptions = {}): Promise<GpuDevice> {
+  return new GpuDevice(await openDawn({ minimum: options.minimum }), options);
 }
 
 export class GpuDevice implements Device {
@@ -62,54 +80,58 @@ export class GpuDevice implements Device {
   readonly #planOptions: PlanOptions;
   readonly #resident = new WeakMap<Storage, Resident>();
   readonly #recordings = new WeakMap<Program, Recording>();
-  readonly #pipelines = new Map<string, GPUComputePipeline>();
+  readonly #pipelines: Pipelines;
   readonly #staging = new Map<number, GPUBuffer[]>();
   readonly #pending: Promise<void>[] = [];
-  #failure: string | null = null;
+  #failure: DeviceError | null = null;
+  #lost: DeviceLostError | null = null;
   #closed = false;
 
-  constructor(dawn: Dawn, caps: Partial<Caps>, plan: PlanOptions) {
+  constructor(dawn: Dawn, { caps, memoryLimit, plan }: GpuOptions) {
     this.dawn = dawn;
     this.name = dawn.adapterName;
     this.caps = { ...dawn.caps, ...caps };
     this.#device = dawn.device;
-    this.#pool = new Pool(dawn.device);
-    this.#planOptions = plan;
-    dawn.device.onuncapturederror = (e) => this.#fail(e.error.message);
-    void dawn.device.lost.then((info) => {
-      if (!this.#closed) this.#fail(`the device was lost (${info.reason}): ${info.message}`);
+    const fail = (error: DeviceError): void => this.#fail(error);
+    this.#pool = new Pool(dawn.device, { memoryLimit, maxBuffer: this.caps.maxBuffer, onOutOfMemory: fail });
+    this.#pipelines = new Pipelines(dawn.device, fail);
+    this.#planOptions = plan ?? {};
+    dawn.device.onuncapturederror = (e) => fail(new DeviceError(e.error.message));
+    void dawn.device.lost.then(({ reason, message }) => {
+      if (!this.#closed) this.#lost = deviceLostError(reason, message, this.#pool.largest());
     });
   }
 
   run(program: Program, feed: Readonly<Record<string, FeedValue>>): Record<string, Storage> {
     this.#check();
     const known = this.#recordings.get(program);
-    if (!known) this.#device.pushErrorScope("validation");
+    if (known) return timed("encode", program.name, () => this.#submit(known, feed, program.reused));
+    this.#device.pushErrorScope("validation");
     try {
-      const recording = known ?? this.#record(program);
-      const out = this.#submit(recording, feed, program.reused);
-      if (program.reused) this.#hold(program, recording, known === undefined);
-      else this.#discard(recording);
+      return this.#firstCall(program, feed);
+    } finally {
+      this.#watch(program);
+    }
+  }
+
+  #firstCall(program: Program, feed: Readonly<Record<string, FeedValue>>): Record<string, Storage> {
+    const recording = this.#record(program);
+    let held = false;
+    try {
+      const out = timed("encode", program.name, () => this.#submit(recording, feed, program.reused));
+      if (observed()) void timed("first run", program.name, () => this.#device.queue.onSubmittedWorkDone());
+      if (program.reused) this.#hold(program, recording);
+      held = program.reused;
       return out;
     } finally {
-      if (!known) this.#watch(program.name);
+      if (!held) this.#discard(recording); // a program that runs once, or one whose results found no memory
     }
   }
 
   async read(storage: Storage): Promise<Data> {
     this.#check();
     const { buffer } = this.#use(storage);
-    const bytes = paddedBytes(numel(storage.shape));
-    const staging =
-      this.#staging.get(bytes)?.pop() ??
-      this.#device.createBuffer({ size: bytes, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST });
-    const encoder = this.#device.createCommandEncoder();
-    encoder.copyBufferToBuffer(buffer, 0, staging, 0, bytes);
-    this.#device.queue.submit([encoder.finish()]);
-    await staging.mapAsync(GPUMapMode.READ);
-    const copy = staging.getMappedRange().slice(0, numel(storage.shape) * 4);
-    staging.unmap();
-    this.#staging.set(bytes, [...(this.#staging.get(bytes) ?? []).slice(-1), staging]);
+    const copy = await timed("wait", `[${storage.shape.join(", ")}]`, () => this.#copyBack(buffer, storage));
     await Promise.all(this.#pending.splice(0));
     this.#check();
     return storage.dtype === "f32"
@@ -117,6 +139,31 @@ export class GpuDevice implements Device {
       : storage.dtype === "i32"
         ? new Int32Array(copy)
         : new Uint32Array(copy);
+  }
+
+  async #copyBack(buffer: GPUBuffer, { shape }: Storage): Promise<ArrayBuffer> {
+    const bytes = paddedBytes(numel(shape));
+    const kept = this.#staging.get(bytes) ?? [];
+    this.#staging.set(bytes, kept);
+    const staging =
+      kept.pop() ?? this.#pool.make(bytes, GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST, "read-back");
+    const encoder = this.#device.createCommandEncoder();
+    encoder.copyBufferToBuffer(buffer, 0, staging, 0, bytes);
+    this.#device.queue.submit([encoder.finish()]);
+    await staging.mapAsync(GPUMapMode.READ).catch((e: Error) => this.#unreadable(e));
+    const copy = staging.getMappedRange().slice(0, numel(shape) * 4);
+    staging.unmap();
+    if (kept.length < 2) kept.push(staging);
+    else this.#pool.destroy(staging);
+    return copy;
+  }
+
+  /** Mapping fails when the device is lost or memory is: whichever it was is reported by now, or in the next turn. */
+  async #unreadable(cause: Error): Promise<never> {
+    await new Promise((resolve) => setTimeout(resolve));
+    await Promise.all(this.#pending.splice(0));
+    this.#check();
+    throw new DeviceError(`a value could not be read back: ${cause.message || cause.name}`);
   }
 
   explain(program: Program): string {
@@ -155,7 +202,7 @@ export class GpuDevice implements Device {
   }
 
   async settle(): Promise<void> {
-    await this.#device.queue.onSubmittedWorkDone();
+    await timed("wait", "settle", () => this.#device.queue.onSubmittedWorkDone());
     await Promise.all(this.#pending.splice(0));
     this.#check();
   }
@@ -168,40 +215,43 @@ export class GpuDevice implements Device {
   // ---- recording ---------------------------------------------------------------------------------------------------
 
   #record(program: Program): Recording {
-    const plan = makePlan(program, this.caps, this.#planOptions);
-    if (env.DEBUG === "plan") console.error(explainPlan(plan));
-    const arena = plan.arena.bytes > 0 ? this.#pool.arena(plan.arena.bytes, `${plan.name} arena`) : null;
-    const inputs = new Map(
-      plan.inputs.map((i) => [i.name, this.#pool.take(paddedBytes(numel(i.shape)), `input ${i.name} of ${plan.name}`)]),
-    );
-    const constants = plan.setup.map((d) =>
-      this.#pool.take((d.places[0] as { bytes: number }).bytes, `table of ${plan.name}`),
-    );
+    const plan = timed("plan", program.name, () => makePlan(program, this.caps, this.#planOptions));
+    if (debugging("plan")) console.error(explainPlan(plan));
+    const taken: GPUBuffer[] = [];
+    try {
+      return timed("record", program.name, () => this.#recordPlan(plan, taken));
+    } catch (e) {
+      for (const b of taken) this.#pool.release(b); // out of memory half way
+      throw e;
+    }
+  }
+
+  /** Every buffer that it takes from the pool is put into `taken` as well. */
+  #recordPlan(plan: Plan, taken: GPUBuffer[]): Recording {
+    const take = (bytes: number, what: string): GPUBuffer => {
+      const buffer = this.#pool.take(bytes, `${what} of ${plan.name}`);
+      taken.push(buffer);
+      return buffer;
+    };
+    const arena = slabsOf(plan.arena).map((bytes) => take(bytes, "arena"));
+    const inputs = new Map(plan.inputs.map((i) => [i.name, take(paddedBytes(numel(i.shape)), `input ${i.name}`)]));
+    const constants = plan.setup.map((d) => take((d.places[0] as { bytes: number }).bytes, "table"));
+    const memory = { plan, arena, constants, inputs };
     const range = (p: Place): GPUBufferBinding => {
-      if (p.kind === "arena") return { buffer: arena as GPUBuffer, offset: plan.arena.offsets[p.index], size: p.bytes };
-      if (p.kind === "input") return { buffer: inputs.get(p.name) as GPUBuffer };
-      return { buffer: p.kind === "constant" ? constants[p.index] : this.#use(p.storage).buffer };
+      const { buffer, offset } = this.#memoryOf(memory, p);
+      return p.kind === "arena" ? { buffer, offset, size: p.bytes } : { buffer };
     };
     const all = [...plan.setup, ...plan.dispatches];
     const { buffer: uniforms, offsets } = this.#uniforms(plan.name, all);
-    const recorded = all.map(({ source, places }, i) =>
-      this.#recordDispatch(source, places.map(range), uniforms, offsets[i]),
-    );
+    if (uniforms) taken.push(uniforms);
+    const recorded = all.map((d, i) => this.#recordDispatch(d, plan, d.places.map(range), uniforms, offsets[i]));
     this.#runOnce(recorded.slice(0, plan.setup.length));
-    return {
-      plan,
-      dispatches: recorded.slice(plan.setup.length),
-      arena,
-      constants,
-      inputs,
-      uniforms,
-      sets: [],
-      calls: 0,
-    };
+    return { ...memory, dispatches: recorded.slice(plan.setup.length), uniforms, sets: [], calls: 0 };
   }
 
   #recordDispatch(
-    source: KernelSource,
+    { source, group }: Dispatch,
+    plan: Plan,
     places: readonly GPUBufferBinding[],
     uniforms: GPUBuffer | null,
     offset: number,
@@ -213,7 +263,7 @@ export class GpuDevice implements Device {
         resource: { buffer: uniforms as GPUBuffer, offset, size: Math.ceil(source.uniforms.length / 4) * 16 },
       });
     }
-    const pipeline = this.#pipeline(source, places.length);
+    const pipeline = this.#pipelines.get(source, places.length, { step: plan.name, ops: () => opsOf(group, plan) });
     const [x, y, z] = source.workgroups;
     return {
       pipeline,
@@ -247,51 +297,19 @@ export class GpuDevice implements Device {
     dispatches.forEach(({ source }, i) => {
       words.set(source.uniforms, offsets[i] / 4);
     });
-    const buffer = this.#device.createBuffer({
-      size: bytes,
-      usage: GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST,
-      label: `${name} uniforms`,
-    });
+    const buffer = this.#pool.make(bytes, GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST, `uniforms of ${name}`);
     this.#device.queue.writeBuffer(buffer, 0, words);
     return { buffer, offsets };
   }
 
-  /** Pipelines are keyed by their text: Dawn would compile an identical second one again. */
-  #pipeline(source: KernelSource, bindings: number): GPUComputePipeline {
-    const known = this.#pipelines.get(source.wgsl);
-    if (known) return known;
-    if (env.DEBUG === "wgsl") console.error(`// ${source.label}\n${source.wgsl}`);
-    const entry = (binding: number, type: GPUBufferBindingType): GPUBindGroupLayoutEntry => ({
-      binding,
-      visibility: GPUShaderStage.COMPUTE,
-      buffer: { type },
-    });
-    const entries = Array.from({ length: bindings }, (_, i) => entry(i, "storage"));
-    if (source.uniforms.length > 0) entries.push(entry(bindings, "uniform"));
-    const layout = this.#device.createPipelineLayout({
-      bindGroupLayouts: [this.#device.createBindGroupLayout({ entries })],
-    });
-    const module = this.#device.createShaderModule({ code: source.wgsl, label: source.label });
-    const pipeline = this.#device.createComputePipeline({
-      layout,
-      compute: { module, entryPoint: "main" },
-      label: source.label,
-    });
-    this.#pipelines.set(source.wgsl, pipeline);
-    return pipeline;
-  }
-
   /** Keeps a recording for as long as its program lives; afterwards its memory goes back to the pool. */
-  #hold(program: Program, recording: Recording, isNew: boolean): void {
-    if (!isNew) return;
+  #hold(program: Program, recording: Recording): void {
     this.#recordings.set(program, recording);
-    const { arena, constants, inputs } = recording;
-    for (const buffer of [arena, ...constants, ...inputs.values()]) if (buffer) this.#pool.follow(program, buffer);
+    for (const buffer of buffersOf(recording)) this.#pool.follow(program, buffer);
   }
 
-  #discard({ arena, constants, inputs, uniforms }: Recording): void {
-    for (const b of [arena, ...constants, ...inputs.values()]) if (b) this.#pool.release(b);
-    uniforms?.destroy();
+  #discard(recording: Recording): void {
+    for (const buffer of buffersOf(recording)) this.#pool.release(buffer);
   }
 
   // ---- running -----------------------------------------------------------------------------------------------------
@@ -338,8 +356,13 @@ export class GpuDevice implements Device {
     }
   }
 
-  #memoryOf({ plan, arena, constants, inputs }: Recording, place: Place): Memory {
-    if (place.kind === "arena") return { buffer: arena as GPUBuffer, offset: plan.arena.offsets[place.index] };
+  #memoryOf({ plan, arena, constants, inputs }: Where, place: Place): Memory {
+    if (place.kind === "arena") {
+      const { offsets, slab } = plan.arena;
+      const at = offsets[place.index];
+      const i = Math.floor(at / slab);
+      return { buffer: arena[i], offset: i === 0 ? at : at - i * slab };
+    }
     if (place.kind === "constant") return { buffer: constants[place.index], offset: 0 };
     return {
       buffer: place.kind === "input" ? (inputs.get(place.name) as GPUBuffer) : this.#use(place.storage).buffer,
@@ -372,6 +395,7 @@ export class GpuDevice implements Device {
             ? `result "${name}" of call ${call + 1} of ${plan.name} was overwritten by call ${call + 3} (use keep() to hold on to it)`
             : null;
       } else this.#pool.follow(storage, buffer);
+      if (ring && !ring.buffers) this.#pool.follow(ring.recording, buffer); // whose results keep it alive, as its program does
       this.#resident.set(storage, { buffer, version: 0 });
       buffers.set(name, buffer);
       storages[name] = storage;
@@ -400,24 +424,39 @@ export class GpuDevice implements Device {
 
   // ---- errors ------------------------------------------------------------------------------------------------------
 
-  #watch(name: string): void {
-    const scope = this.#device.popErrorScope().then((error) => {
-      if (error) this.#fail(`${name}: ${error.message}`);
+  /** Closes the scope that `run` opened. What the device finds wrong is reported at the next call or read. */
+  #watch(program: Program): void {
+    const scope = Promise.all([this.#device.popErrorScope(), this.#pipelines.settled()]).then(([error]) => {
+      if (!error) return;
+      this.#recordings.delete(program); // so that the next call tries, and fails, again
+      this.#fail(new DeviceError(`${program.name}: ${error.message}`)); // unless a refused kernel was the cause
     });
     this.#pending.push(scope);
     if (this.#pending.length > 64) this.#pending.splice(0, 32);
   }
 
-  #fail(message: string): void {
-    this.#failure ??= message;
+  #fail(error: DeviceError): void {
+    this.#failure ??= error;
   }
 
   #check(): void {
     if (this.#closed) throw new DeviceError("the device is closed");
-    if (this.#failure) {
-      const message = this.#failure;
-      this.#failure = null;
-      throw new DeviceError(message);
-    }
+    const error = this.#lost ?? this.#failure;
+    this.#failure = null;
+    if (!error) return;
+    Error.captureStackTrace?.(error, this.#check); // where it is thrown, not where it was found out
+    throw error;
   }
+}
+
+/** Everything a recording took from the pool. */
+function buffersOf({ arena, constants, inputs, uniforms }: Recording): GPUBuffer[] {
+  return [...arena, ...constants, ...inputs.values(), ...(uniforms ? [uniforms] : [])];
+}
+
+/** Sizes of the buffers that make up an arena. */
+function slabsOf({ bytes, slab }: Plan["arena"]): number[] {
+  const full = Math.floor(bytes / slab);
+  const rest = full > 0 ? bytes - full * slab : bytes;
+  return [...Array.from({ length: full }, () => slab), ...(rest > 0 ? [rest] : [])];
 }

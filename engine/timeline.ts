@@ -1,0 +1,70 @@
+// Where host time goes. The engine wraps each phase of a step in `timed`; whoever observes (a trace being written, DEBUG=time)
+// gets one span per phase, and where nobody does, nothing is measured. Also what DEBUG asks for. Knows no step and no device.
+
+import { env } from "./env.ts";
+
+/** What `DEBUG`, a comma list, may name: `DEBUG=plan,time`. ("stack" is the command line's.) */
+export type Topic = "plan" | "wgsl" | "time";
+
+/** Does the environment variable DEBUG name `topic`? Read at each call, so that a script can set it as it goes. */
+export function debugging(topic: Topic): boolean {
+  return env.DEBUG?.split(",").includes(topic) ?? false;
+}
+
+/**
+ * trace: running the step on placeholders. plan: fusion, memory, WGSL. record: buffers, bind groups; inside it, compile:
+ * shader modules and pipelines. encode: feeding, encoding, submitting. first run: from the first submission until the
+ * device has done it, which on software adapters is mostly the driver compiling. wait: until a value can be read.
+ */
+export type Phase = "trace" | "plan" | "record" | "compile" | "encode" | "first run" | "wait";
+
+export interface Span {
+  readonly phase: Phase;
+  /** The step it was for. */
+  readonly name: string;
+  /** Milliseconds as of performance.now(). */
+  readonly start: number;
+  readonly end: number;
+}
+
+type Observer = (span: Span) => void;
+
+const observers = new Set<Observer>();
+
+/** Calls `observer` after each phase from now on; returns what ends that. */
+export function observe(observer: Observer): () => void {
+  observers.add(observer);
+  return () => observers.delete(observer);
+}
+
+export function observed(): boolean {
+  return observers.size > 0 || debugging("time");
+}
+
+/** Runs `body` and reports how long it took; a promise is timed until it settles. */
+export function timed<T>(phase: Phase, name: string, body: () => T): T {
+  if (!observed()) return body();
+  const start = performance.now();
+  const result = body();
+  if (result instanceof Promise)
+    return result.finally(() => report({ phase, name, start, end: performance.now() })) as T;
+  report({ phase, name, start, end: performance.now() });
+  return result;
+}
+
+function report(span: Span): void {
+  for (const observer of observers) observer(span);
+  if (debugging("time")) printTime(span);
+}
+
+/** Phases of the call in progress, printed in one line when it has been encoded. */
+const current: string[] = [];
+
+function printTime({ phase, name, start, end }: Span): void {
+  const spent = `${phase} ${(end - start).toFixed(1)} ms`;
+  if (phase === "first run" || phase === "wait") console.error(`time ${name}: ${spent}`);
+  else {
+    current.push(spent);
+    if (phase === "encode") console.error(`time ${name}: ${current.splice(0).join(", ")}`);
+  }
+}

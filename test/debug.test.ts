@@ -1,0 +1,61 @@
+// DEBUG=plan, wgsl and time: what each prints, and that nothing is printed without it.
+
+import { afterEach, beforeEach, expect, vi } from "vitest";
+import { compile } from "../engine/compile.ts";
+import { type Tensor, tensor } from "../engine/tensor.ts";
+import { observe, type Span } from "../engine/timeline.ts";
+import { onGpu } from "./device.ts";
+
+const before = process.env.DEBUG;
+let printed: string[] = [];
+beforeEach(() => {
+  printed = [];
+  vi.spyOn(console, "error").mockImplementation((text: string) => void printed.push(text));
+});
+afterEach(() => {
+  vi.restoreAllMocks();
+  if (before === undefined) delete process.env.DEBUG;
+  else process.env.DEBUG = before;
+});
+
+/** Calls a new step twice, reading its result, with DEBUG as given. */
+async function runWith(debug: string): Promise<string[]> {
+  process.env.DEBUG = debug;
+  const step = compile(({ x }: { x: Tensor }) => ({ y: x.mul(3).sin() }), { name: "debugged" });
+  for (let i = 0; i < 2; i++) await step({ x: tensor([1, 2]) }).y.data();
+  return printed;
+}
+
+onGpu("nothing is printed unasked", async () => {
+  expect(await runWith("stack")).toEqual([]);
+});
+
+onGpu("plan prints each plan once, wgsl each kernel", async () => {
+  const lines = await runWith("plan,wgsl");
+  expect(lines.filter((t) => /^debugged\(x f32\[2\]\): 1 dispatches/.test(t))).toHaveLength(1);
+  // A text that an earlier test compiled on this device is not printed again.
+  expect(lines.filter((t) => /^\/\/ mul sin\n.*fn main/s.test(t)).length).toBeLessThanOrEqual(1);
+});
+
+onGpu("time prints one line per call, and the waits", async () => {
+  const lines = (await runWith("time")).join("\n");
+  expect(lines).toMatch(
+    /^time debugged: trace [\d.]+ ms, plan [\d.]+ ms, (compile [\d.]+ ms, )?record [\d.]+ ms, encode [\d.]+ ms$/m,
+  );
+  expect(lines).toMatch(/^time debugged: first run [\d.]+ ms$/m);
+  expect(lines.match(/^time debugged: encode [\d.]+ ms$/gm)).toHaveLength(1);
+  expect(lines.match(/^time \[2\]: wait [\d.]+ ms$/gm)).toHaveLength(2);
+});
+
+onGpu("an observer gets spans, in order and inside each other", async (device) => {
+  const spans: Span[] = [];
+  const stop = observe((s) => spans.push(s));
+  await runWith("");
+  await device.settle();
+  stop();
+  await runWith("");
+  expect(spans.map((s) => s.phase).filter((p) => p === "encode")).toHaveLength(2);
+  expect(spans.every((s) => s.end >= s.start)).toBe(true);
+  const [plan, record] = ["plan", "record"].map((phase) => spans.find((s) => s.phase === phase) as Span);
+  expect(record.start).toBeGreaterThanOrEqual(plan.end);
+});
