@@ -71,34 +71,52 @@ export function gpt(device: Device): Subject {
   );
 }
 
-/** Keys and values of the tokens so far, [length, width] each, and the attention of one token to them. */
-class Cache {
-  readonly #keys: Parameter;
-  readonly #values: Parameter;
+/** One row [1, in] through a linear layer, as a dot product per feature: [1, out]. */
+function row(x: Tensor, weight: Tensor, bias: Tensor | null): Tensor {
+  const y = weight.mul(x).sum(-1); // [out, in] -> [out]
+  return (bias ? y.add(bias) : y).reshape([1, -1]);
+}
 
-  constructor(length: number) {
-    const empty = (): Parameter => new Parameter([length, width], new Float32Array(length * width));
-    [this.#keys, this.#values] = [empty(), empty()];
+/** A block that sees one token at a time and remembers the keys and values of those before it. */
+class CachedBlock {
+  readonly #block: Block;
+  readonly #weight: Tensor;
+  readonly #bias: Tensor;
+  /** Keys and values side by side, [length, 2 width]. */
+  readonly #cache: Parameter;
+
+  constructor(block: Block, length: number) {
+    const { toQ, toK, toV } = block.a;
+    this.#block = block;
+    this.#weight = toQ.weight.concat([toK.weight, toV.weight], 0).keep();
+    this.#bias = (toQ.bias as Tensor).concat([toK.bias as Tensor, toV.bias as Tensor], 0).keep();
+    this.#cache = new Parameter([length, 2 * width], new Float32Array(length * 2 * width));
   }
 
-  /** x [1, width], the token at place `at` (i32 []) -> what it attends to, [1, width]. */
-  attend(layer: Attention, x: Tensor, at: Tensor): Tensor {
-    const length = this.#keys.shape[0];
-    const place = x.arange(length).reshape([length, 1]);
-    const store = (rows: Parameter, row: Tensor): Tensor => {
-      rows.assign(place.equal(at).where(row, rows));
-      return rows.reshape([length, heads, width / heads]);
-    };
-    const q = layer.toQ.forward(x).reshape([1, heads, width / heads]);
-    const k = store(this.#keys, layer.toK.forward(x));
-    const v = store(this.#values, layer.toV.forward(x));
-    const scores = q
+  /** x [1, width], the token at place `at` (i32 []) -> the same shape */
+  forward(x: Tensor, at: Tensor): Tensor {
+    const { n2, m1, m2, a } = this.#block;
+    const y = x.add(row(this.#attend(x, at), a.toOut[0].weight, a.toOut[0].bias));
+    return y.add(row(gelu(row(n2.forward(y), m1.weight, m1.bias)), m2.weight, m2.bias));
+  }
+
+  #attend(x: Tensor, at: Tensor): Tensor {
+    const [length, dim] = [this.#cache.shape[0], width / heads];
+    const qkv = row(this.#block.n1.forward(x), this.#weight, this.#bias); // [1, 3 width]
+    const place = x.arange(length);
+    const fresh = place.equal(at).reshape([length, 1]);
+    this.#cache.assign(fresh.where(qkv.slice(1, width), this.#cache));
+    const [k, v] = [0, width].map((from) =>
+      this.#cache.slice(1, from, from + width).rearrange("n (h d) -> h n d", { h: heads }),
+    );
+    const scores = qkv
+      .slice(1, 0, width)
+      .reshape([heads, 1, dim])
       .mul(k)
       .sum(-1)
-      .mul((width / heads) ** -0.5); // [length, heads]
-    const weights = at.less(place).where(-1e9, scores).transpose().softmax(); // [heads, length]
-    const mixed = weights.transpose().reshape([length, heads, 1]).mul(v).sum(0); // [heads, width / heads]
-    return layer.toOut[0].forward(mixed.reshape([1, width]));
+      .mul(dim ** -0.5); // [heads, length]
+    const weights = at.less(place).where(-1e9, scores).softmax();
+    return weights.reshape([heads, length, 1]).mul(v).sum(1).reshape([1, width]);
   }
 }
 
@@ -107,19 +125,16 @@ export function sample(device: Device): Subject {
   const length = 64;
   const model = new Gpt();
   loadInto(model, "gpt");
-  const caches = model.blocks.map(() => new Cache(length));
+  const blocks = model.blocks.map((block) => new CachedBlock(block, length));
   const token = new Parameter([1], new Int32Array(1), { dtype: "i32" });
   const ids = new Parameter([length], new Int32Array(length), { dtype: "i32" });
   const step = compile(
     ({ place }: { place: Tensor }) => {
       const at = place.cast("i32");
       const input = at.equal(0).where(0, token); // token 0 starts
-      let x = model.tok.forward(input).add(model.pos.forward(at.reshape([1])));
-      model.blocks.forEach((block, i) => {
-        x = x.add(caches[i].attend(block.a, block.n1.forward(x), at));
-        x = x.add(block.mlp(x));
-      });
-      const next = argmax(model.head.forward(model.nf.forward(x)));
+      const embedded = model.tok.forward(input).add(model.pos.forward(at.reshape([1])));
+      const x = blocks.reduce((h, block) => block.forward(h, at), embedded);
+      const next = argmax(row(model.nf.forward(x), model.head.weight, null));
       token.assign(next);
       ids.assign(ids.arange(length).equal(at).where(next, ids));
       return {};
