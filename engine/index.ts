@@ -18,4 +18,13 @@ export { openSafetensors, parseSafetensors, SafetensorsError, type SafetensorsFi
 export { type SelfCheck, selfCheck } from "./selfcheck.ts";
 export type { Shape } from "./shape.ts";
 export { bitsFrom, Parameter, Rng } from "./state.ts";
-export { type ConvOptions, full, ones, type Padding, Tensor, tensor, zeros } from "./tensor.ts";
+export {
+  type ConvOptions,
+  type ConvTransposeOptions,
+  full,
+  ones,
+  type Padding,
+  Tensor,
+  tensor,
+  zeros,
+} from "./tensor.ts";

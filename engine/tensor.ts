@@ -8,6 +8,8 @@ import { DTypeError, ShapeError, show } from "./error.ts";
 import { intern, leaf, type Node } from "./graph.ts";
 import * as composite from "./ops/composite.ts";
 import * as convolution from "./ops/conv.ts";
+import type { ConvOptions, ConvTransposeOptions } from "./ops/conv_options.ts";
+import * as convolve from "./ops/conv_options.ts";
 import * as elementwise from "./ops/elementwise.ts";
 import * as gathers from "./ops/gather.ts";
 import * as leaves from "./ops/leaf.ts";
@@ -20,20 +22,13 @@ import { axesOf, axisOf, broadcast, checkShape, type Dims, dims, numel, type Sha
 import { Storage } from "./storage.ts";
 import { currentTrace } from "./trace.ts";
 
+export type { ConvOptions, ConvTransposeOptions, Padding } from "./ops/conv_options.ts";
+
 /** A number stands for a tensor of the other operand's dtype that holds it everywhere. */
 export type Operand = Tensor | number;
 
 export interface ReduceOptions {
   readonly keepdims?: boolean;
-}
-
-/** Zeros around the data: the same on every side, per axis, or [before, after] per axis. */
-export type Padding = number | readonly (number | readonly [before: number, after: number])[];
-
-export interface ConvOptions {
-  readonly stride?: number | readonly number[];
-  readonly padding?: Padding;
-  readonly dilation?: number | readonly number[];
 }
 
 const none: Attrs = {};
@@ -135,8 +130,11 @@ export class Tensor {
     return typeof y === "number" && this.dtype === "f32" ? this.mul(1 / y) : binary(elementwise.div, this, y);
   }
   pow(y: Operand): Tensor {
-    // WGSL's pow knows no negative base; small whole powers do not need it.
+    // Products and roots are more accurate than exp2(y log2(x)).
+    if (y === 1) return this.self();
     if (y === 2 || y === 3) return y === 2 ? this.square() : this.square().mul(this);
+    if (y === 0.5 || y === -0.5) return y > 0 ? this.sqrt() : this.rsqrt();
+    if (y === -1) return this.reciprocal();
     return binary(elementwise.pow, this, y);
   }
   maximum(y: Operand): Tensor {
@@ -152,6 +150,35 @@ export class Tensor {
   /** bool: this == y */
   equal(y: Operand): Tensor {
     return binary(elementwise.equal, this, y);
+  }
+  /** bool: this > y */
+  greater(y: Operand): Tensor {
+    return operand(y, this).less(this);
+  }
+  /** bool: this <= y */
+  lessEqual(y: Operand): Tensor {
+    return this.greater(y).not();
+  }
+  /** bool: this >= y */
+  greaterEqual(y: Operand): Tensor {
+    return this.less(y).not();
+  }
+  /** bool: this != y */
+  notEqual(y: Operand): Tensor {
+    return this.equal(y).not();
+  }
+  /** Of bool tensors. */
+  not(): Tensor {
+    return this.equal(full([], 0, "bool"));
+  }
+  and(y: Tensor): Tensor {
+    return this.where(y, 0);
+  }
+  or(y: Tensor): Tensor {
+    return this.where(1, y);
+  }
+  xor(y: Tensor): Tensor {
+    return this.notEqual(y);
   }
   /** this ? a : b, for a bool tensor; at least one of a and b is a tensor. */
   where(a: Operand, b: Operand): Tensor {
@@ -203,11 +230,28 @@ export class Tensor {
   floor(): Tensor {
     return apply(elementwise.floor, [this]);
   }
+  ceil(): Tensor {
+    return this.neg().floor().neg();
+  }
+  /** To the nearest whole number, halves to the even one. */
+  round(): Tensor {
+    return apply(elementwise.round, [this]);
+  }
+  /** Into [low, high]; one of them may be absent. The gradient passes where the value is kept, bounds included. */
+  clamp(low?: number, high?: number): Tensor {
+    const raised = low === undefined ? this.self() : this.less(low).where(low, this);
+    return high === undefined ? raised : this.greater(high).where(high, raised);
+  }
   square(): Tensor {
     return this.mul(this);
   }
+  /** max(x, 0), with slope 0 at 0. */
   relu(): Tensor {
-    return this.maximum(0);
+    return apply(elementwise.relu, [this]);
+  }
+  /** log(1 + exp(x)), for x of any size. */
+  softplus(): Tensor {
+    return apply(elementwise.softplus, [this]);
   }
   /** x sigmoid(x) */
   silu(): Tensor {
@@ -354,46 +398,33 @@ export class Tensor {
     const b = y.expand([...batch, k, n]).reshape([...folded, k, n]);
     return apply(matmulOp, [a, b]).reshape([...batch, m, n]);
   }
-  /** Channels-last convolution: x [b, ...spatial, c], w [...kernel, c, o], with one to three spatial axes. */
+  /**
+   * Channels-last convolution: x [b, ...spatial, c], w [...kernel, c / groups, o] -> [b, ...spatial', o], with one to three
+   * spatial axes. Throws ShapeError where shapes or options disagree.
+   */
   conv(w: Tensor, o: ConvOptions = {}): Tensor {
-    const spatial = this.rank - 2;
-    if (spatial < 1 || spatial > 3 || w.rank !== this.rank) {
-      throw new ShapeError(
-        `conv: expected "b ...spatial c" and "...kernel c o" of one rank from 3 to 5, got ${show(this.shape)} and ${show(w.shape)}`,
-      );
+    const attrs = convolve.convAttrs("conv", this.shape, w.shape, o);
+    if (convolve.isPointwise(w.shape, attrs)) return this.matmul(w.reshape(w.shape.slice(-2)));
+    if (convolve.isPatches(w.shape, attrs) && this.shape[this.rank - 1] === w.shape[w.rank - 2]) {
+      const { keep, split, order, merge } = convolve.patches(this.shape, w.shape);
+      const cut = this.sliceWith({ start: keep.map(() => 0), size: keep, step: keep.map(() => 1) });
+      const blocks = cut.reshape(split).permute(order).reshape(merge);
+      return blocks.matmul(w.reshape([-1, w.shape[w.rank - 1]]));
     }
-    const each = (v: number | readonly number[] | undefined, unit: number): readonly number[] =>
-      typeof v === "number" ? new Array<number>(spatial).fill(v) : (v ?? new Array<number>(spatial).fill(unit));
-    const sides =
-      typeof o.padding === "object"
-        ? o.padding.map((p) => (typeof p === "number" ? [p, p] : p))
-        : each(o.padding, 0).map((p) => [p, p]);
-    const lift = (v: readonly number[], unit: number): [number, number, number] =>
-      [unit, unit, unit, ...v].slice(-3) as [number, number, number];
-    const attrs: convolution.ConvAttrs = {
-      stride: lift(each(o.stride, 1), 1),
-      low: lift(
-        sides.map((s) => s[0]),
-        0,
-      ),
-      high: lift(
-        sides.map((s) => s[1]),
-        0,
-      ),
-      dilation: lift(each(o.dilation, 1), 1),
-    };
-    const [c, f] = w.shape.slice(-2);
-    const pointwise =
-      w.shape.slice(0, -2).every((k) => k === 1) &&
-      attrs.stride.every((s) => s === 1) &&
-      [...attrs.low, ...attrs.high].every((p) => p === 0);
-    if (pointwise) return this.matmul(w.reshape([c, f]));
-    const ones = new Array<number>(3 - spatial).fill(1);
-    const y = this.reshape([this.shape[0], ...ones, ...this.shape.slice(1)]).convWith(
-      w.reshape([...ones, ...w.shape]),
-      attrs,
-    );
-    return y.reshape([y.shape[0], ...y.shape.slice(1 + ones.length)]);
+    const lifted = this.reshape(convolve.withUnits(this.shape, 1));
+    const y = lifted.convWith(w.reshape(convolve.withUnits(w.shape, 0)), attrs);
+    return y.reshape(convolve.withoutUnits(y.shape, this.rank));
+  }
+  /**
+   * Transposed convolution (torch's conv_transpose1d to 3d): x [b, ...spatial, c], w [...kernel, o / groups, c] ->
+   * [b, ...spatial', o] with sizes (n - 1) stride - padding + dilation (kernel - 1) + outputPadding + 1. It is the gradient
+   * of the convolution of that weight and these options with respect to its input.
+   */
+  convTranspose(w: Tensor, o: ConvTransposeOptions = {}): Tensor {
+    const attrs = convolve.transposeAttrs("convTranspose", this.shape, w.shape, o);
+    const lifted = this.reshape(convolve.withUnits(this.shape, 1));
+    const y = lifted.convInputGrad(w.reshape(convolve.withUnits(w.shape, 0)), attrs);
+    return y.reshape(convolve.withoutUnits(y.shape, this.rank));
   }
   convWith(w: Tensor, attrs: convolution.ConvAttrs): Tensor {
     return apply(convolution.conv, [this, w], attrs);

@@ -11,7 +11,12 @@ const root = fileURLToPath(new URL("../../shared/golden/", import.meta.url));
 
 /** A group of tests on one folder of golden data; skipped by name where the folder is absent. */
 export function describeGolden(folder: string, body: (golden: Golden) => void): void {
-  if (existsSync(`${root}${folder}`)) describe(`golden ${folder}`, () => body(new Golden(folder)));
+  describeFolder(folder, () => body(new Golden(folder)));
+}
+
+/** The same for tests that read the folder themselves: its path. */
+export function describeFolder(folder: string, body: (path: string) => void): void {
+  if (existsSync(`${root}${folder}`)) describe(`golden ${folder}`, () => body(`${root}${folder}`));
   else test.skip(`golden ${folder}: ../shared/golden/${folder} is absent`, () => {});
 }
 

@@ -5,6 +5,7 @@
 import fc from "fast-check";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import * as attentionFile from "../kernels/attention.ts";
+import * as convDirectFile from "../kernels/conv_direct.ts";
 import * as gatherFile from "../kernels/gather.ts";
 import * as normFile from "../kernels/norm.ts";
 import {
@@ -34,9 +35,15 @@ import {
 } from "../kernels/wgsl.ts";
 import { type BareDevice, openBare, prepare, type Values } from "./kernel_runner.ts";
 
-const families = [softmaxFile, normFile, attentionFile, gatherFile, { families: randomFamilies }, resizeFile].flatMap(
-  (file) => file.families,
-);
+const families = [
+  softmaxFile,
+  normFile,
+  attentionFile,
+  gatherFile,
+  { families: randomFamilies },
+  resizeFile,
+  convDirectFile,
+].flatMap((file) => file.families);
 
 // Both devices are opened once; the null one only type-checks.
 let real: BareDevice;
@@ -162,7 +169,7 @@ describe.each(families.map((f) => [f.name, f] as const))("%s", (_name, family) =
           }
         });
         fc.assert(property, { seed: 1, numRuns: 100 });
-        expect(texts.size, [...texts.keys()].join()).toBeLessThanOrEqual(3); // scalar and vec4, or three kinds
+        expect(texts.size, [...texts.keys()].join()).toBeLessThanOrEqual(4); // three kinds and a sum of parts
       }
     }
   });
@@ -201,6 +208,19 @@ function mutate(lowered: Lowered, right: string, wrong: string): Lowered {
 
 const attentionSpec = { batch: 1, queries: 9, keys: 33, heads: 2, dim: 8, scale: 0.5, causal: true };
 
+const grouped = {
+  batch: 8,
+  in: [1, 9, 7],
+  out: [1, 4, 6],
+  channels: 6,
+  filters: 4,
+  groups: 2,
+  kernel: [1, 3, 2],
+  stride: [1, 2, 1],
+  padding: [0, 1, 0],
+  dilation: [1, 2, 1],
+};
+
 describe("a planted bug is found:", () => {
   test.each<[string, Family<unknown>, object, right: string, wrong: string]>([
     ["sum not rescaled", softmaxFile.softmaxRows, { rows: 40, cols: 64 }, "sum * exp(top - higher)", "sum"],
@@ -222,6 +242,10 @@ describe("a planted bug is found:", () => {
       "dy < u",
       "dy + 1u < u",
     ],
+    ["a tap too far", convDirectFile.directForward, grouped, "tap * ", "tap + "],
+    ["groups that share channels", convDirectFile.directForward, grouped, "/ u.group_filters *", "*"],
+    ["outputs between strides", convDirectFile.directInputGrad, grouped, "any(at * ", "any(back * "],
+    ["the last part forgotten", convDirectFile.directWeightGrad, grouped, "part < u.parts", "part + 1u < u.parts"],
     [
       "last write wins",
       resizeFile.resizeNearestGrad,

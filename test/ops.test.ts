@@ -126,7 +126,7 @@ describe("the kernel of a composite equals its decomposition", () => {
 });
 
 describe("wrong shapes", () => {
-  const attrs = { stride: [1, 1, 1], low: [0, 0, 0], high: [0, 0, 0], dilation: [1, 1, 1] };
+  const attrs = { stride: [1, 1, 1], low: [0, 0, 0], high: [0, 0, 0], dilation: [1, 1, 1], groups: 1 };
   const wrong: [string, number[][], object][] = [
     ["add", [[2], [3]], {}],
     ["where", [[2], [2], [3]], {}],

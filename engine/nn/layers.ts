@@ -3,7 +3,7 @@
 
 import { ShapeError, show } from "../error.ts";
 import type { Parameter, Rng } from "../state.ts";
-import type { ConvOptions, Tensor } from "../tensor.ts";
+import type { ConvOptions, ConvTransposeOptions, Tensor } from "../tensor.ts";
 import { fanInInit, type Initializer, normalInit, onesInit, zerosInit } from "./init.ts";
 import { Module, parameter } from "./module.ts";
 
@@ -43,8 +43,10 @@ export class Conv extends Module {
   /** `kernel` has one size per spatial axis: [3, 3] for images, [3, 1, 1] for a convolution over frames. */
   constructor(inputs: number, outputs: number, kernel: readonly number[], o: ConvLayerOptions = {}) {
     super();
-    const fanIn = kernel.reduce((a, b) => a * b, inputs);
-    this.weight = parameter([...kernel, inputs, outputs], o.init ?? fanInInit(fanIn), { layout: "conv" });
+    const channels = perGroup("Conv", "inputs", inputs, o.groups);
+    perGroup("Conv", "outputs", outputs, o.groups);
+    const fanIn = kernel.reduce((a, b) => a * b, channels);
+    this.weight = parameter([...kernel, channels, outputs], o.init ?? fanInInit(fanIn), { layout: "conv" });
     this.bias = o.bias === false ? null : parameter([outputs], o.init === zerosInit ? zerosInit : fanInInit(fanIn));
     this.#options = o;
   }
@@ -53,6 +55,42 @@ export class Conv extends Module {
     const y = x.conv(this.weight, this.#options);
     return this.bias ? y.add(this.bias) : y;
   }
+}
+
+export interface ConvTransposeLayerOptions extends ConvTransposeOptions {
+  readonly bias?: boolean;
+  readonly init?: Initializer;
+}
+
+/**
+ * Transposed convolution over one to three spatial axes: [b, ...spatial, in] -> [b, ...spatial', out]. The weight is
+ * [...kernel, out / groups, in], which PyTorch files hold as [in, out / groups, ...kernel].
+ */
+export class ConvTranspose extends Module {
+  readonly weight: Parameter;
+  readonly bias: Parameter | null;
+  readonly #options: ConvTransposeOptions;
+
+  constructor(inputs: number, outputs: number, kernel: readonly number[], o: ConvTransposeLayerOptions = {}) {
+    super();
+    perGroup("ConvTranspose", "inputs", inputs, o.groups);
+    const filters = perGroup("ConvTranspose", "outputs", outputs, o.groups);
+    // PyTorch counts the second axis of its weight, the outputs, as fan-in here too.
+    const fanIn = kernel.reduce((a, b) => a * b, filters);
+    this.weight = parameter([...kernel, filters, inputs], o.init ?? fanInInit(fanIn), { layout: "conv" });
+    this.bias = o.bias === false ? null : parameter([outputs], o.init === zerosInit ? zerosInit : fanInInit(fanIn));
+    this.#options = o;
+  }
+
+  forward(x: Tensor): Tensor {
+    const y = x.convTranspose(this.weight, this.#options);
+    return this.bias ? y.add(this.bias) : y;
+  }
+}
+
+function perGroup(layer: string, what: string, count: number, groups = 1): number {
+  if (count % groups !== 0) throw new ShapeError(`${layer}: ${count} ${what} do not divide into ${groups} groups`);
+  return count / groups;
 }
 
 /** Group normalisation (Wu & He 2018): statistics per first axis and group, over every axis in between. */

@@ -1,18 +1,19 @@
 // Convolution, channels last, always with three spatial axes: 1-D and 2-D convolutions have unit ones. The two gradient
-// ops are linear in both inputs and are each other's gradients, so second derivatives need nothing more.
+// ops are linear in both inputs and are each other's gradients, so second derivatives need nothing more. How the options
+// that people write become attributes is in conv_options.ts.
 
 import {
-  type ConvSpec,
-  convForward,
-  convInputGrad as convInputGradFamily,
-  convWeightGrad as convWeightGradFamily,
-} from "../../kernels/conv.ts";
+  anyConvForward,
+  anyConvInputGrad,
+  anyConvWeightGrad,
+  type GroupedConvSpec,
+} from "../../kernels/conv_direct.ts";
 import type { Draw } from "../../kernels/wgsl.ts";
 import { ShapeError, show } from "../error.ts";
 import type { Shape } from "../shape.ts";
 import { type Attrs, defineOp, familyReference, floats, type KernelLowering } from "./op.ts";
 
-type Three = readonly [number, number, number];
+export type Three = readonly [number, number, number];
 
 export interface ConvAttrs extends Attrs {
   readonly stride: Three;
@@ -20,6 +21,8 @@ export interface ConvAttrs extends Attrs {
   readonly low: Three;
   readonly high: Three;
   readonly dilation: Three;
+  /** Channels and filters form this many runs; the weight has [..., channels / groups, filters]. */
+  readonly groups: number;
 }
 export interface InputGradAttrs extends ConvAttrs {
   /** Spatial sizes of the input: a strided convolution does not determine them. */
@@ -39,14 +42,15 @@ function outputSize(input: Three, kernel: Three, a: ConvAttrs): Three {
   );
 }
 
-function specOf(x: Shape, w: Shape, y: Shape, a: ConvAttrs): ConvSpec {
-  const { stride, dilation, low } = a;
+function specOf(x: Shape, w: Shape, y: Shape, a: ConvAttrs): GroupedConvSpec {
+  const { stride, dilation, low, groups } = a;
   return {
     batch: x[0],
     in: spatial(x),
     out: spatial(y),
-    channels: w[3],
+    channels: x[4],
     filters: w[4],
+    groups,
     kernel: [w[0], w[1], w[2]],
     stride,
     padding: low,
@@ -54,12 +58,20 @@ function specOf(x: Shape, w: Shape, y: Shape, a: ConvAttrs): ConvSpec {
   };
 }
 
-function forwardShape([x, w]: readonly Shape[], a: ConvAttrs): Shape {
-  if (x.length !== 5 || w.length !== 5 || x[4] !== w[3]) {
-    throw new ShapeError(
-      `conv: expected input "b d h w c" and weight "kd kh kw c o", got ${show(x)} and ${show(w)} (c ${x[4]} vs ${w[3]})`,
-    );
+/** Throws unless a weight [..., c, o] fits `channels` in the groups of `a`. */
+function checkChannels(op: string, channels: number, w: Shape, { groups }: ConvAttrs): void {
+  const words = `weight ${show(w)} ([...kernel, c, o])`;
+  if (w[3] * groups !== channels) {
+    const expected = groups === 1 ? `c ${channels}` : `c ${channels} / ${groups} groups`;
+    throw new ShapeError(`${op}: expected a weight with ${expected} for ${channels} channels, got ${words}`);
   }
+  if (w[4] % groups !== 0) throw new ShapeError(`${op}: ${w[4]} filters do not divide into ${groups} groups: ${words}`);
+}
+
+function forwardShape([x, w]: readonly Shape[], a: ConvAttrs): Shape {
+  if (x.length !== 5 || w.length !== 5)
+    throw new ShapeError(`conv: expected input "b d h w c" and weight "kd kh kw c o", got ${show(x)} and ${show(w)}`);
+  checkChannels("conv", x[4], w, a);
   const out = outputSize(spatial(x), [w[0], w[1], w[2]], a);
   if (out.some((n) => n < 1))
     throw new ShapeError(
@@ -70,20 +82,26 @@ function forwardShape([x, w]: readonly Shape[], a: ConvAttrs): Shape {
 
 const forward: KernelLowering<ConvAttrs> = {
   kind: "kernel",
-  family: convForward,
+  family: anyConvForward,
   epilogue: true,
   spec: ([x, w], a) => specOf(x, w, forwardShape([x, w], a), a),
 };
-const inputGradShape = ([g, w]: readonly Shape[], a: InputGradAttrs): Shape => [g[0], ...a.input, w[3]];
+function inputGradShape([g, w]: readonly Shape[], a: InputGradAttrs): Shape {
+  if (g[4] !== w[4] || w[4] % a.groups !== 0)
+    throw new ShapeError(
+      `convInputGrad: expected "b d h w o" and a weight "kd kh kw c o" with o in ${a.groups} groups, got ${show(g)} and ${show(w)}`,
+    );
+  return [g[0], ...a.input, w[3] * a.groups];
+}
 const inputGrad: KernelLowering<InputGradAttrs> = {
   kind: "kernel",
-  family: convInputGradFamily,
+  family: anyConvInputGrad,
   spec: ([g, w], a) => specOf(inputGradShape([g, w], a), w, g, a),
 };
-const weightGradShape = ([x, g]: readonly Shape[], a: WeightGradAttrs): Shape => [...a.kernel, x[4], g[4]];
+const weightGradShape = ([x, g]: readonly Shape[], a: WeightGradAttrs): Shape => [...a.kernel, x[4] / a.groups, g[4]];
 const weightGrad: KernelLowering<WeightGradAttrs> = {
   kind: "kernel",
-  family: convWeightGradFamily,
+  family: anyConvWeightGrad,
   spec: ([x, g], a) => specOf(x, weightGradShape([x, g], a), g, a),
 };
 
@@ -97,6 +115,7 @@ function geometry(d: Draw): { x: number[]; w: number[]; y: Shape; attrs: ConvAtt
     low: per(() => d.int(0, 2), 0),
     high: per(() => d.int(0, 2), 0),
     dilation: per(() => d.int(1, 2), 1),
+    groups: d.pick([1, 1, 2, 3]),
   };
   const input = three(
     (i) =>
@@ -104,8 +123,8 @@ function geometry(d: Draw): { x: number[]; w: number[]; y: Shape; attrs: ConvAtt
       (i < 3 - used ? 0 : d.int(0, 3)),
   );
   const [c, o] = [d.int(1, 4), d.int(1, 4)];
-  const x = [d.int(1, 2), ...input, c];
-  const w = [...kernel, c, o];
+  const x = [d.int(1, 2), ...input, c * attrs.groups];
+  const w = [...kernel, c, o * attrs.groups];
   return { x, w, y: forwardShape([x, w], attrs), attrs };
 }
 

@@ -180,6 +180,39 @@ export const floor = unary("floor", {
   domain: [0.1, 0.9],
 });
 
+/** max(x, 0) with slope 0 at 0. One op, so that it can be the epilogue of a product. */
+export const relu = unary("relu", {
+  whole: true,
+  f: (x) => Math.max(x, 0),
+  df: (g, x) => x.greater(0).where(g, 0),
+  wgsl: (x, t) => `max(${x}, ${t}(0))`,
+  domain: [0.1, 3],
+});
+
+/** To the nearest whole number, halves to the even one, as IEEE 754 and torch do. */
+export const round = unary("round", {
+  f: (x) => (x - 2 * Math.round(x / 2) === 0.5 ? Math.floor(x) : Math.round(x)),
+  df: (g) => g.mul(0),
+  wgsl: (x) => `round(${x})`,
+  domain: [0.6, 1.4],
+});
+
+/** log(1 + exp(x)) without overflow: max(x, 0) + log(1 + e) with e = exp(-|x|) in (0, 1]. */
+export const softplus = unary("softplus", {
+  f: (x) => Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x))),
+  df: (g, x) => g.mul(x.sigmoid()),
+  wgsl: (x, t) => `(max(${x}, ${t}(0.0)) + ${log1pWgsl(`exp(-abs(${x}))`, t)})`,
+  domain: [-4, 4],
+  rtol: 1e-5,
+});
+
+/** log(1 + e) for e in [0, 1] = 2 atanh(s), s = e / (2 + e): a series in s^2 <= 1/9, good to the last digit of small e too. */
+function log1pWgsl(e: string, t: WgslType): string {
+  const s = `(${t}(1.0) - ${t}(2.0) / (${t}(2.0) + ${e}))`;
+  const series = [13, 11, 9, 7, 5, 3].reduce((sum, n) => `fma(${sum}, ${s} * ${s}, ${t}(${1 / n}))`, `${t}(${1 / 15})`);
+  return `(${t}(2.0) * ${s} * fma(${series}, ${s} * ${s}, ${t}(1.0)))`;
+}
+
 /** Identity whose gradient is zero (stop-gradient). */
 export const detach = defineOp({
   name: "detach",
@@ -259,11 +292,18 @@ export const div = binary("div", {
 export const pow = binary("pow", {
   on: "f32",
   f: (a, b) => a ** b,
-  df: (g, a, b, y) => [g.mul(b).mul(a.pow(b.sub(1))), g.mul(y).mul(a.log())],
-  wgsl: (a, b) => `pow(${a}, ${b})`,
+  // 0^b has no slope in b where it has a value, and a negative base none at all.
+  df: (g, a, b, y) => [g.mul(b).mul(a.pow(b.sub(1))), g.mul(y).mul(a.greater(0).where(a, 1).log())],
+  wgsl: powWgsl,
   domain: [0.3, 2],
   rtol: 3e-5, // exp2(b * log2(a)): the error of log2 is multiplied by b
 });
+/** WGSL's pow knows no negative base and leaves 0^b to the driver: powers of |a|, with the sign of odd exponents. */
+function powWgsl(a: string, b: string, t: WgslType): string {
+  const size = `select(pow(max(abs(${a}), ${t}(1e-38)), ${b}), ${t}(0.0), (${a} == ${t}(0.0)) & (${b} > ${t}(0.0)))`;
+  const odd = `${b} - ${t}(2.0) * floor(${b} * ${t}(0.5)) == ${t}(1.0)`;
+  return `(${size} * select(${t}(1.0), ${t}(-1.0), (${a} < ${t}(0.0)) & (${odd})))`;
+}
 /** 1 where a > b, 0 where a < b; at ties both inputs get half of the gradient, which keeps max(x, x) right. */
 const share = (a: Tensor, b: Tensor): Tensor => a.sub(b).sign().add(1).mul(0.5);
 export const maximum = binary("maximum", {

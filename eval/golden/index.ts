@@ -5,9 +5,10 @@ import { readdir, stat } from "node:fs/promises";
 import { basename, join } from "node:path";
 import type { Check, Kind } from "./kind.ts";
 import { ops } from "./ops.ts";
+import { optim } from "./optim.ts";
 
 /** Every kind of golden folder, most specific first: the first that recognises a folder runs it. */
-export const KINDS: readonly Kind[] = [ops];
+export const KINDS: readonly Kind[] = [ops, optim];
 
 export type Event =
   | { readonly type: "folder"; readonly folder: string; readonly kind: string }
