@@ -4,7 +4,7 @@
 import { ShapeError, show } from "./error.ts";
 import { type Node, toposort } from "./graph.ts";
 import { isComposite } from "./ops/op.ts";
-import { numel } from "./shape.ts";
+import { numel, sameShape } from "./shape.ts";
 import { full, Tensor } from "./tensor.ts";
 
 /** Nodes on a path from one of `wrt` to the loss: only these need gradients. */
@@ -47,8 +47,13 @@ function backward(out: Node, targets: ReadonlySet<Node>, g: Tensor, stop: boolea
   return received;
 }
 
-/** Gradients of sum(g * out) with respect to `wrt`: g^T (d out / d wrt). Zeros where `out` does not depend on one. */
+/**
+ * Gradients of sum(g * out) with respect to `wrt`: g^T (d out / d wrt). Zeros where `out` does not depend on one. Throws
+ * ShapeError unless `g` has the shape of `out`.
+ */
 export function vjp(out: Tensor, wrt: readonly Tensor[], g: Tensor): Tensor[] {
+  if (!sameShape(g.shape, out.shape))
+    throw new ShapeError(`vjp: the cotangent has shape ${show(g.shape)}, the output ${show(out.shape)}`);
   const targets = wrt.map((t) => t.node);
   const received = backward(out.node, new Set(targets), g, false);
   return targets.map((n) => received.get(n) ?? full(n.shape, 0));
@@ -59,4 +64,34 @@ export function grad(loss: Tensor, wrt: readonly Tensor[]): Tensor[] {
   if (numel(loss.shape) !== 1)
     throw new ShapeError(`grad: the loss must be one number, got ${show(loss.shape)} (take its mean or sum)`);
   return vjp(loss, wrt, full(loss.shape, 1));
+}
+
+/**
+ * f(...wrt), a scalar, and its gradients: `valueAndGrad(() => model.loss(x), model.parameters())`. They are those of `grad`,
+ * so `f` may use tensors of `wrt` that it is not given.
+ */
+export function valueAndGrad<W extends readonly Tensor[]>(
+  f: (...wrt: W) => Tensor,
+  wrt: W,
+): { value: Tensor; grads: Tensor[] } {
+  const value = f(...wrt);
+  return { value, grads: grad(value, wrt) };
+}
+
+/**
+ * Hessian-vector products (d^2 loss / d wrt^2) v, one per tensor of `wrt`, as the gradient of sum(grad * v): about the cost
+ * of two gradients, and no matrix. `v` has the shapes of `wrt` and counts as constant.
+ */
+export function hvp(loss: Tensor, wrt: readonly Tensor[], v: readonly Tensor[]): Tensor[] {
+  if (v.length !== wrt.length)
+    throw new ShapeError(`hvp: ${wrt.length} tensors and ${v.length} directions (give one of each shape)`);
+  const along = grad(loss, wrt).map((g, i) => {
+    if (!sameShape(g.shape, v[i].shape))
+      throw new ShapeError(`hvp: direction ${i} has shape ${show(v[i].shape)}, its tensor ${show(g.shape)}`);
+    return g.mul(v[i].detach()).sum();
+  });
+  return grad(
+    along.reduce((a, b) => a.add(b), full([], 0)),
+    wrt,
+  );
 }

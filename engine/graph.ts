@@ -68,6 +68,21 @@ export function toposort(roots: readonly Node[], sources: (n: Node) => readonly 
   return order;
 }
 
+/**
+ * The same expression on other leaves: `roots` with every node of `replaced` standing for what it maps to. Nodes that rest
+ * on none of them stay as they are.
+ */
+export function substitute(roots: readonly Node[], replaced: ReadonlyMap<Node, Node>): Node[] {
+  const made = new Map(replaced);
+  for (const n of toposort(roots, (n) => (replaced.has(n) ? [] : n.src))) {
+    if (made.has(n)) continue;
+    const src = n.src.map((s) => made.get(s) as Node);
+    const same = src.every((s, i) => s === n.src[i]);
+    made.set(n, same ? n : intern(n.op, src, n.attrs, n.shape, n.dtype));
+  }
+  return roots.map((r) => made.get(r) as Node);
+}
+
 /** One line per node, for people: `%7 = matmul(%3, %5) f32[8, 64]`. */
 export function print(roots: readonly Node[]): string {
   const number = new Map<Node, number>();

@@ -11,10 +11,15 @@ import { numel } from "./shape.ts";
 import { Storage } from "./storage.ts";
 import { Tensor } from "./tensor.ts";
 
-/** Float64 values of `roots`, given those of the leaves they rest on. */
-export function evaluate64(roots: readonly Node[], leaf: (n: Node) => Array64): Map<Node, Array64> {
-  const values = new Map<Node, Array64>();
-  for (const node of toposort(roots)) values.set(node, evaluateNode(node, values, leaf));
+/** Float64 values of `roots`, given those of the leaves they rest on; nodes in `known` have the values that stand there. */
+export function evaluate64(
+  roots: readonly Node[],
+  leaf: (n: Node) => Array64,
+  known: ReadonlyMap<Node, Array64> = new Map(),
+): Map<Node, Array64> {
+  const values = new Map(known);
+  for (const node of toposort(roots, (n) => (known.has(n) ? [] : n.src)))
+    if (!known.has(node)) values.set(node, evaluateNode(node, values, leaf));
   return values;
 }
 

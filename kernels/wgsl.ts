@@ -96,8 +96,10 @@ export interface Family<S> {
   reference(spec: S, inputs: readonly Float64Array[]): Float64Array[];
   /** A random legal spec, biased to the sizes where tiles end. */
   draw(d: Draw): S;
-  /** Largest error allowed, relative to the largest magnitude of the output, and why. */
+  /** Largest error allowed, relative to the largest magnitude of the output. */
   readonly rtol: number;
+  /** Why, in a line; needed unless it is 0. */
+  readonly why?: string;
 }
 
 /** First variant of the list that supports the spec on this adapter. Throws when none does: the family is incomplete. */

@@ -1,93 +1,56 @@
 // Fusion: random programs evaluated group by group equal the op-by-op reference, exactly on the host (interpret.ts) and
 // within float32 on the GPU, fused or not; then one case for each bug that was found this way.
 
-import fc from "fast-check";
 import { afterAll, describe, expect, test } from "vitest";
-import { type Program, useDevice } from "../engine/device.ts";
+import { useDevice } from "../engine/device.ts";
 import { type Node, print } from "../engine/graph.ts";
-import { type Array64, allOps, type OpDef } from "../engine/ops/op.ts";
+import { allOps, type OpDef } from "../engine/ops/op.ts";
 import { makePlan } from "../engine/plan/plan.ts";
-import { evaluate64 } from "../engine/reference.ts";
 import { type GpuDevice, openGpu } from "../engine/runtime/gpu.ts";
-import { Storage } from "../engine/storage.ts";
-import { apply, fromStorage, type Tensor, tensor } from "../engine/tensor.ts";
+import { apply, type Tensor, tensor } from "../engine/tensor.ts";
+import type { Check } from "../engine/testing/check.ts";
+import { hostProblem, lawChecks, programOf, wgslProblem } from "../engine/testing/laws.ts";
 import { MINIMUM_CAPS } from "../kernels/wgsl.ts";
-import { difference } from "./close.ts";
 import { gpu, onGpu } from "./device.ts";
-import { drawer, uniforms, values } from "./draw.ts";
-import { interpret } from "./interpret.ts";
-import { drawProgram, type MakeLeaf } from "./programs.ts";
 
-function programOf(outs: readonly Tensor[]): Program {
-  return {
-    name: "drawn",
-    inputs: {},
-    outputs: Object.fromEntries(outs.map((t, i) => [`y${i}`, t.node])),
-    assigns: [],
-    reused: false,
-  };
-}
+const reported = async (problem: Promise<string | object | null>, outs: readonly Tensor[]): Promise<void> => {
+  const found = await problem;
+  if (typeof found === "string") throw new Error(`${found}\n${print(outs.map((t) => t.node))}`);
+};
+const onHost = (outs: readonly Tensor[], options: { maxBindings: number; fuse: boolean }): Promise<void> =>
+  reported(hostProblem(outs, options), outs);
+const onDevice = (device: GpuDevice, outs: readonly Tensor[]): Promise<void> =>
+  reported(wgslProblem(outs, 1, device), outs);
 
-function hostValues(n: Node): Array64 {
-  return { shape: n.shape, data: Float64Array.from((n.storage as Storage).host() ?? []) };
-}
+/** Checks of random programs that run with a budget of so many cases. */
+const LAWS: Readonly<Record<string, number>> = {
+  "fused equals unfused": 300,
+  "fused for eight bindings equals unfused": 300,
+  "one op per kernel equals the definition": 60,
+  "live values never share memory": 100,
+  "WGSL equals the definition": 16,
+  "compiled equals eager": 6,
+  "other kernels equal the definition": 4,
+};
 
-/** A drawn program's results, of leaves whose values come from `seed`. */
-function draw(g: fc.GeneratorValue, seed: number): Tensor[] {
-  const next = uniforms(seed);
-  const make: MakeLeaf = (shape, dtype = "f32", below = 8) =>
-    fromStorage(new Storage(shape, dtype, values({ shape, dtype, below }, next)));
-  return drawProgram(drawer(g), make);
-}
-
-type Got = (out: Tensor, index: number) => ArrayLike<number> | Promise<ArrayLike<number>>;
-
-async function expectReference(outs: readonly Tensor[], got: Got, rtol: number): Promise<void> {
-  const want = evaluate64(
-    outs.map((t) => t.node),
-    hostValues,
-  );
-  for (const [i, out] of outs.entries()) {
-    const { data } = want.get(out.node) as Array64;
-    const scale = data.reduce((most, x) => Math.max(most, Math.abs(x)), 1);
-    const problem = difference(await got(out, i), data, { rtol, scale });
-    if (problem !== null) throw new Error(`result ${i}: ${problem}\n${print(outs.map((t) => t.node))}`);
+describe("random programs", () => {
+  for (const check of lawChecks()) {
+    const body = async (): Promise<void> => {
+      const { failure, cases, skipped } = await check.run({ seed: 4, cases: LAWS[check.law] });
+      expect(failure?.message ?? "").toBe("");
+      expect(Object.values(skipped).reduce((a, b) => a + b, 0)).toBeLessThan(cases / 4);
+    };
+    if (check.needs === "gpu") onGpu(check.law, body);
+    else test(check.law, body);
   }
-}
-
-function onHost(outs: readonly Tensor[], options: { maxBindings: number; fuse: boolean }): Promise<void> {
-  const found = interpret(programOf(outs), hostValues, options);
-  return expectReference(outs, (out) => (found.get(out.node) as Array64).data, 1e-12); // the same float64 operations
-}
-
-function onDevice(device: GpuDevice, outs: readonly Tensor[]): Promise<void> {
-  const found = device.run(programOf(outs), {});
-  // A dozen ops of a few ulp each, some of which amplify: far above rounding, far below any wrong index.
-  return expectReference(outs, (_, i) => device.read(found[`y${i}`]), 1e-4);
-}
-
-const seeds = fc.integer({ min: 0, max: 2 ** 31 - 1 });
-
-function forPrograms(runs: number, seed: number, check: (outs: Tensor[]) => Promise<void>): Promise<void> {
-  return fc.assert(
-    fc.asyncProperty(fc.gen(), seeds, (g, s) => check(draw(g, s))),
-    { seed, numRuns: runs },
-  );
-}
-
-describe("random programs, on the host", () => {
-  test("fused", () => forPrograms(300, 1, (outs) => onHost(outs, { maxBindings: 16, fuse: true })));
-  test("fused, with few bindings", () => forPrograms(300, 2, (outs) => onHost(outs, { maxBindings: 8, fuse: true })));
-  test("not fused", () => forPrograms(60, 3, (outs) => onHost(outs, { maxBindings: 16, fuse: false })));
-});
-
-describe("random programs, on the GPU", () => {
-  onGpu("fused", (device) => forPrograms(16, 4, (outs) => onDevice(device, outs)));
-  onGpu("not fused", async () => {
+  onGpu("not fused, on the device", async () => {
     const unfused = await openGpu({ plan: { fuse: false } });
-    await forPrograms(4, 4, (outs) => onDevice(unfused, outs));
+    const check = lawChecks().find((c) => c.law === "WGSL equals the definition") as Check;
+    useDevice(unfused);
+    const { failure } = await check.run({ seed: 4, cases: 4 });
     unfused.close();
     useDevice(await gpu());
+    expect(failure).toBeNull();
   });
 });
 

@@ -21,7 +21,7 @@ import { type BareDevice, openBare, prepare, type Values } from "./kernel_runner
 const SEED = 20261122;
 // Both are opened once; the null backend only type-checks. Without an adapter the tests that run kernels are skipped.
 const real = (await openBare()) as BareDevice;
-const checker = (await openBare(["backend=null"])) as BareDevice;
+const checker = (await openBare("null")) as BareDevice;
 if (!real) console.warn("kernels_gemm: no WebGPU adapter, so kernels are type-checked but not run");
 
 afterAll(() => {

@@ -53,7 +53,7 @@ beforeAll(async () => {
   const opened = await openBare();
   if (!opened) console.warn("no WebGPU adapter: the kernels of this file are not run");
   else real = opened;
-  checker = (await openBare(["backend=null"]))!;
+  checker = (await openBare("null"))!;
 });
 
 // What a kernel may be emitted for is read from the adapter, so without one there is nothing to check here: the null back

@@ -1,5 +1,5 @@
-// Memory: the arena planner's laws on random lifetimes, the same laws on plans of random programs, and what stays constant
-// while a compiled step runs: buffers and bytes.
+// Memory: the arena planner's laws on random lifetimes, and what stays constant while a compiled step runs: buffers and bytes.
+// The same laws on plans of random programs are in fuse.test.ts.
 
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
@@ -8,30 +8,11 @@ import { describe, expect, test } from "vitest";
 import { grad } from "../engine/autograd.ts";
 import { compile } from "../engine/compile.ts";
 import { StaleTensorError } from "../engine/error.ts";
-import { ALIGNMENT, type Arena, type Interval, planMemory } from "../engine/plan/memory.ts";
-import { makePlan, type Plan } from "../engine/plan/plan.ts";
+import { ALIGNMENT, type Interval, planMemory } from "../engine/plan/memory.ts";
 import { Parameter } from "../engine/state.ts";
 import { type Tensor, tensor } from "../engine/tensor.ts";
-import { MINIMUM_CAPS } from "../kernels/wgsl.ts";
+import { arenaProblem } from "../engine/testing/laws.ts";
 import { onGpu } from "./device.ts";
-import { drawer } from "./draw.ts";
-import { drawProgram } from "./programs.ts";
-
-/** Names two intervals that share a moment and a byte, or a misplaced one; null when the arena is sound. */
-function arenaProblem(intervals: readonly Interval[], { offsets, bytes, slab }: Arena): string | null {
-  for (const [i, a] of intervals.entries()) {
-    if (Math.floor(offsets[i] / slab) !== Math.floor((offsets[i] + a.bytes - 1) / slab))
-      return `interval ${i} lies across the end of a slab`;
-    if (offsets[i] % ALIGNMENT !== 0) return `interval ${i} starts at ${offsets[i]}`;
-    if (offsets[i] + a.bytes > bytes) return `interval ${i} ends past the arena`;
-    for (const [j, b] of intervals.entries()) {
-      const together = j > i && a.first <= b.last && b.first <= a.last;
-      if (together && offsets[i] < offsets[j] + b.bytes && offsets[j] < offsets[i] + a.bytes)
-        return `intervals ${i} and ${j} overlap`;
-    }
-  }
-  return null;
-}
 
 const interval = fc
   .record({ bytes: fc.integer({ min: 16, max: 100_000 }), first: fc.nat({ max: 40 }), length: fc.nat({ max: 20 }) })
@@ -94,35 +75,6 @@ describe("the planner", () => {
     expect(arenaProblem(intervals, { ...sound, bytes: 512 })).toBe("interval 1 ends past the arena");
     expect(arenaProblem(intervals, { ...sound, slab: 768 })).toBe("interval 1 lies across the end of a slab");
   });
-});
-
-/** When each arena place of a plan is touched, from the dispatches alone. */
-function lifetimes(plan: Plan): Interval[] {
-  const found: { bytes: number; first: number; last: number }[] = [];
-  const touch = (p: Plan["outputs"][number]["place"], time: number): void => {
-    if (p.kind !== "arena") return;
-    const known = found[p.index] ?? { bytes: p.bytes, first: time, last: time };
-    found[p.index] = { bytes: p.bytes, first: Math.min(known.first, time), last: Math.max(known.last, time) };
-  };
-  plan.dispatches.forEach((d, time) => {
-    for (const p of d.places) touch(p, time);
-  });
-  for (const o of plan.outputs) touch(o.place, plan.dispatches.length);
-  return found;
-}
-
-test("plans of random programs keep live values apart", () => {
-  fc.assert(
-    fc.property(fc.gen(), (g) => {
-      const outs = drawProgram(drawer(g), (shape, dtype = "f32") =>
-        tensor(new Float32Array(shape.reduce((a, b) => a * b, 1)), shape, dtype),
-      );
-      const outputs = Object.fromEntries(outs.map((t, i) => [`y${i}`, t.node]));
-      const plan = makePlan({ name: "drawn", inputs: {}, outputs, assigns: [], reused: false }, MINIMUM_CAPS);
-      expect(arenaProblem(lifetimes(plan), plan.arena)).toBeNull();
-    }),
-    { seed: 1, numRuns: 100 },
-  );
 });
 
 function smallTraining(): (feed: { x: Tensor }) => { loss: Tensor } {

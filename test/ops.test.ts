@@ -1,127 +1,31 @@
-// Every op of the table, by loops over it: gradients against central differences, WGSL against the float64 definition,
-// composites against their decomposition, and clear errors for wrong shapes. A new op is tested by being in the table.
+// Every op of the table, by loops over it: all that engine/testing knows to check of a record, with a small budget. A new op
+// is tested by being in the table. Then clear errors for wrong shapes, and planted bugs that the checks must find.
 
 import "../engine/index.ts";
-import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { toData } from "../engine/dtype.ts";
 import { ShapeError } from "../engine/error.ts";
-import { type AnyOp, type Array64, allOps, isComposite, type Sample } from "../engine/ops/op.ts";
-import { Storage } from "../engine/storage.ts";
-import { apply, fromStorage, type Tensor } from "../engine/tensor.ts";
+import { type AnyOp, allOps } from "../engine/ops/op.ts";
+import type { Tensor } from "../engine/tensor.ts";
+import { type Check, CheckError } from "../engine/testing/check.ts";
+import { checkOp, opChecks } from "../engine/testing/ops.ts";
 import { difference } from "./close.ts";
 import { onGpu } from "./device.ts";
-import { drawer } from "./draw.ts";
-import { describeCall, gradientProblem, gradientSum, Inputs } from "./gradcheck.ts";
 
 const ops = allOps().filter((op) => op.lower.kind !== "leaf");
-const named = ops.map((op): [string, AnyOp] => [op.name, op]);
-const seeds = fc.integer({ min: 0, max: 2 ** 31 - 1 });
 
-function words(op: AnyOp, sample: Sample<unknown>): string {
-  return describeCall(
-    op.name,
-    sample.inputs.map((i) => i.shape),
-    sample.attrs,
-  );
+/** Cases of each law that takes longer than most, and of those that compile kernels. */
+const CASES: Readonly<Record<string, number>> = { "second derivative": 10, "kernel equals decomposition": 2 };
+
+async function expectHolds(check: Check): Promise<void> {
+  const cases = CASES[check.law] ?? (check.needs === "gpu" ? 3 : 30);
+  const { failure } = await check.run({ seed: 1, cases });
+  expect(failure?.message ?? "").toBe("");
 }
 
-/** Calls `check` on random calls of `op`; it returns what is wrong, or null. The message of a failure is that sentence. */
-async function forCalls(
-  op: AnyOp,
-  runs: number,
-  check: (sample: Sample<never>, seed: number) => Promise<string | null> | string | null,
-): Promise<void> {
-  let last = "";
-  const property = fc.asyncProperty(fc.gen(), seeds, async (g, seed) => {
-    const sample = op.draw(drawer(g)) as Sample<never>;
-    const problem = await check(sample, seed);
-    if (problem !== null) {
-      last = `${words(op, sample)}: ${problem}`;
-      throw new Error(last);
-    }
-  });
-  const result = await fc.check(property, { seed: 1, numRuns: runs });
-  expect(result.failed ? last || String(result.errorInstance) : "", last).toBe("");
-}
-
-function call(op: AnyOp, sample: Sample<never>, inputs: Inputs): { ins: Tensor[]; out: Tensor } {
-  const ins = sample.inputs.map((i) => inputs.make(i, op.domain));
-  return { ins, out: apply(op, ins, sample.attrs) };
-}
-
-const floats = (ins: readonly Tensor[]): Tensor[] => ins.filter((t) => t.dtype === "f32");
-
-describe("gradients equal central differences", () => {
-  const differentiable = named.filter(
-    ([name, op]) => (isComposite(op) || op.vjp !== "none") && name !== "detach" && name !== "cast",
-  );
-  test.each(differentiable)("%s", async (_, op) => {
-    await forCalls(op, 30, (sample, seed) => {
-      const inputs = new Inputs(seed);
-      const { ins, out } = call(op, sample, inputs);
-      return gradientProblem(out, floats(ins), inputs, seed);
-    });
-  });
-
-  test.each(differentiable)("%s, second derivatives", async (_, op) => {
-    await forCalls(op, 8, (sample, seed) => {
-      const inputs = new Inputs(seed);
-      const { ins, out } = call(op, sample, inputs);
-      const { total, wrt } = gradientSum(out, floats(ins), inputs);
-      return gradientProblem(total, wrt, inputs, seed, { tolerance: 1e-5 });
-    });
-  });
-});
-
-/** The tensor's values moved to a leaf that every device can read. */
-function onDevice(t: Tensor, inputs: Inputs): Tensor {
-  const { data } = inputs.values.get(t.node) as Array64;
-  return fromStorage(new Storage(t.shape, t.dtype, toData(t.dtype, data)));
-}
-
-/** Sums are accurate relative to the sum of the magnitudes of their terms, which cancellation hides. */
-function scaleOf(op: AnyOp, ins: readonly Tensor[], inputs: Inputs, attrs: never, want: Float64Array): number {
-  const linear = op.lower.kind === "reduce" || ["matmul", "conv", "convInputGrad", "convWeightGrad"].includes(op.name);
-  const terms = linear
-    ? inputs.evaluate([
-        apply(
-          op,
-          ins.map((t) => t.abs()),
-          attrs,
-        ),
-      ])[0]
-    : want;
-  return terms.reduce((most, x) => Math.max(most, Math.abs(x)), 0);
-}
-
-describe("WGSL equals the definition", () => {
-  for (const [name, op] of named) {
-    onGpu(name, async () => {
-      await forCalls(op, 3, async (sample, seed) => {
-        const inputs = new Inputs(seed);
-        const { ins, out } = call(op, sample, inputs);
-        const [want] = inputs.evaluate([out]);
-        const moved = ins.map((t) => onDevice(t, inputs));
-        const got = await apply(op, moved, sample.attrs).data();
-        return difference(got, want, { rtol: op.rtol, scale: scaleOf(op, ins, inputs, sample.attrs, want) });
-      });
-    });
-  }
-});
-
-describe("the kernel of a composite equals its decomposition", () => {
-  for (const op of ops) {
-    if (!isComposite(op)) continue;
-    onGpu(op.name, async () => {
-      await forCalls(op, 2, async (sample, seed) => {
-        const inputs = new Inputs(seed);
-        const ins = call(op, sample, inputs).ins.map((t) => onDevice(t, inputs));
-        const whole = await apply(op, ins, sample.attrs).data();
-        const parts = await op.decompose(ins, sample.attrs).data();
-        return difference(whole, parts, { rtol: 2 * op.rtol }); // both sides may be off by one rtol
-      });
-    });
+describe.each(ops.map((op): [string, AnyOp] => [op.name, op]))("%s", (_, op) => {
+  for (const check of opChecks(op)) {
+    if (check.needs === "gpu") onGpu(check.law, () => expectHolds(check));
+    else test(check.law, () => expectHolds(check));
   }
 });
 
@@ -196,56 +100,76 @@ describe("wrong shapes", () => {
   });
 });
 
-describe("the checkers see planted bugs", () => {
+describe("a planted bug is found:", () => {
   const find = (name: string): AnyOp => ops.find((o) => o.name === name) as AnyOp;
-  test("a gradient that forgets to permute", async () => {
-    const broken = { ...find("permute"), vjp: (g: Tensor, [x]: readonly Tensor[]) => [g.reshape(x.shape)] } as AnyOp;
-    const attempt = forCalls(broken, 60, (sample, seed) => {
-      const inputs = new Inputs(seed);
-      const { ins, out } = call(broken, sample, inputs);
-      return gradientProblem(out, ins, inputs, seed);
-    });
-    await expect(attempt).rejects.toThrow(/^permute, shapes \[[\d,]+\], \{"order":\[[\d,]+\]\}: gradient of input 0/);
+  /** An op with parts of its record replaced. */
+  const broken = (name: string, parts: object): AnyOp => ({ ...find(name), ...parts }) as AnyOp;
+  const host: [string, AnyOp, RegExp][] = [
+    [
+      "a gradient that forgets to permute",
+      broken("permute", { vjp: (g: Tensor, [x]: readonly Tensor[]) => [g.reshape(x.shape)] }),
+      /permute, shapes \[[\d,]+\], order \[[\d,]+\]: gradient of input 0, element \d+: expected [-.\d]+, got [-.\d]+/,
+    ],
+    [
+      "a gradient of another shape",
+      broken("expand", { vjp: (g: Tensor) => [g] }),
+      /expand, shapes \[.*\], to \[.*\]: gradient of input 0 has shape \[/,
+    ],
+    [
+      "a second derivative that is lost",
+      broken("exp", { vjp: (g: Tensor, _: readonly Tensor[], y: Tensor) => [g.mul(y.detach())] }),
+      /exp: second derivative\n {2}exp, shapes \[\]: second derivative along v, input 0, element 0/,
+    ],
+    [
+      "a shape rule with an axis too large",
+      broken("concat", {
+        shape: (ins: number[][], { axis }: { axis: number }) =>
+          ins[0].map((n, i) => (i === axis ? ins.reduce((sum, s) => sum + s[axis], 1) : n)),
+      }),
+      /the shape rule gives \[.*\], but the reference leaves element \d+ unwritten/,
+    ],
+    [
+      "a shape rule with an axis too small",
+      broken("sum", { shape: ([x]: number[][]) => x.map(() => 1) }),
+      /the shape rule gives \[.*\], but the reference writes element \d+/,
+    ],
+    [
+      "an index map that reads elsewhere",
+      broken("slice", {
+        lower: { kind: "view", read: (_: object, __: object, at: readonly object[]) => [{ src: 0, at, when: [] }] },
+      }),
+      /slice, shapes .*: inside a fused expression, element/,
+    ],
+    ["a tolerance without a reason", broken("tanh", { why: undefined }), /rtol 0.00001 has no reason/],
+    [
+      "a law that does not hold",
+      broken("softmax", {
+        laws: [
+          { name: "doubled scores", of: ([x]: readonly Tensor[]) => ({ ins: [x.mul(2)], after: (y: Tensor) => y }) },
+        ],
+      }),
+      /softmax, shapes \[2\]: doubled scores: element/,
+    ],
+  ];
+  test.each(host)("%s", async (_, op, message) => {
+    const attempt = checkOp({ ...op, lower: op.lower.kind === "kernel" ? { kind: "parts" } : op.lower } as AnyOp);
+    await expect(attempt).rejects.toThrow(CheckError);
+    await expect(attempt).rejects.toThrow(message);
   });
-  test("a second derivative that is lost", () => {
-    const inputs = new Inputs(1);
-    const x = inputs.make({ shape: [3] });
-    const { total } = gradientSum(x.mul(x).mul(x.detach()), [x], inputs);
-    expect(gradientProblem(total, [x], inputs, 1)).toMatch(/gradient of input 0/);
-  });
+
   onGpu("an expression in WGSL that is not the definition", async () => {
-    const sin = find("sin");
-    const broken = {
-      ...sin,
-      name: "sinBroken",
-      lower: { kind: "elementwise", wgsl: ([x]: readonly string[]) => `(sin(${x}) + 0.0001)` },
-    } as AnyOp;
-    const inputs = new Inputs(1);
-    const { ins, out } = call(broken, { inputs: [{ shape: [3, 5] }], attrs: {} as never }, inputs);
-    const got = await apply(
-      broken,
-      ins.map((t) => onDevice(t, inputs)),
-    ).data();
-    expect(difference(got, inputs.evaluate([out])[0], { rtol: sin.rtol })).toMatch(
-      /element \d+: expected .* 15 of 15 are off/,
+    const lower = { kind: "elementwise", wgsl: ([x]: readonly string[]) => `(sin(${x}) + 0.0001)` };
+    const attempt = checkOp(broken("sin", { name: "sinBroken", lower }), { cases: 5 });
+    await expect(attempt).rejects.toThrow(
+      /sinBroken, shapes \[\]: on .*, element 0: expected .* 1 of 1 are off \(rtol/,
     );
   });
+
   test("one element in a thousand, and NaN", () => {
     const want = Float64Array.from({ length: 1000 }, (_, i) => i);
+    const but = (at7: number): Float64Array => want.map((x) => (x === 7 ? at7 : x));
     expect(difference(want, want, { rtol: 0 })).toBeNull();
-    expect(
-      difference(
-        want.map((x) => (x === 7 ? 7.1 : x)),
-        want,
-        { rtol: 1e-5 },
-      ),
-    ).toMatch(/^element 7: expected 7, got 7.1, .*1 of 1000/);
-    expect(
-      difference(
-        want.map((x) => (x === 7 ? Number.NaN : x)),
-        want,
-        { rtol: 1 },
-      ),
-    ).toMatch(/^element 7: expected 7, got NaN/);
+    expect(difference(but(7.1), want, { rtol: 1e-5 })).toMatch(/^element 7: expected 7, got 7.1, .*1 of 1000/);
+    expect(difference(but(Number.NaN), want, { rtol: 1 })).toMatch(/^element 7: expected 7, got NaN/);
   });
 });

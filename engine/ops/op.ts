@@ -43,6 +43,11 @@ export type Lowering<A> =
   | KernelLowering<A>
   | { readonly kind: "leaf" };
 
+/** A composite without a kernel: always replaced by its decomposition. */
+export interface PartsLowering {
+  readonly kind: "parts";
+}
+
 /** How an operand lies in its buffer: element [i, j, ...] at offset + i * strides[0] + j * strides[1] + ... */
 export interface Layout {
   readonly offset: number;
@@ -80,7 +85,34 @@ export function contiguous(shape: Shape): Layout {
   return { offset: 0, strides: stridesOf(shape) };
 }
 
-export interface OpDef<A extends Attrs = AnySpec> {
+/**
+ * What happens to the result when the inputs are changed in a way that the op knows: op(inputs) = after(op(changed)), for
+ * the float64 definition. "shifted rows", "permuted keys".
+ */
+export interface Law<A> {
+  readonly name: string;
+  /** Null where the law says nothing about this call. */
+  of(
+    ins: readonly Tensor[],
+    attrs: A,
+    d: Draw,
+  ): { readonly ins: readonly Tensor[]; readonly attrs?: A; after(changed: Tensor): Tensor } | null;
+}
+
+/** How exact the WGSL of an op is, and what else is known to hold of it: what engine/testing checks. */
+export interface Trust<A> {
+  /** Where the op is smooth: gradients are checked for inputs in this interval. */
+  readonly domain?: readonly [lo: number, hi: number];
+  /** WGSL against the reference in f32, relative to the largest magnitude of the result. */
+  readonly rtol: number;
+  /** Why `rtol` is what it is, in a line; needed unless it is 0. */
+  readonly why?: string;
+  /** Results are sums: `rtol` is relative to what the op makes of the inputs' magnitudes, which cancellation does not hide. */
+  readonly sums?: true;
+  readonly laws?: readonly Law<A>[];
+}
+
+export interface OpDef<A extends Attrs = AnySpec> extends Trust<A> {
   readonly name: string;
   /** The only place that validates; throws ShapeError. */
   shape(ins: readonly Shape[], attrs: A): Shape;
@@ -92,10 +124,6 @@ export interface OpDef<A extends Attrs = AnySpec> {
   readonly vjp: ((g: Tensor, ins: readonly Tensor[], out: Tensor, attrs: A) => readonly (Tensor | null)[]) | "none";
   readonly lower: Lowering<A>;
   draw(d: Draw): Sample<A>;
-  /** Where the op is smooth: gradients are checked for inputs in this interval. */
-  readonly domain?: readonly [lo: number, hi: number];
-  /** WGSL against the reference in f32, relative to the largest magnitude of the result. */
-  readonly rtol: number;
 }
 
 /** dtype rule of ops that compute in f32 only. */
@@ -107,17 +135,15 @@ export function floats(name: string): (ins: readonly DType[]) => DType {
   };
 }
 
-/** An op defined by other ops. `grad` and the fuser expand it unless it has a vjp or a kernel of its own. */
-export interface CompositeDef<A extends Attrs = AnySpec> {
+/** An op defined by other ops. `grad` expands it unless it has a vjp of its own, the fuser unless it has a kernel. */
+export interface CompositeDef<A extends Attrs = AnySpec> extends Trust<A> {
   readonly name: string;
   shape(ins: readonly Shape[], attrs: A): Shape;
   dtype?(ins: readonly DType[], attrs: A): DType;
   decompose(ins: readonly Tensor[], attrs: A): Tensor;
   readonly vjp?: (g: Tensor, ins: readonly Tensor[], out: Tensor, attrs: A) => readonly (Tensor | null)[];
-  readonly lower: KernelLowering<A>;
+  readonly lower: KernelLowering<A> | PartsLowering;
   draw(d: Draw): Sample<A>;
-  readonly domain?: readonly [lo: number, hi: number];
-  readonly rtol: number;
 }
 
 export type AnyOp = OpDef | CompositeDef;
@@ -133,9 +159,11 @@ export function defineOp<A extends Attrs>(def: OpDef<A>): OpDef<A> {
   return register(def);
 }
 
-/** Adds a composite record to the op table. Throws when the name is taken. */
-export function defineComposite<A extends Attrs>(def: CompositeDef<A>): CompositeDef<A> {
-  return register(def);
+/** Adds a composite record to the op table; without `lower` it has no kernel. Throws when the name is taken. */
+export function defineComposite<A extends Attrs>(
+  def: Omit<CompositeDef<A>, "lower"> & { readonly lower?: KernelLowering<A> },
+): CompositeDef<A> {
+  return register({ ...def, lower: def.lower ?? { kind: "parts" } });
 }
 
 function register<T extends AnyOp>(def: T): T {

@@ -78,7 +78,11 @@ class Fuser {
     this.#uses = this.#countUses();
   }
 
-  resolve = (n: Node): Node => this.#replaced.get(n) ?? n;
+  resolve = (n: Node): Node => {
+    let last = n;
+    for (let next = this.#replaced.get(n); next; next = this.#replaced.get(next)) last = next;
+    return last;
+  };
   sources = (n: Node): readonly Node[] => (this.#replaced.size === 0 ? n.src : n.src.map(this.resolve));
   stored = (n: Node): boolean => this.#stored.has(n);
 
@@ -96,7 +100,9 @@ class Fuser {
     for (;;) {
       const order = toposort(wanted.map(this.resolve), this.sources);
       const live = new Set(order);
-      const shared = order.filter((n) => isComposite(n.op) && this.#partsOf(n).some((p) => live.has(p)));
+      const shared = order.filter(
+        (n) => isComposite(n.op) && (n.op.lower.kind === "parts" || this.#partsOf(n).some((p) => live.has(p))),
+      );
       if (shared.length === 0) return order;
       for (const n of shared) this.#replaced.set(n, this.#decompose(n));
     }

@@ -1,0 +1,277 @@
+// Derivatives against central differences, both in float64 on the reference: first ones, Hessian-vector products, and those
+// of whole networks along random directions. The cotangent is random: with one of all ones a permute that forgets to
+// permute its gradient passes.
+
+import type fc from "fast-check";
+import { hvp, vjp } from "../autograd.ts";
+import { device } from "../device.ts";
+import { leaf, type Node, toposort } from "../graph.ts";
+import { placeholder } from "../ops/leaf.ts";
+import type { Array64, Sample } from "../ops/op.ts";
+import { evaluate64 } from "../reference.ts";
+import { numel, sameShape } from "../shape.ts";
+import type { Storage } from "../storage.ts";
+import { Tensor } from "../tensor.ts";
+import { type Check, CheckError, type CheckOptions, describeCall, forAll, type Report, runChecks } from "./check.ts";
+import { uniforms, values, type Wanted } from "./draw.ts";
+
+/** Inputs of a function under test: tensors without memory, and the float64 values they stand for. */
+export class Inputs {
+  readonly values = new Map<Node, Array64>();
+  readonly #next: () => number;
+
+  constructor(seed: number) {
+    this.#next = uniforms(seed);
+  }
+
+  make(wanted: Wanted, domain?: readonly [number, number]): Tensor {
+    const node = leaf(placeholder, { name: `x${this.values.size}` }, wanted.shape, wanted.dtype ?? "f32");
+    this.values.set(node, { shape: wanted.shape, data: Float64Array.from(values(wanted, this.#next, domain)) });
+    return new Tensor(node);
+  }
+
+  evaluate(roots: readonly Tensor[]): Float64Array[] {
+    const found = evaluate64(
+      roots.map((t) => t.node),
+      (n) => this.values.get(n) ?? { shape: n.shape, data: Float64Array.from(n.storage?.host() ?? []) },
+    );
+    return roots.map((t) => (found.get(t.node) as Array64).data);
+  }
+
+  /** `body` with every tensor of `wrt` moved by t times its direction. */
+  moved<T>(wrt: readonly Tensor[], directions: readonly ArrayLike<number>[], t: number, body: () => T): T {
+    const arrays = wrt.map((x) => (this.values.get(x.node) as Array64).data);
+    const before = arrays.map((a) => a.slice());
+    arrays.forEach((a, i) => {
+      for (let j = 0; j < a.length; j++) a[j] += t * directions[i][j];
+    });
+    try {
+      return body();
+    } finally {
+      arrays.forEach((a, i) => {
+        a.set(before[i]);
+      });
+    }
+  }
+}
+
+/**
+ * Half the distance between the two points of a central difference. With the first, rounding and truncation errors are both
+ * near 1e-10; the others are tried when it disagrees, because a kink that lies within one step seldom lies within the next.
+ */
+const STEPS = [1e-5, 1e-6, 1e-7];
+/** Elements per input that are checked one by one; beyond, a random sample of them. */
+const MOST = 40;
+
+export interface GradientOptions {
+  /** Largest |analytic - numeric| relative to max(1, |numeric|); 1e-6 leaves room for the third derivatives of rsqrt and log. */
+  readonly tolerance?: number;
+}
+
+function dot(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  let sum = 0;
+  for (let i = 0; i < a.length; i++) sum += a[i] * b[i];
+  return sum;
+}
+
+/** The slope of `at` at 0 when `got` is not it, else null. */
+function disagreement(at: (t: number) => number, got: number, { tolerance = 1e-6 }: GradientOptions): number | null {
+  let first: number | null = null;
+  for (const h of STEPS) {
+    const slope = (at(h) - at(-h)) / (2 * h);
+    if (Math.abs(got - slope) <= tolerance * Math.max(1, Math.abs(slope))) return null;
+    first ??= slope;
+  }
+  return first;
+}
+
+function one(length: number, at: number): Float64Array {
+  const v = new Float64Array(length);
+  v[at] = 1;
+  return v;
+}
+
+const some = (length: number, next: () => number): number[] =>
+  length <= MOST
+    ? Array.from({ length }, (_, i) => i)
+    : Array.from({ length: MOST }, () => Math.floor(next() * length));
+
+/** A sentence about the first gradient that has not the shape of its input, or null. */
+function misshapen(gradients: readonly Tensor[], wrt: readonly Tensor[]): string | null {
+  const i = gradients.findIndex((g, j) => !sameShape(g.shape, wrt[j].shape));
+  return i < 0 ? null : `gradient of input ${i} has shape [${gradients[i].shape.join()}], not [${wrt[i].shape.join()}]`;
+}
+
+/** A sentence about the first wrong element of a gradient, or null. `wrt` are tensors that `inputs` made. */
+export function gradientProblem(
+  out: Tensor,
+  wrt: readonly Tensor[],
+  inputs: Inputs,
+  seed: number,
+  o: GradientOptions = {},
+): string | null {
+  const cotangent = inputs.make({ shape: out.shape }, [0.5, 1.5]);
+  const weights = (inputs.values.get(cotangent.node) as Array64).data;
+  const gradients = vjp(out, wrt, cotangent);
+  const shapes = misshapen(gradients, wrt);
+  if (shapes) return shapes;
+  const analytic = inputs.evaluate(gradients);
+  const next = uniforms(seed);
+  const along =
+    (x: Tensor, direction: Float64Array) =>
+    (t: number): number =>
+      inputs.moved([x], [direction], t, () => dot(inputs.evaluate([out])[0], weights));
+  for (const [i, x] of wrt.entries()) {
+    const n = numel(x.shape);
+    for (const e of some(n, next)) {
+      const want = disagreement(along(x, one(n, e)), analytic[i][e], o);
+      if (want !== null) return `gradient of input ${i}, element ${e}: expected ${want}, got ${analytic[i][e]}`;
+    }
+    const direction = Float64Array.from({ length: n }, () => next() - 0.5);
+    const got = dot(analytic[i], direction);
+    const want = disagreement(along(x, direction), got, o);
+    if (want !== null) return `gradient of input ${i} along a random direction: expected ${want}, got ${got}`;
+  }
+  return null;
+}
+
+/**
+ * A sentence about the first wrong element of a Hessian-vector product, or null: hvp of a weighted sum of `out` against
+ * central differences of its gradient. A gradient that is itself a constant by mistake shows here, not in the first order.
+ */
+export function hvpProblem(
+  out: Tensor,
+  wrt: readonly Tensor[],
+  inputs: Inputs,
+  o: GradientOptions = {},
+): string | null {
+  const loss = out.mul(inputs.make({ shape: out.shape }, [0.5, 1.5])).sum();
+  const v = wrt.map((x) => inputs.make({ shape: x.shape }, [-1, 1]));
+  const directions = v.map((t) => (inputs.values.get(t.node) as Array64).data);
+  const analytic = inputs.evaluate(hvp(loss, wrt, v));
+  const gradients = vjp(loss, wrt, inputs.make({ shape: loss.shape }, [1, 1]));
+  const known = new Map<number, Float64Array[]>();
+  const at = (t: number): Float64Array[] => {
+    const values = known.get(t) ?? inputs.moved(wrt, directions, t, () => inputs.evaluate(gradients));
+    known.set(t, values);
+    return values;
+  };
+  for (const [i, x] of wrt.entries())
+    for (let e = 0; e < numel(x.shape); e++) {
+      const want = disagreement((t) => at(t)[i][e], analytic[i][e], o);
+      if (want !== null)
+        return `second derivative along v, input ${i}, element ${e}: expected ${want}, got ${analytic[i][e]}`;
+    }
+  return null;
+}
+
+/** A call of a function under test: shapes, dtypes, and attributes that `f` is given. */
+export interface Call<A = object> {
+  readonly inputs: readonly (Sample<A>["inputs"][number] & { readonly domain?: readonly [number, number] })[];
+  readonly attrs?: A;
+}
+
+export interface GradcheckOptions extends CheckOptions, GradientOptions {
+  /** What the counterexample is called; the function's name when absent. */
+  readonly name?: string;
+  /** Check Hessian-vector products too; true when absent. */
+  readonly second?: boolean;
+}
+
+/**
+ * Checks the gradients of `f` at random calls: `gradcheck(([x, y]) => x.mul(y).tanh(), arbitrary)`, with an arbitrary of
+ * fast-check that gives shapes (see `drawn` to write one as choices). Float32 inputs are differentiated, values lie in
+ * [-2, 2] or in each input's `domain`, where `f` must be smooth. Throws CheckError with the smallest counterexample.
+ */
+export function gradcheck<A extends object = object>(
+  f: (inputs: readonly Tensor[], attrs: A) => Tensor,
+  arbitrary: fc.Arbitrary<Call<A>>,
+  o: GradcheckOptions = {},
+): Promise<Report> {
+  const subject = o.name ?? (f.name || "f");
+  const check = (law: string, problem: typeof gradientProblem): Check => ({
+    subject,
+    law,
+    needs: "host",
+    run: (budget) =>
+      forAll(arbitrary, budget, (call, seed) => {
+        const inputs = new Inputs(seed);
+        const ins = call.inputs.map((wanted) => inputs.make(wanted, wanted.domain));
+        const out = f(ins, call.attrs ?? ({} as A));
+        const wrong = problem(
+          out,
+          ins.filter((t) => t.dtype === "f32"),
+          inputs,
+          seed,
+          o,
+        );
+        const shapes = call.inputs.map((i) => i.shape);
+        return wrong && `${describeCall(subject, shapes, call.attrs ?? {})}: ${wrong}`;
+      }),
+  });
+  const first = check("gradient", gradientProblem);
+  const second = check("second derivative", (out, wrt, inputs, _, options) =>
+    hvpProblem(out, wrt, inputs, { tolerance: 10 * (options?.tolerance ?? 1e-6) }),
+  );
+  return runChecks(o.second === false ? [first] : [first, second], o);
+}
+
+export interface DirectionalOptions extends GradientOptions {
+  readonly seed?: number;
+  /** Random directions to try, each over all of `wrt` at once; 3 when absent. */
+  readonly directions?: number;
+  /** Check the Hessian-vector product too; false when absent. */
+  readonly second?: boolean;
+}
+
+/**
+ * Checks gradients of a whole network, `await directional(model.loss(x), model.parameters())`: the slope of a weighted sum of
+ * `out` along random directions in the space of all of `wrt`, which are leaves (parameters, or tensors made of values).
+ * Everything is float64 on the host, whichever device is open. Throws CheckError.
+ */
+export async function directional(out: Tensor, wrt: readonly Tensor[], o: DirectionalOptions = {}): Promise<void> {
+  const seed = o.seed ?? 1;
+  const inputs = await withLeaves(out, seed);
+  const stray = wrt.findIndex((x) => !inputs.values.has(x.node));
+  if (stray >= 0) throw new TypeError(`directional: tensor ${stray} of wrt is not a leaf that the output depends on`);
+  for (let i = 0; i < (o.directions ?? 3); i++) {
+    const wrong = directionProblem(out, wrt, inputs, seed + i, o);
+    if (wrong) throw new CheckError(`direction ${i} (seed ${seed}): ${wrong}`);
+  }
+  const wrong = o.second ? hvpProblem(out, wrt, inputs, { tolerance: o.tolerance ?? 1e-5 }) : null;
+  if (wrong) throw new CheckError(`${wrong} (seed ${seed})`);
+}
+
+/** The values of everything that `out` rests on, read from wherever they live. */
+async function withLeaves(out: Tensor, seed: number): Promise<Inputs> {
+  const inputs = new Inputs(seed);
+  for (const node of toposort([out.node])) {
+    if (!node.storage) continue;
+    const data = Float64Array.from(await read(node.storage));
+    inputs.values.set(node, { shape: node.shape, data });
+  }
+  return inputs;
+}
+
+async function read(storage: Storage): Promise<ArrayLike<number>> {
+  return storage.host() ?? device().read(storage);
+}
+
+/** The slope along one random direction in all of `wrt`, with a message that gives both sides. */
+function directionProblem(
+  out: Tensor,
+  wrt: readonly Tensor[],
+  inputs: Inputs,
+  seed: number,
+  o: GradientOptions,
+): string | null {
+  const cotangent = inputs.make({ shape: out.shape }, [0.5, 1.5]);
+  const weights = (inputs.values.get(cotangent.node) as Array64).data;
+  const next = uniforms(seed);
+  const directions = wrt.map((x) => Float64Array.from({ length: numel(x.shape) }, () => next() - 0.5));
+  const analytic = inputs.evaluate(vjp(out, wrt, cotangent));
+  const got = analytic.reduce((sum, g, i) => sum + dot(g, directions[i]), 0);
+  const at = (t: number): number => inputs.moved(wrt, directions, t, () => dot(inputs.evaluate([out])[0], weights));
+  const want = disagreement(at, got, o);
+  return want === null ? null : `slope over ${wrt.length} tensors: expected ${want}, got ${got}`;
+}
