@@ -1,6 +1,6 @@
 // The engine's public surface: re-exports and nothing else.
 
-export { grad, vjp } from "./autograd.ts";
+export { grad, hvp, valueAndGrad, vjp } from "./autograd.ts";
 export { LoadError, type LoadOptions, load, save } from "./checkpoint.ts";
 export { type CompileOptions, compile, type Feed, type Named, type Step } from "./compile.ts";
 export { type Device, type DeviceOptions, device, openDevice, useDevice } from "./device.ts";

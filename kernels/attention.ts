@@ -380,7 +380,8 @@ export const attention: Family<AttentionSpec> = {
     scale: d.pick([0.125, 1]),
     causal: d.pick([true, false]),
   }),
-  rtol: 2e-5, // exp, and sums of up to a hundred f32
+  rtol: 2e-5,
+  why: "exp, and sums of up to a hundred f32",
 };
 
 export const families: readonly Family<unknown>[] = [attention];

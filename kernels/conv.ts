@@ -152,8 +152,8 @@ const inputSize = (s: ConvSpec): number => s.batch * volume(s.in) * s.channels;
 const outputSize = (s: ConvSpec): number => s.batch * volume(s.out) * s.filters;
 const weightSize = (s: ConvSpec): number => volume(s.kernel) * s.channels * s.filters;
 
-// Sums of up to a few hundred products rounded to 6e-8 each, relative to the largest result.
 const rtol = 1e-4;
+const why = "sums of up to a few hundred products rounded to 6e-8 each";
 
 /** Inputs x and weight, output y. */
 export const convForward: Family<ConvSpec> = {
@@ -170,6 +170,7 @@ export const convForward: Family<ConvSpec> = {
   },
   draw: drawConv,
   rtol,
+  why,
 };
 
 /** Inputs gy and weight, output gx. */
@@ -187,6 +188,7 @@ export const convInputGrad: Family<ConvSpec> = {
   },
   draw: drawConv,
   rtol,
+  why,
 };
 
 /** Inputs x and gy, output the gradient of the weight. Long sums are split and added in order: no atomics. */
@@ -204,4 +206,5 @@ export const convWeightGrad: Family<ConvSpec> = {
   },
   draw: drawConv,
   rtol,
+  why,
 };

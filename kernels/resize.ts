@@ -188,7 +188,8 @@ export const averagePool: Family<PoolSpec> = {
     return [y];
   },
   draw: drawPool,
-  rtol: 1e-6, // a handful of roundings
+  rtol: 1e-6,
+  why: "a handful of roundings",
 };
 
 const SPREAD = wgsl`
@@ -215,7 +216,8 @@ export const averagePoolGrad: Family<PoolSpec> = {
     return [gx];
   },
   draw: drawPool,
-  rtol: 1e-6, // two roundings
+  rtol: 1e-6,
+  why: "two roundings",
 };
 
 const NEAREST = `acc = ${load("row * u.from_height / u.to_height", "col * u.from_width / u.to_width")};`;
@@ -265,7 +267,8 @@ export const resizeNearestGrad: Family<ResizeSpec> = {
     return [gx];
   },
   draw: drawResize,
-  rtol: 2e-6, // up to a few hundred f32 into one pixel
+  rtol: 2e-6,
+  why: "up to a few hundred f32 into one pixel",
 };
 
 export const families: readonly Family<unknown>[] = [averagePool, averagePoolGrad, resizeNearest, resizeNearestGrad];

@@ -29,6 +29,7 @@ export const softmax = defineComposite<Attrs>({
     attrs: {},
   }),
   rtol: 1e-5,
+  why: "exp of up to 3 + 2|x| ULP, and sums of a few terms",
 });
 
 export interface MomentsAttrs extends Attrs {
@@ -74,6 +75,7 @@ export const moments = defineComposite<MomentsAttrs>({
   },
   draw: (d) => ({ inputs: [{ shape: [d.int(1, 3), d.int(1, 4), d.int(1, 3), d.int(2, 5)] }], attrs: { eps: 1e-3 } }),
   rtol: 1e-5,
+  why: "sums of up to a hundred f32, and what subtracting the mean cancels",
 });
 
 export interface AttentionAttrs extends Attrs {
@@ -142,6 +144,7 @@ export const attention = defineComposite<AttentionAttrs>({
     };
   },
   rtol: 1e-5,
+  why: "exp of up to 3 + 2|x| ULP, and sums of a few dozen products",
 });
 
 export interface PoolAttrs extends Attrs {
@@ -177,4 +180,5 @@ export const averagePool = defineComposite<PoolAttrs>({
     return { inputs: [{ shape: [d.int(1, 2), d.int(window, 6), d.int(window, 6), d.int(1, 4)] }], attrs: { window } };
   },
   rtol: 1e-6,
+  why: "a handful of roundings",
 });

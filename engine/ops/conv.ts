@@ -128,6 +128,9 @@ function geometry(d: Draw): { x: number[]; w: number[]; y: Shape; attrs: ConvAtt
   return { x, w, y: forwardShape([x, w], attrs), attrs };
 }
 
+/** Why convolutions are as exact as they are. */
+const SUMS = "sums of at most a few hundred products, rounded to 6e-8 each";
+
 export const conv = defineOp<ConvAttrs>({
   name: "conv",
   dtype: floats("conv"),
@@ -143,6 +146,8 @@ export const conv = defineOp<ConvAttrs>({
     return { inputs: [{ shape: x }, { shape: w }], attrs };
   },
   rtol: 1e-5,
+  why: SUMS,
+  sums: true,
 });
 
 /** (gradient of the output, weight) -> gradient of the input: the transposed convolution. */
@@ -161,6 +166,8 @@ export const convInputGrad = defineOp<InputGradAttrs>({
     return { inputs: [{ shape: y }, { shape: w }], attrs: { ...attrs, input: spatial(x) } };
   },
   rtol: 1e-5,
+  why: SUMS,
+  sums: true,
 });
 
 /** (input, gradient of the output) -> gradient of the weight. */
@@ -176,4 +183,6 @@ export const convWeightGrad = defineOp<WeightGradAttrs>({
     return { inputs: [{ shape: x }, { shape: y }], attrs: { ...attrs, kernel: [w[0], w[1], w[2]] } };
   },
   rtol: 1e-5,
+  why: SUMS,
+  sums: true,
 });

@@ -65,6 +65,8 @@ export const gatherRowsGrad = defineOp<GatherGradAttrs>({
     return { inputs: [{ shape: [k, dim] }, { shape: [k], dtype: "i32", below: rows }], attrs: { rows } };
   },
   rtol: 1e-6,
+  why: "sums of a few rows",
+  sums: true,
 });
 
 export interface ResizeAttrs extends Attrs {
@@ -129,4 +131,6 @@ export const resizeNearestGrad = defineOp<ResizeAttrs>({
     attrs: { height: d.int(1, 5), width: d.int(1, 5) },
   }),
   rtol: 1e-6,
+  why: "sums of a few pixels",
+  sums: true,
 });

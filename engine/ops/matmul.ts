@@ -65,5 +65,7 @@ export const matmul = defineOp<Attrs>({
     const [m, k, n] = [d.int(1, 6), d.int(1, 6), d.int(1, 6)];
     return { inputs: [{ shape: [...batch, m, k] }, { shape: [...batch, k, n] }], attrs: {} };
   },
-  rtol: 1e-5, // dot products of at most a few terms here; long ones are tested in the kernel family
+  rtol: 1e-5,
+  why: "dot products of a few terms; long ones are drawn by the kernel family",
+  sums: true,
 });

@@ -42,7 +42,9 @@ export const sum = defineOp<ReduceAttrs>({
   vjp: (g, [x]) => [g.expand(x.shape)],
   lower: { kind: "reduce", combine: "sum" },
   draw,
-  rtol: 1e-5, // grows with the number of terms; samples have at most 1,296
+  rtol: 1e-5,
+  why: "grows with the number of terms, of which samples have at most 1,296",
+  sums: true,
 });
 
 /** Largest element; the gradient is shared equally among ties. */
