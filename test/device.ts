@@ -4,13 +4,29 @@
 import { test } from "vitest";
 import { type Device, useDevice } from "../engine/device.ts";
 import { ReferenceDevice } from "../engine/reference.ts";
-import { type GpuDevice, openGpu } from "../engine/runtime/gpu.ts";
+import { type GpuDevice, type GpuOptions, openGpu } from "../engine/runtime/gpu.ts";
+
+/**
+ * `CAPS=minimum npm test -- ops compile`: the same tests on a device at WebGPU's guaranteed limits (8 bindings, 256
+ * invocations, 16 KiB of workgroup memory), without subgroups and f16, with the kernels of a GPU; `CAPS=portable` with
+ * those of a software adapter.
+ */
+export const REDUCED: Readonly<Record<string, GpuOptions>> = {
+  minimum: { minimum: true, caps: { adapter: "gpu" } },
+  portable: { minimum: true, caps: { adapter: "cpu" } },
+};
+
+function options(): GpuOptions {
+  const { CAPS } = process.env;
+  if (CAPS && !(CAPS in REDUCED)) throw new Error(`CAPS=${CAPS}: one of ${Object.keys(REDUCED).join(", ")}`);
+  return CAPS ? REDUCED[CAPS] : {};
+}
 
 let opening: Promise<GpuDevice | null> | undefined;
 
 /** The device, or null when no adapter is found. Makes it the current one. */
 export async function gpu(): Promise<GpuDevice | null> {
-  opening ??= openGpu().catch((e: Error) => {
+  opening ??= openGpu(options()).catch((e: Error) => {
     console.error(`GPU tests are skipped: ${e.message}`);
     return null;
   });
