@@ -26,6 +26,22 @@ export interface MemoryStats {
   readonly bytes: number;
 }
 
+/** One row of a table of kernels: all dispatches of one label or family together. */
+export interface KernelTime {
+  readonly label: string;
+  readonly dispatches: number;
+  readonly ms: number;
+  /** Operations and bytes of all of them: 0 operations where the kernels do not say. */
+  readonly flops: number;
+  readonly bytes: number;
+}
+
+/** A trace in progress. */
+export interface Tracing {
+  /** Waits for the device, writes the file, and gives the time of the kernels by family, most expensive first. */
+  stop(): Promise<KernelTime[]>;
+}
+
 export interface Device {
   readonly name: string;
   readonly caps: Caps;
@@ -34,6 +50,11 @@ export interface Device {
   read(storage: Storage): Promise<Data>;
   /** What the program compiles to, for people. */
   explain(program: Program): string;
+  /**
+   * Starts writing what host and device do to `file`, for ui.perfetto.dev or chrome://tracing. Each kernel then runs in a
+   * pass of its own, timed by the device where the adapter can.
+   */
+  traceTo(file: string): Tracing;
   memory(): MemoryStats;
   /** What the device is, for people: name, kind, features, limits. */
   details(): Readonly<Record<string, string>>;
@@ -69,7 +90,9 @@ export async function openDevice(options: DeviceOptions = {}): Promise<Device> {
     return useDevice(new ReferenceDevice());
   }
   const { openGpu } = await import("./runtime/gpu.ts");
-  return useDevice(await openGpu(options));
+  const gpu = useDevice(await openGpu(options));
+  if (env.TRACE) gpu.traceTo(env.TRACE); // written when the device is closed or the process ends
+  return gpu;
 }
 
 /** Makes `next` the current device and returns it; null closes nothing but forgets the current one. */

@@ -2,7 +2,7 @@
 // that gradients and kernels are checked against. Runs anywhere.
 
 import { MINIMUM_CAPS } from "../kernels/wgsl.ts";
-import type { Device, FeedValue, MemoryStats, Program } from "./device.ts";
+import type { Device, FeedValue, MemoryStats, Program, Tracing } from "./device.ts";
 import { type Data, toData } from "./dtype.ts";
 import { DeviceError } from "./error.ts";
 import { type Node, toposort } from "./graph.ts";
@@ -76,6 +76,9 @@ export class ReferenceDevice implements Device {
   }
   explain(program: Program): string {
     return `${program.name}: evaluated node by node in float64`;
+  }
+  traceTo(): Tracing {
+    throw new DeviceError("only a GPU device (a software one counts) can write a trace");
   }
   memory(): MemoryStats {
     return { buffers: 0, bytes: 0 };

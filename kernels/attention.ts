@@ -318,8 +318,9 @@ function emitThread(spec: AttentionSpec, caps: Caps): Lowered {
 
 function lowered(label: string, text: string, words: number[], spec: AttentionSpec, tile: number, caps: Caps): Lowered {
   const workgroups = foldGrid(spec.batch * spec.heads * Math.ceil(spec.queries / tile), caps);
+  const flops = (4 * spec.batch * spec.heads * spec.queries * spec.keys * spec.dim) / (spec.causal ? 2 : 1);
   return {
-    passes: [{ source: { label, wgsl: text, workgroups, uniforms: words }, operands: [0, 1, 2, 3] }],
+    passes: [{ source: { label, wgsl: text, workgroups, uniforms: words, flops }, operands: [0, 1, 2, 3] }],
     scratch: [],
   };
 }

@@ -14,6 +14,8 @@ export interface ElementwiseSpec {
   readonly body: readonly string[];
   /** Elements, or groups of four, to compute. */
   readonly count: number;
+  /** Arithmetic operations of the whole dispatch. */
+  readonly flops?: number;
   /** Name of a binding whose length bounds `i`: such a kernel needs no uniforms at all. */
   readonly boundedBy?: string;
 }
@@ -43,5 +45,6 @@ export function elementwiseKernel(spec: ElementwiseSpec, caps: Caps): KernelSour
     wgsl: text,
     workgroups: groups <= foldWidth(groups, caps) ? [Math.max(1, groups), 1, 1] : foldGrid(groups, caps),
     uniforms: u.words,
+    flops: spec.flops,
   };
 }

@@ -69,7 +69,8 @@ function emitGather(spec: GatherSpec, caps: Caps): Lowered {
     }
   `;
   const workgroups = foldGrid(Math.ceil((spec.count * lanes) / WORKGROUP), caps);
-  const source = { label: `gatherRows/copy_x${widthOf(spec)}`, wgsl: text, workgroups, uniforms: u.words };
+  const bytes = 4 * spec.count * (2 * spec.dim + 1);
+  const source = { label: `gatherRows/copy_x${widthOf(spec)}`, wgsl: text, workgroups, uniforms: u.words, bytes };
   return { passes: [{ source, operands: [0, 1, 2] }], scratch: [] };
 }
 

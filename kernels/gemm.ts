@@ -145,6 +145,7 @@ function tiles(g: Gemm, generator: Generator, splits: number, caps: Caps): Kerne
   ]);
   return {
     label: [g.label, generator.name, g.epilogue?.label].filter(Boolean).join(" "),
+    flops: 2 * g.m * g.n * g.k * g.batch,
     wgsl: wgsl`
       ${generator.directives}
       ${storage(bindings)}

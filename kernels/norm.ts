@@ -92,6 +92,7 @@ function emit(team: Team, spec: MomentsSpec, caps: Caps): Lowered {
     wgsl: text,
     workgroups: teamGrid(spec.outer * spec.groups, workgroup, lanes, caps),
     uniforms: u.words,
+    flops: 4 * spec.outer * spec.inner * spec.groups * spec.channels,
   };
   return { passes: [{ source, operands: [0, 1] }], scratch: [] };
 }

@@ -10,6 +10,8 @@ export interface ReduceSpec {
   /** Results, and elements combined into each. */
   readonly outputs: number;
   readonly length: number;
+  /** Arithmetic operations that compute one element. */
+  readonly ops: number;
   /**
    * "rows": neighbouring elements of one result lie next to each other; `value` gives a vec4 of elements r..r+3.
    * "columns": neighbouring results do; `value` gives a vec4 for results o..o+3. "scalar": neither divides by four.
@@ -165,6 +167,7 @@ function firstPass(spec: ReduceSpec, { team, split }: Teams, caps: Caps, end: En
     wgsl: text,
     workgroups: foldGrid(groups, caps),
     uniforms: u.words,
+    flops: (spec.ops + 1) * spec.outputs * spec.length,
   };
 }
 

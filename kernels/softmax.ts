@@ -68,6 +68,7 @@ function emit(team: Team, spec: SoftmaxSpec, caps: Caps): Lowered {
     wgsl: text,
     workgroups: teamGrid(spec.rows, workgroup, lanes, caps),
     uniforms: u.words,
+    flops: 7 * spec.rows * spec.cols,
   };
   return { passes: [{ source, operands: [0, 1] }], scratch: [] };
 }

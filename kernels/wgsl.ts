@@ -49,6 +49,10 @@ export interface KernelSource {
   readonly workgroups: readonly [number, number, number];
   /** 32-bit words of the uniform struct at the binding after the last storage buffer; none when empty. */
   readonly uniforms: readonly number[];
+  /** Arithmetic operations of the dispatch (an exp counts as one), where its generator can say; for profilers. */
+  readonly flops?: number;
+  /** Bytes it moves, where that is not what it binds: a lookup reads few rows of its table. */
+  readonly bytes?: number;
 }
 
 /** A dispatch and what its storage bindings are: indices into [...inputs, ...epilogue operands, ...outputs, ...scratch]. */

@@ -321,6 +321,7 @@ onGpu("a profile times every dispatch and adds up by kernel", async (device) => 
   const listed = step.explain().match(/(\d+) dispatches/)?.[1];
   expect(rows.reduce((sum, r) => sum + r.dispatches, 0)).toBe(Number(listed));
   expect(rows.some((r) => r.label.startsWith("matmul"))).toBe(true);
-  expect(rows.every((r) => r.cpuMs >= 0 && r.wallMs > 0)).toBe(true);
+  expect(rows.every((r) => r.ms >= 0 && r.bytes > 0)).toBe(true);
+  expect(rows.reduce((sum, r) => sum + r.flops, 0)).toBe(2 * 16 ** 3 + 2 * 16 ** 2);
   expect(formatProfile(rows).split("\n").at(-1)).toMatch(/total$/);
 });

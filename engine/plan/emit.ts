@@ -42,7 +42,7 @@ export function emit(group: Group, context: EmitContext): Emitted {
 }
 
 /** Op names of the expressions, in order of evaluation: what a profiler shows. */
-function labelOf(values: readonly Expr[]): string {
+function opNames(values: readonly Expr[]): string[] {
   const names: string[] = [];
   const seen = new Set<Expr>();
   const visit = (e: Expr): void => {
@@ -54,8 +54,13 @@ function labelOf(values: readonly Expr[]): string {
     } else if (e.kind === "pick") for (const p of e.pieces) visit(p.value);
   };
   values.forEach(visit);
+  return names;
+}
+
+/** The names with counts, as in `mul*2 add`. */
+function labelOf(values: readonly Expr[]): string {
   const counts = new Map<string, number>();
-  for (const n of names) counts.set(n, (counts.get(n) ?? 0) + 1);
+  for (const n of opNames(values)) counts.set(n, (counts.get(n) ?? 0) + 1);
   return [...counts].map(([n, c]) => (c > 1 ? `${n}*${c}` : n)).join(" ") || "copy";
 }
 
@@ -101,6 +106,7 @@ function emitElementwise(roots: readonly Node[], { boundary, caps, place }: Emit
       ],
       storages: bindings.list.length,
       fields: constants.fields,
+      flops: total * opNames(values).length,
       count: Math.ceil(total / width),
       boundedBy: flat ? bindings.of(roots[0]).name : undefined,
     },
@@ -160,6 +166,7 @@ function emitReduce(group: Group, core: Node, context: EmitContext): Emitted {
       combine: lower.combine,
       outputs: numel(kept),
       length: numel(reduced),
+      ops: opNames([value]).length,
       layout,
       value: {
         bindings: (first) => bindings.declare(first),

@@ -65,15 +65,13 @@ function namesOf(plan: Plan): (p: Place) => string {
   };
 }
 
-/** A dispatch and, indented, what it computes and touches. Scratch is written by the first dispatch that binds it. */
-function dispatchLines(
-  label: string,
+/** What a dispatch touches, by how. Scratch is written by the first dispatch that binds it; `seen` says whether that was before. */
+function touches(
   d: Dispatch,
-  plan: Plan,
   name: (p: Place) => string,
   seen: Set<string>,
-): readonly string[] {
-  const lists: Record<"reads" | "updates" | "writes", string[]> = { reads: [], updates: [], writes: [] };
+): Record<"reads" | "updates" | "writes", string[]> {
+  const lists: ReturnType<typeof touches> = { reads: [], updates: [], writes: [] };
   d.slots.forEach((slot, i) => {
     const at = name(d.places[i]);
     if ("scratch" in slot) lists[seen.has(at) ? "reads" : "writes"].push(`${at} scratch`);
@@ -81,12 +79,62 @@ function dispatchLines(
     else lists[slot.node.op.lower.kind === "leaf" ? "updates" : "writes"].push(`${at} ${typed(slot.node)}`);
     seen.add(at);
   });
-  const touched = Object.entries(lists).flatMap(([kind, values]) =>
+  return lists;
+}
+
+/** A dispatch and, indented, what it computes and touches. */
+function dispatchLines(
+  label: string,
+  d: Dispatch,
+  plan: Plan,
+  name: (p: Place) => string,
+  seen: Set<string>,
+): readonly string[] {
+  const touched = Object.entries(touches(d, name, seen)).flatMap(([kind, values]) =>
     values.length > 0 ? [`        ${kind.padEnd(9)}${values.join(", ")}`] : [],
   );
   const { source } = d;
   const head = `${label.padStart(4)}  ${source.label.padEnd(56)} ${source.workgroups.join("x").padStart(9)}`;
   return [`${head} ${bytes(boundBytes(d)).padStart(14)}`, `        computes ${opsOf(d.group, plan)}`, ...touched];
+}
+
+/** What is known of a dispatch before it runs: for profiles and traces. */
+export interface DispatchInfo {
+  readonly label: string;
+  /** The kernel's family, "reduce" or "elementwise". */
+  readonly family: string;
+  /** 0 where the kernel does not say. */
+  readonly flops: number;
+  readonly bytes: number;
+  /** In words: the ops, what it reads and writes, its workgroups. */
+  readonly args: Readonly<Record<string, string>>;
+}
+
+/** Of each dispatch of a plan, in order. */
+export function dispatchInfos(plan: Plan): DispatchInfo[] {
+  const name = namesOf(plan);
+  const seen = new Set<string>();
+  return plan.dispatches.map((d) => {
+    const { source, group } = d;
+    const touched = Object.entries(touches(d, name, seen)).filter(([, values]) => values.length > 0);
+    return {
+      label: source.label,
+      family: familyOf(group),
+      flops: source.flops ?? 0,
+      bytes: source.bytes ?? boundBytes(d),
+      args: {
+        ops: opsOf(group, plan),
+        ...Object.fromEntries(touched.map(([kind, values]) => [kind, values.join(", ")])),
+        workgroups: source.workgroups.join("x"),
+      },
+    };
+  });
+}
+
+function familyOf({ core }: Group): string {
+  const lower = core?.op.lower;
+  if (lower?.kind === "kernel") return lower.family.name;
+  return lower ? "reduce" : "elementwise";
 }
 
 /** Bytes of everything that a dispatch binds, each place once: what it moves, unless it reads something repeatedly. */

@@ -2,10 +2,10 @@
 // compute pass. Nothing waits except `read` and `settle`.
 
 import type { Caps } from "../../kernels/wgsl.ts";
-import type { Device, FeedValue, MemoryStats, Program } from "../device.ts";
+import type { Device, FeedValue, MemoryStats, Program, Tracing } from "../device.ts";
 import type { Data } from "../dtype.ts";
 import { DeviceError, type DeviceLostError, StaleTensorError } from "../error.ts";
-import { explainPlan, opsOf } from "../plan/explain.ts";
+import { dispatchInfos, explainPlan, opsOf } from "../plan/explain.ts";
 import { type Dispatch, makePlan, type Place, type Plan, type PlanOptions, paddedBytes } from "../plan/plan.ts";
 import { numel } from "../shape.ts";
 import { Storage } from "../storage.ts";
@@ -15,6 +15,7 @@ import { deviceLostError } from "./errors.ts";
 import { Pipelines } from "./pipelines.ts";
 import { Pool } from "./pool.ts";
 import { type KernelTime, profile } from "./profile.ts";
+import { Tracer } from "./tracing.ts";
 
 interface Resident {
   readonly buffer: GPUBuffer;
@@ -86,6 +87,7 @@ export class GpuDevice implements Device {
   #failure: DeviceError | null = null;
   #lost: DeviceLostError | null = null;
   #closed = false;
+  #tracer: Tracer | null = null;
 
   constructor(dawn: Dawn, { caps, memoryLimit, plan }: GpuOptions) {
     this.dawn = dawn;
@@ -174,11 +176,23 @@ export class GpuDevice implements Device {
   async profile(program: Program, rounds?: number): Promise<KernelTime[]> {
     const recording = this.#recordings.get(program);
     if (!recording) throw new DeviceError(`${program.name}: run it once before profiling it`);
-    const replays = recording.dispatches.map((d, i) => ({
-      label: recording.plan.dispatches[i].source.label,
-      submit: () => this.#runOnce([d]),
+    const replays = dispatchInfos(recording.plan).map((info, i) => ({
+      ...info,
+      submit: () => this.#runOnce([recording.dispatches[i]]),
     }));
     return profile(replays, () => this.#device.queue.onSubmittedWorkDone(), rounds);
+  }
+
+  traceTo(file: string): Tracing {
+    if (this.#tracer) throw new DeviceError("a trace is being written already: stop it first");
+    const tracer = new Tracer(this.#device, this.details(), file);
+    this.#tracer = tracer;
+    return {
+      stop: () => {
+        this.#tracer = null;
+        return tracer.stop();
+      },
+    };
   }
 
   memory(): MemoryStats {
@@ -209,6 +223,7 @@ export class GpuDevice implements Device {
 
   close(): void {
     this.#closed = true;
+    this.#tracer?.flush();
     this.dawn.release();
   }
 
@@ -320,9 +335,14 @@ export class GpuDevice implements Device {
     const encoder = this.#device.createCommandEncoder({ label: plan.name });
     for (const input of plan.inputs)
       this.#feed(encoder, recording.inputs.get(input.name) as GPUBuffer, feed[input.name], input.name, plan);
-    const pass = encoder.beginComputePass();
-    for (const d of recording.dispatches) this.#encode(pass, d);
-    pass.end();
+    const traced = this.#tracer?.encode(encoder, recording.plan, (pass, i) =>
+      this.#encode(pass, recording.dispatches[i]),
+    );
+    if (!traced) {
+      const pass = encoder.beginComputePass();
+      for (const d of recording.dispatches) this.#encode(pass, d);
+      pass.end();
+    }
     const set = reused ? this.#nextSet(recording) : this.#makeSet(plan, null);
     const copy = (from: Memory, to: Memory, bytes: number): void =>
       encoder.copyBufferToBuffer(from.buffer, from.offset, to.buffer, to.offset, bytes);
@@ -335,6 +355,7 @@ export class GpuDevice implements Device {
     for (const { from, to, bytes } of plan.copies)
       copy(this.#memoryOf(recording, from), this.#memoryOf(recording, to), bytes);
     this.#device.queue.submit([encoder.finish()]);
+    traced?.submitted();
     recording.calls++;
     return set.storages;
   }

@@ -1,57 +1,66 @@
 // Where a step's time goes: runs each recorded dispatch on its own and adds up by kernel label. Process CPU time, not wall
-// time: on a software adapter that is what a kernel costs, whatever else the machine is doing.
+// time: on a software adapter that is what a kernel costs, whatever else the machine is doing. Also the table, which traces
+// (tracing.ts) share.
 
-import { cpuMs } from "../env.ts";
+import type { KernelTime } from "../device.ts";
 
-export interface KernelTime {
-  readonly label: string;
-  readonly dispatches: number;
-  /** Milliseconds of process CPU time, all dispatches of this label together. */
-  readonly cpuMs: number;
-  readonly wallMs: number;
-}
+export type { KernelTime };
 
-export interface Replay {
-  readonly label: string;
+export interface Replay extends Pick<KernelTime, "label" | "flops" | "bytes"> {
   /** Submits this dispatch alone. */
   submit(): void;
 }
 
-/** Least of `rounds` timings of each dispatch, summed by label, most expensive first. Waits for the device. */
+/** Least CPU time of `rounds` runs of each dispatch, summed by label, most expensive first. Waits for the device. */
 export async function profile(
   replays: readonly Replay[],
   done: () => Promise<unknown>,
   rounds = 3,
 ): Promise<KernelTime[]> {
-  const rows = new Map<string, { dispatches: number; cpuMs: number; wallMs: number }>();
-  for (const replay of replays) {
-    let cpu = Number.POSITIVE_INFINITY;
-    let wall = Number.POSITIVE_INFINITY;
+  const times: KernelTime[] = [];
+  for (const { submit, label, flops, bytes } of replays) {
+    let ms = Number.POSITIVE_INFINITY;
     for (let i = 0; i < rounds; i++) {
-      const before = cpuMs();
-      const start = performance.now();
-      replay.submit();
+      const before = process.cpuUsage();
+      submit();
       await done();
-      wall = Math.min(wall, performance.now() - start);
-      cpu = Math.min(cpu, cpuMs() - before);
+      const used = process.cpuUsage(before);
+      ms = Math.min(ms, (used.user + used.system) / 1000);
     }
-    const row = rows.get(replay.label) ?? { dispatches: 0, cpuMs: 0, wallMs: 0 };
-    rows.set(replay.label, { dispatches: row.dispatches + 1, cpuMs: row.cpuMs + cpu, wallMs: row.wallMs + wall });
+    times.push({ label, dispatches: 1, ms, flops, bytes });
   }
-  return [...rows].map(([label, r]) => ({ label, ...r })).sort((a, b) => b.cpuMs - a.cpuMs);
+  return sumByLabel(times);
 }
 
-/** The table as text: CPU ms, share, dispatches, label. */
+/** One row per label, most expensive first. */
+export function sumByLabel(times: readonly KernelTime[]): KernelTime[] {
+  const rows = new Map<string, KernelTime>();
+  for (const t of times) {
+    const r = rows.get(t.label);
+    rows.set(t.label, r ? add(r, t) : t);
+  }
+  return [...rows.values()].sort((a, b) => b.ms - a.ms);
+}
+
+function add(a: KernelTime, b: KernelTime): KernelTime {
+  return {
+    label: a.label,
+    dispatches: a.dispatches + b.dispatches,
+    ms: a.ms + b.ms,
+    flops: a.flops + b.flops,
+    bytes: a.bytes + b.bytes,
+  };
+}
+
+/** The table as text: time, share, dispatches, achieved rates, label. */
 export function formatProfile(rows: readonly KernelTime[]): string {
-  const total = rows.reduce((sum, r) => sum + r.cpuMs, 0);
-  const line = (ms: number, n: number, label: string): string =>
-    `${ms.toFixed(2).padStart(10)} ms ${((100 * ms) / total).toFixed(1).padStart(5)} %  x${String(n).padEnd(4)} ${label}`;
+  const total = rows.reduce(add, { label: "", dispatches: 0, ms: 0, flops: 0, bytes: 0 });
+  const rate = (n: number, ms: number): string => (n > 0 && ms > 0 ? (n / ms / 1e6).toFixed(2) : "-").padStart(9);
+  const line = (r: KernelTime): string =>
+    `${r.ms.toFixed(2).padStart(10)} ms ${((100 * r.ms) / total.ms).toFixed(1).padStart(5)} % ${`x${r.dispatches}`.padStart(6)} ${rate(r.flops, r.ms)} ${rate(r.bytes, r.ms)}  ${r.label}`;
   return [
-    ...rows.map((r) => line(r.cpuMs, r.dispatches, r.label)),
-    line(
-      total,
-      rows.reduce((s, r) => s + r.dispatches, 0),
-      "total",
-    ),
+    `${"time".padStart(13)}   share  calls   GFLOP/s      GB/s  kernel`,
+    ...rows.map(line),
+    line({ ...total, label: "total" }),
   ].join("\n");
 }
