@@ -1,16 +1,27 @@
-// Named parameters to a safetensors file and back. The container itself is safetensors.ts; which checkpoint to load, and
-// the numbered folders of a training run, are train/'s business.
+// Named parameters to a safetensors file and back, and from torch checkpoints. The containers themselves are safetensors.ts
+// and torch/; which checkpoint to load, and the numbered folders of a training run, are train/'s business.
 
-import type { DType } from "./dtype.ts";
+import type { Data, DType } from "./dtype.ts";
 import { show } from "./error.ts";
-import { element, fileType } from "./safetensors/elements.ts";
-import { openSafetensors, type SafetensorsFile, type TensorInfo, writeSafetensors } from "./safetensors.ts";
-import { sameShape } from "./shape.ts";
+import { element, fileType, type WritableType } from "./safetensors/elements.ts";
+import { writeSafetensors } from "./safetensors.ts";
+import { type Shape, sameShape } from "./shape.ts";
+import type { TensorFile } from "./source.ts";
 import type { Parameter } from "./state.ts";
+import { openTensors } from "./tensor_file.ts";
+import { TorchFile } from "./torch/index.ts";
 
 /** A checkpoint that does not fit the model. The message lists every missing, extra and misshapen name. */
 export class LoadError extends Error {
   override name = "LoadError";
+}
+
+export interface SaveOptions {
+  /**
+   * Element type of floating-point parameters in the file, rounded to nearest even: "BF16" keeps the range of f32 and 8
+   * bits of precision, "F16" 11 bits and values up to 65504. Default: that of each parameter, without loss.
+   */
+  readonly floats?: "F32" | "F16" | "BF16";
 }
 
 /**
@@ -21,9 +32,11 @@ export async function save(
   path: string,
   state: ReadonlyMap<string, Parameter>,
   meta: Readonly<Record<string, string>> = {},
+  { floats }: SaveOptions = {},
 ): Promise<void> {
+  const typeOf = (dtype: DType): WritableType => (KINDS[dtype] === "float" && floats) || fileType(dtype);
   const source = (parameter: Parameter) => ({
-    dtype: fileType(parameter.dtype),
+    dtype: typeOf(parameter.dtype),
     shape: parameter.shape,
     values: () => parameter.data(), // waits for the GPU
   });
@@ -32,30 +45,61 @@ export async function save(
 }
 
 export interface LoadOptions {
-  /** Name in the file -> name in `into`; null leaves the tensor out. Default: the same name. */
+  /** Takes only names that begin with this, without it: "state_dict." of a nested checkpoint. */
+  readonly prefix?: string;
+  /** Name in the file, less the prefix -> name in `into`; null leaves the tensor out. Default: the same name. */
   rename?(name: string): string | null;
   /** Accepts missing and extra names: what both sides have is loaded. Shapes and types must still agree. */
   readonly partial?: boolean;
+  /**
+   * How convolution weights lie in the file: "torch" has [out, in, ...kernel], and they are reordered. Default: "torch" for
+   * torch files, "own" for safetensors; those written by torch programs need "torch".
+   */
+  readonly layout?: "own" | "torch";
 }
 
 /**
- * Replaces the values of `into` by those of the file and returns its metadata. Floats of any width fill f32 parameters,
- * signed integers i32, unsigned ones u32 and bool.
- * @throws LoadError when names, shapes or types differ: nothing is loaded then. SafetensorsError when the file is damaged.
+ * Replaces the values of `into` by those of a safetensors or torch file and returns its metadata (of a torch file: the
+ * numbers and texts beside the tensors, by path). Floats of any width fill f32 and f16 parameters, signed integers i32,
+ * unsigned ones u32 and bool.
+ * @throws LoadError when names, shapes or types differ: nothing is loaded then. SafetensorsError or TorchFileError when the
+ * file is damaged, or would run code if it were unpickled.
  */
 export async function load(
   path: string,
   into: ReadonlyMap<string, Parameter>,
   options: LoadOptions = {},
 ): Promise<Record<string, string>> {
-  const file = await openSafetensors(path);
+  const file = await openTensors(path);
+  const torch = (options.layout ?? (file instanceof TorchFile ? "torch" : "own")) === "torch";
   try {
-    const pairs = match(path, file, into, options);
-    for (const { name, parameter } of pairs) parameter.write(await file.read(name));
+    const pairs = match(path, file, into, { ...options, layout: torch ? "torch" : "own" });
+    for (const { name, parameter } of pairs) {
+      const values = await file.read(name);
+      parameter.write(torch && isConv(parameter) ? fromTorch(values, parameter.shape) : values);
+    }
     return { ...file.metadata };
   } finally {
     await file.close();
   }
+}
+
+const isConv = ({ layout, shape }: Parameter): boolean => layout === "conv" && shape.length > 2;
+
+/** [...kernel, in, out] -> [out, in, ...kernel] */
+function torchShape(shape: Shape): Shape {
+  return [shape[shape.length - 1], shape[shape.length - 2], ...shape.slice(0, -2)];
+}
+
+/** Values in torch's order, [out, in, ...kernel], as [...kernel, in, out] = `shape`. */
+function fromTorch(values: Data, shape: Shape): Data {
+  const [inputs, outputs] = shape.slice(-2);
+  const taps = values.length / (inputs * outputs);
+  const out = values.slice();
+  for (let o = 0; o < outputs; o++)
+    for (let i = 0; i < inputs; i++)
+      for (let k = 0; k < taps; k++) out[(k * inputs + i) * outputs + o] = values[(o * inputs + i) * taps + k];
+  return out;
 }
 
 interface Pair {
@@ -66,21 +110,21 @@ interface Pair {
 
 function match(
   path: string,
-  file: SafetensorsFile,
+  file: TensorFile,
   into: ReadonlyMap<string, Parameter>,
-  { rename = (name) => name, partial = false }: LoadOptions,
+  { prefix = "", rename = (name) => name, partial = false, layout }: LoadOptions,
 ): Pair[] {
   const taken = new Map<string, Pair>();
   const problems: string[] = [];
   for (const [name, info] of file.tensors) {
-    const target = rename(name);
+    const target = name.startsWith(prefix) ? rename(name.slice(prefix.length)) : null;
     if (target === null) continue;
     const parameter = into.get(target);
     const other = taken.get(target)?.name;
     if (other !== undefined) problems.push(`twice: ${target}, from ${other} and ${name}`);
     else if (parameter) {
       taken.set(target, { name, parameter });
-      const reason = mismatch(info, parameter);
+      const reason = mismatch(info, parameter, layout === "torch" && isConv(parameter));
       if (reason) problems.push(`misshapen: ${target}: ${reason}`);
     } else if (!partial) problems.push(`extra: ${target}`);
   }
@@ -98,9 +142,11 @@ const KINDS = {
   bool: "unsigned",
 } as const satisfies Record<DType, string>;
 
-function mismatch(info: TensorInfo, parameter: Parameter): string | undefined {
-  const fits = sameShape(info.shape, parameter.shape) && element(info.dtype).kind === KINDS[parameter.dtype];
-  return fits
-    ? undefined
-    : `${info.dtype}${show(info.shape)} in the file, ${parameter.dtype}${show(parameter.shape)} here`;
+function mismatch(info: Stored, parameter: Parameter, reorder: boolean): string | undefined {
+  const wanted = reorder ? torchShape(parameter.shape) : parameter.shape;
+  if (sameShape(info.shape, wanted) && element(info.dtype).kind === KINDS[parameter.dtype]) return undefined;
+  const here = `${parameter.dtype}${show(wanted)} here${reorder ? " in torch's order of axes" : ""}`;
+  return `${info.dtype}${show(info.shape)} in the file, ${here}`;
 }
+
+type Stored = TensorFile["tensors"] extends ReadonlyMap<string, infer T> ? T : never;

@@ -2,11 +2,10 @@
 // The reader refuses every file that the format does not allow, before it allocates; the writer gives the same bytes for
 // the same tensors. Called by checkpoint.ts and by importers of foreign weights; knows no Parameter and no device.
 
-import { type FileHandle, open } from "node:fs/promises";
 import { replaceFile } from "./atomic.ts";
 import type { Data } from "./dtype.ts";
 import { show } from "./error.ts";
-import { element, encode, type WritableType } from "./safetensors/elements.ts";
+import { element, encode, firstMisfit, HOST_ARRAYS, hostArray, type WritableType } from "./safetensors/elements.ts";
 import {
   type Entry,
   encodeHeader,
@@ -18,23 +17,14 @@ import {
   type TensorInfo,
 } from "./safetensors/header.ts";
 import { numel, type Shape } from "./shape.ts";
+import { CHUNK, fileSource, memorySource, type Source, type TensorFile } from "./source.ts";
 
 export { SafetensorsError, type TensorInfo } from "./safetensors/header.ts";
 
-const CHUNK = 1 << 22; // bytes read at once: with the result, all the memory that reading a tensor takes
-
 // ---- reading -------------------------------------------------------------------------------------------------------
 
-interface Source {
-  readonly label: string;
-  readonly size: number;
-  /** Exactly the bytes [begin, end), in a buffer of their own. */
-  bytes(begin: number, end: number): Promise<ArrayBuffer>;
-  close(): Promise<void>;
-}
-
 /** An open file: its header, checked, and its tensors one at a time. */
-export class SafetensorsFile {
+export class SafetensorsFile implements TensorFile {
   readonly tensors: ReadonlyMap<string, TensorInfo>;
   readonly metadata: Readonly<Record<string, string>>;
   readonly #source: Source;
@@ -55,18 +45,13 @@ export class SafetensorsFile {
    */
   async read(name: string): Promise<Data> {
     const info = this.#info(name);
-    const { kind } = element(info.dtype);
-    const length = numel(info.shape);
-    if (kind === "float") return this.#fill(name, info, new Float32Array(length), () => true);
-    if (kind === "signed") return this.#fill(name, info, new Int32Array(length), (x) => x === (x | 0));
-    return this.#fill(name, info, new Uint32Array(length), (x) => x === x >>> 0);
+    return this.#fill(name, info, hostArray(info.dtype, numel(info.shape)));
   }
 
   /** As `read`, exact in float64. @throws SafetensorsError when the name is unknown or an integer exceeds 2^53 */
   async readFloat64(name: string): Promise<Float64Array> {
     const info = this.#info(name);
-    const float = element(info.dtype).kind === "float";
-    return this.#fill(name, info, new Float64Array(numel(info.shape)), (x) => float || Number.isSafeInteger(x));
+    return this.#fill(name, info, new Float64Array(numel(info.shape)));
   }
 
   async close(): Promise<void> {
@@ -79,17 +64,15 @@ export class SafetensorsFile {
     return info;
   }
 
-  async #fill<T extends Data | Float64Array>(name: string, info: TensorInfo, out: T, fits: (x: number) => boolean) {
+  async #fill<T extends Data | Float64Array>(name: string, info: TensorInfo, out: T): Promise<T> {
     const { bytes, decode } = element(info.dtype);
     const [start, stop] = [this.#dataStart + info.begin, this.#dataStart + info.end];
     for (let at = start; at < stop; at += CHUNK) {
       const values = decode(await this.#source.bytes(at, Math.min(at + CHUNK, stop)));
       const offset = (at - start) / bytes;
-      // Only these can hold more than 32 bits of an integer.
-      const wide = info.dtype === "I64" || info.dtype === "U64" ? values : [];
-      for (let i = 0; i < wide.length; i++) {
-        if (fits(wide[i])) continue;
-        const what = `element ${offset + i} is ${wide[i]}, which ${out.constructor.name} cannot hold`;
+      const bad = firstMisfit(values, info.dtype, out);
+      if (bad >= 0) {
+        const what = `element ${offset + bad} is ${values[bad]}, which ${out.constructor.name} cannot hold`;
         throw new SafetensorsError(`${this.#source.label}: tensor "${name}" (${info.dtype}): ${what}`);
       }
       out.set(values, offset);
@@ -103,34 +86,20 @@ export class SafetensorsFile {
  * @throws SafetensorsError naming the file, the tensor and what is wrong; the error of the system when it cannot be read
  */
 export async function openSafetensors(path: string): Promise<SafetensorsFile> {
-  const handle = await open(path, "r");
-  try {
-    const { size } = await handle.stat();
-    const bytes = (begin: number, end: number) => readRange(handle, path, begin, end);
-    return await fromSource({ label: path, size, bytes, close: () => handle.close() });
-  } catch (error) {
-    await handle.close();
+  const source = await fileSource(path);
+  return safetensors(source).catch(async (error) => {
+    await source.close();
     throw error;
-  }
+  });
 }
 
 /** The same for a file that is in memory already; `label` stands for its path in messages. */
 export async function parseSafetensors(file: Uint8Array, label = "safetensors"): Promise<SafetensorsFile> {
-  const bytes = async (begin: number, end: number) => new Uint8Array(file.subarray(begin, end)).buffer;
-  return fromSource({ label, size: file.byteLength, bytes, close: async () => {} });
+  return safetensors(memorySource(file, label));
 }
 
-async function readRange(handle: FileHandle, path: string, begin: number, end: number): Promise<ArrayBuffer> {
-  const out = new Uint8Array(end - begin);
-  for (let done = 0; done < out.length; ) {
-    const { bytesRead } = await handle.read(out, done, out.length - done, begin + done);
-    if (bytesRead === 0) throw new SafetensorsError(`${path}: the file became shorter while it was read`);
-    done += bytesRead;
-  }
-  return out.buffer;
-}
-
-async function fromSource(source: Source): Promise<SafetensorsFile> {
+/** Reads and checks the header; tensors are read when asked for. */
+export async function safetensors(source: Source): Promise<SafetensorsFile> {
   const { label, size } = source;
   const refuse = (what: string): never => {
     throw new SafetensorsError(`${label}: not a valid safetensors file: ${what}`);
@@ -176,10 +145,8 @@ export async function writeSafetensors(
   });
 }
 
-const HOST_ARRAY = { float: Float32Array, signed: Int32Array, unsigned: Uint32Array };
-
 function checkValues(where: string, dtype: WritableType, shape: Shape, data: Data): void {
-  const wanted = HOST_ARRAY[element(dtype).kind];
+  const wanted = HOST_ARRAYS[element(dtype).kind];
   if (!(data instanceof wanted)) {
     throw new SafetensorsError(`${where}: ${dtype} is written from ${wanted.name}, got ${data.constructor.name}`);
   }

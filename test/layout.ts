@@ -36,7 +36,22 @@ const FOLDERS: Record<string, readonly string[]> = {
 
 /** The parts of engine/ and what is in each, from the bottom up. */
 const CORE: readonly (readonly [string, readonly string[]])[] = [
-  ["base", ["env", "error", "shape", "dtype", "storage", "safetensors", "atomic", "timeline"]],
+  [
+    "base",
+    [
+      "env",
+      "error",
+      "shape",
+      "dtype",
+      "storage",
+      "safetensors",
+      "source",
+      "torch",
+      "tensor_file",
+      "atomic",
+      "timeline",
+    ],
+  ],
   ["graph", ["graph", "trace"]],
   ["ops", ["ops"]],
   ["tensor", ["tensor", "device", "einops"]],

@@ -41,6 +41,9 @@ const ELEMENTS = {
   BOOL: { bytes: 1, kind: "unsigned", decode: (b) => new Uint8Array(b).map((x) => Number(x !== 0)) },
 } as const satisfies Record<string, Element>;
 
+/** Which host array holds values of a kind. */
+export const HOST_ARRAYS = { float: Float32Array, signed: Int32Array, unsigned: Uint32Array } as const;
+
 export function isFileType(name: unknown): name is FileType {
   return typeof name === "string" && Object.hasOwn(ELEMENTS, name);
 }
@@ -48,6 +51,25 @@ export function isFileType(name: unknown): name is FileType {
 /** Size and host kind of an element type, and its decoder. */
 export function element(type: FileType): Element {
   return ELEMENTS[type];
+}
+
+/** A host array for elements of a type, 32 bits wide. */
+export function hostArray(type: FileType, length: number): Data {
+  const { kind } = element(type);
+  return new HOST_ARRAYS[kind](length);
+}
+
+/** Index of the first element of a 64-bit integer type that `out` cannot hold exactly; -1 when all fit. */
+export function firstMisfit(values: ArrayLike<number>, type: FileType, out: Data | Float64Array): number {
+  if (type !== "I64" && type !== "U64") return -1; // only these have more than 32 bits of an integer
+  const fits =
+    out instanceof Int32Array
+      ? (x: number) => x === (x | 0)
+      : out instanceof Uint32Array
+        ? (x: number) => x === x >>> 0
+        : Number.isSafeInteger;
+  for (let i = 0; i < values.length; i++) if (!fits(values[i])) return i;
+  return -1;
 }
 
 /** Names of all element types that can be read, for messages. */
