@@ -28,7 +28,7 @@ function pullback(node: Node, g: Tensor): readonly (Tensor | null)[] {
 }
 
 /** What `targets` receive when `out` receives `g`. `stop`: they are inputs, whatever they themselves depend on. */
-function backward(out: Node, targets: ReadonlySet<Node>, g: Tensor, stop: boolean): Map<Node, Tensor> {
+export function backward(out: Node, targets: ReadonlySet<Node>, g: Tensor, stop: boolean): Map<Node, Tensor> {
   const sources = (n: Node): readonly Node[] => (stop && targets.has(n) ? [] : n.src);
   const order = toposort([out], sources);
   const needed = between(order, targets);
@@ -70,7 +70,7 @@ export function grad(loss: Tensor, wrt: readonly Tensor[]): Tensor[] {
  * f(...wrt), a scalar, and its gradients: `valueAndGrad(() => model.loss(x), model.parameters())`. They are those of `grad`,
  * so `f` may use tensors of `wrt` that it is not given.
  */
-export function valueAndGrad<W extends readonly Tensor[]>(
+export function valueAndGrad<const W extends readonly Tensor[]>(
   f: (...wrt: W) => Tensor,
   wrt: W,
 ): { value: Tensor; grads: Tensor[] } {

@@ -34,11 +34,28 @@ function spellNumbers(_key: string, value: unknown): unknown {
 export function intern(op: AnyOp, src: readonly Node[], attrs: Attrs, shape: Shape, dtype: DType): Node {
   const key = `${op.name}(${src.map((s) => s.id).join()})${JSON.stringify(attrs, spellNumbers)}:${dtype}${shape.join()}`;
   const known = interned.get(key)?.deref();
+  const node: Node = known ?? Object.freeze({ id: nextId++, op, src, attrs, shape, dtype });
+  witness?.add(node);
   if (known) return known;
-  const node: Node = Object.freeze({ id: nextId++, op, src, attrs, shape, dtype });
   interned.set(key, new WeakRef(node));
   forgotten.register(node, key);
   return node;
+}
+
+/** Nodes that the innermost `witnessed` body has asked for. */
+let witness: Set<Node> | null = null;
+
+/** Runs `body` and says which nodes it asked for, those included that existed before. */
+export function witnessed<T>(body: () => T): { result: T; asked: ReadonlySet<Node> } {
+  const outer = witness;
+  const asked = new Set<Node>();
+  witness = asked;
+  try {
+    return { result: body(), asked };
+  } finally {
+    witness = outer;
+    if (outer) for (const n of asked) outer.add(n);
+  }
 }
 
 /** A leaf: always a new node, because two leaves with equal shapes are different values. */

@@ -55,7 +55,7 @@ const CORE: readonly (readonly [string, readonly string[]])[] = [
   ["graph", ["graph", "trace"]],
   ["ops", ["ops"]],
   ["tensor", ["tensor", "device", "einops"]],
-  ["front", ["state", "autograd"]],
+  ["front", ["state", "autograd", "custom"]],
   ["compile", ["compile"]],
 ];
 const core = CORE.map(([part]) => part);

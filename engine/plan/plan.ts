@@ -285,8 +285,12 @@ function keyOf(place: Place): string {
   return `storage ${storageIds.get(place.storage)}`;
 }
 
+/**
+ * When the expression asked for the group: for a kernel with an epilogue, when it asked for the kernel. A weight's update
+ * thus runs when its gradient is there and not at the end of the step, until when the gradient's operands would live.
+ */
 function newest(g: Group): number {
-  return Math.max(...g.roots.map((r) => r.id));
+  return g.core ? g.core.id : Math.max(...g.roots.map((r) => r.id));
 }
 
 function depthFirst(groups: readonly Group[], before: ReadonlyMap<Group, ReadonlySet<Group>>): Group[] {
