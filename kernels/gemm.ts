@@ -62,6 +62,11 @@ export interface Generator extends Tile {
   readonly perWorkgroup: number;
   /** Top of the shader: enables and diagnostics. */
   readonly directives: string;
+  /**
+   * Every product adds a bias, of zeros where there is none: products with and without one then share their text. For
+   * tiles that take a second to compile.
+   */
+  readonly alwaysBias?: boolean;
   main(gemm: Gemm): string;
 }
 
@@ -94,6 +99,7 @@ export interface Relayout {
 export function lowerGemm(g: Gemm, generator: Generator, caps: Caps, relayoutB?: Relayout): Lowered {
   const extras = g.epilogue?.operands ?? 0;
   const output = 2 + extras;
+  const bias = hasBias(g, generator);
   const size = g.batch * (g.yRow?.rowsOut ?? g.m) * g.n;
   const splits = splitsOf(g, generator, caps);
   const scratch: number[] = [];
@@ -111,17 +117,31 @@ export function lowerGemm(g: Gemm, generator: Generator, caps: Caps, relayoutB?:
   }
   const target = splits > 1 ? newScratch(splits * size) : output;
   const epilogueOperands = Array.from({ length: extras }, (_, i) => 2 + i);
+  if (bias && !g.epilogue) {
+    epilogueOperands.push(newScratch(g.n));
+    passes.push({ source: zeros(g.n, caps), operands: epilogueOperands });
+  }
   passes.push({ source: tiles(g, generator, splits, caps), operands: [0, b, ...tables, ...epilogueOperands, target] });
   if (splits > 1) passes.push({ source: sumParts(size, splits, caps), operands: [target, output] });
   return { passes, scratch };
 }
+
+/** Is the product plus a bias computed by the tile's own text, whether or not there is a bias? */
+function hasBias(g: Gemm, generator: Generator): boolean {
+  return generator.alwaysBias === true && widthOf(g.n) === 4 && (!g.epilogue || g.epilogue.bias === true);
+}
+
+const BIAS: ReturnType<Epilogue["code"]> = {
+  bindings: [{ name: "bias", type: "vec4<f32>" }],
+  wgsl: "fn epilogue(acc: vec4<f32>, row: u32, col: u32) -> vec4<f32> { return acc + bias[col / 4u]; }",
+};
 
 function tiles(g: Gemm, generator: Generator, splits: number, caps: Caps): KernelSource {
   const width = widthOf(g.n);
   const rowTiles = Math.ceil(g.m / generator.rows);
   const colTiles = Math.ceil(g.n / generator.cols);
   const grid = foldGrid(Math.ceil((rowTiles * colTiles * g.batch * splits) / generator.perWorkgroup), caps);
-  const epilogue = g.epilogue?.code(width);
+  const epilogue = hasBias(g, generator) ? BIAS : g.epilogue?.code(width);
   const bindings: [string, string][] = [
     ["a", g.a.load === "any" ? "f32" : "vec4<f32>"],
     ["b", g.b.vec4 ? "vec4<f32>" : "f32"],
@@ -154,7 +174,7 @@ function tiles(g: Gemm, generator: Generator, splits: number, caps: Caps): Kerne
       ${g.b.wgsl}
       ${epilogue?.wgsl ?? ""}
       ${g.yRow?.wgsl ?? ""}
-      ${store(width, g)}
+      ${store(width, g, epilogue !== undefined)}
       ${placement(generator)}
       ${generator.main(g)}
     `,
@@ -164,8 +184,8 @@ function tiles(g: Gemm, generator: Generator, splits: number, caps: Caps): Kerne
 }
 
 /** `put(t, row, col, acc)` stores 4 columns of one row, with the epilogue, and skips what lies outside C. */
-function store(width: 1 | 4, g: Gemm): string {
-  const apply = (acc: string, col: string): string => (g.epilogue ? `epilogue(${acc}, r, ${col})` : acc);
+function store(width: 1 | 4, g: Gemm, epilogue: boolean): string {
+  const apply = (acc: string, col: string): string => (epilogue ? `epilogue(${acc}, r, ${col})` : acc);
   const body =
     width === 4
       ? `y[(r * u.n + col) / 4u] = ${apply("acc", "col")};`
@@ -253,6 +273,24 @@ function relayout({ sizes, offset, strides }: Relayout, caps: Caps): KernelSourc
     `,
     workgroups: grid,
     uniforms: u.words,
+  };
+}
+
+/** The bias of a product that has none. Depends on nothing, so it is written once per recording. */
+function zeros(n: number, caps: Caps): KernelSource {
+  const grid = foldGrid(Math.ceil(n / 4 / 64), caps);
+  return {
+    label: "zeros",
+    wgsl: wgsl`
+      ${storage([["y", "vec4<f32>"]])}
+      @compute @workgroup_size(64)
+      fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+        let i = (wg.y * grid.x + wg.x) * 64u + lane;
+        if (i < arrayLength(&y)) { y[i] = vec4<f32>(); }
+      }
+    `,
+    workgroups: grid,
+    uniforms: [],
   };
 }
 

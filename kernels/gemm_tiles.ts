@@ -38,6 +38,7 @@ export function shuffleTile({ subgroup, across, rows, columns }: ShuffleShape): 
     ...tile,
     perWorkgroup: 1,
     name: `shuffle-${tile.rows}x${tile.cols}`,
+    alwaysBias: true,
     directives: "enable subgroups;\ndiagnostic(off, subgroup_uniformity);",
     main(g) {
       const a = loadsOfA(g, across, rows);

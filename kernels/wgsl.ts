@@ -125,6 +125,8 @@ export interface Epilogue {
   readonly operands: number;
   /** Tells apart epilogues that make different WGSL; part of the kernel's label. */
   readonly label: string;
+  /** It is acc + a vector over the columns, its one operand: a kernel may have text of its own for that. */
+  readonly bias?: boolean;
   code(width: 1 | 4): {
     readonly bindings: readonly { readonly name: string; readonly type: string }[];
     readonly wgsl: string;

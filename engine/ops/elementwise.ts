@@ -70,6 +70,8 @@ function unary(name: string, u: Unary): OpDef<Attrs> {
 interface Binary {
   /** What the op works on: any number when absent. */
   on?: "f32" | "any";
+  /** See Lowering. */
+  adds?: boolean;
   f(a: number, b: number): number;
   df: ((g: Tensor, a: Tensor, b: Tensor, y: Tensor) => readonly (Tensor | null)[]) | "none";
   wgsl(a: string, b: string, t: WgslType): string;
@@ -94,7 +96,7 @@ function binary(name: string, b: Binary): OpDef<Attrs> {
       for (let i = 0; i < out.data.length; i++) out.data[i] = b.f(x.data[i], y.data[i]);
     },
     vjp: df === "none" ? "none" : (g, [x, y], out) => df(g, x, y, out),
-    lower: { kind: "elementwise", wgsl: ([x, y], t) => b.wgsl(x, y, t) },
+    lower: { kind: "elementwise", wgsl: ([x, y], t) => b.wgsl(x, y, t), adds: b.adds },
     draw: draws(2),
     domain: b.domain,
     rtol: b.rtol ?? ULPS,
@@ -285,7 +287,12 @@ function erfWgsl(x: string, t: WgslType): string {
   return `(${c} * ${poly(ERF_P)} / ${poly(ERF_Q)})`;
 }
 
-export const add = binary("add", { f: (a, b) => a + b, df: (g) => [g, g], wgsl: (a, b) => `(${a} + ${b})` });
+export const add = binary("add", {
+  adds: true,
+  f: (a, b) => a + b,
+  df: (g) => [g, g],
+  wgsl: (a, b) => `(${a} + ${b})`,
+});
 export const sub = binary("sub", { f: (a, b) => a - b, df: (g) => [g, g.neg()], wgsl: (a, b) => `(${a} - ${b})` });
 export const mul = binary("mul", {
   f: (a, b) => a * b,

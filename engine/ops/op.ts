@@ -31,7 +31,12 @@ export type AnySpec = any;
 
 export type Lowering<A> =
   /** An expression of the inputs' values; `t` is the result type (scalar or vec4), for literals. */
-  | { readonly kind: "elementwise"; wgsl(x: readonly string[], t: WgslType, attrs: A): string }
+  | {
+      readonly kind: "elementwise";
+      wgsl(x: readonly string[], t: WgslType, attrs: A): string;
+      /** The sum of its two inputs: products take one that is a vector over their columns as a bias. */
+      readonly adds?: boolean;
+    }
   | { readonly kind: "reduce"; readonly combine: "sum" | "max" }
   /** An index map: never a dispatch of its own unless its result must be stored. */
   | {

@@ -340,6 +340,7 @@ function matmulEpilogue(
   const epilogue: Epilogue = {
     operands: bindings.list.length,
     label: labelOf(values),
+    bias: along >= 0 && isBias(values[0], along),
     code: (width) => {
       if (width === 4 && along >= 0)
         return { bindings: declared(bindings), wgsl: functionOf(along, bindings, "epilogue") };
@@ -351,6 +352,15 @@ function matmulEpilogue(
     },
   };
   return { epilogue, list: bindings.list };
+}
+
+/** The kernel's result plus a vector that runs along variable `along`, the columns. */
+function isBias(e: Expr, along: number): boolean {
+  if (e.kind !== "op" || e.node.op.lower.kind !== "elementwise" || !e.node.op.lower.adds) return false;
+  const load = e.args.find((a) => a.kind === "load");
+  if (!load || !e.args.some((a) => a.kind === "core")) return false;
+  const { off, coef, quotients } = load.index;
+  return off === 0 && quotients.length === 0 && coef.every((c, i) => c === Number(i === along));
 }
 
 interface LoweredLike {

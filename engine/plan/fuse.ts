@@ -43,6 +43,11 @@ export interface FuseOptions {
   readonly maxBindings: number;
   /** false: every node on its own, for tests that compare the two. */
   readonly fuse: boolean;
+  /**
+   * What hand-written kernels take along: any elementwise ops, or just a bias. On a software adapter a product with ops of
+   * its own takes a second to compile, and a pass over its result takes a hundredth of the product's time.
+   */
+  readonly epilogues?: "any" | "bias";
 }
 
 /** Ops and transcendental calls worth recomputing rather than storing, given that one large operand is read either way. */
@@ -223,6 +228,7 @@ class Fuser {
       const passes =
         lower.kind === "elementwise" ? user.dtype === "f32" : lower.kind === "view" && lower.linear === true;
       if (!passes || claimed.has(user) || numel(user.shape) !== numel(core.shape)) break;
+      if (lower.kind === "elementwise" && !this.#mayEnd(core, cur, user)) break;
       // One buffer cannot be bound twice in a dispatch, so an epilogue does not read what the kernel itself reads.
       if (operands.size > 0 && this.sources(user).some((s) => s !== cur && this.#reaches(s, operands))) break;
       path.push(user);
@@ -233,6 +239,18 @@ class Fuser {
       }
     }
     return end;
+  }
+
+  /** May the epilogue of `core`, so far `cur`, go on with the elementwise `user`? */
+  #mayEnd(core: Node, cur: Node, user: Node): boolean {
+    if (this.#options.epilogues !== "bias" || core.op.lower.kind === "reduce") return true;
+    const lower = user.op.lower;
+    const other = this.sources(user).find((s) => s !== cur);
+    const first = cur === core || (cur.op.lower.kind === "view" && cur.op.lower.linear === true);
+    if (!first || !other || lower.kind !== "elementwise" || !lower.adds) return false;
+    let vector = other;
+    while (vector.op.lower.kind === "view" && vector.src.length === 1) vector = this.sources(vector)[0];
+    return numel(vector.shape) === core.shape[core.shape.length - 1];
   }
 
   /** Would computing `start` in place read one of `targets`? */

@@ -71,7 +71,11 @@ export function paddedBytes(n: number): number {
 
 /** Throws DeviceError when the program needs more than the adapter can bind (limits.ts). */
 export function makePlan(program: Program, caps: Caps, options: PlanOptions = {}): Plan {
-  const fusion = fuse(program, { maxBindings: caps.maxBindings, fuse: options.fuse ?? true });
+  const fusion = fuse(program, {
+    maxBindings: caps.maxBindings,
+    fuse: options.fuse ?? true,
+    epilogues: caps.adapter === "cpu" ? "bias" : "any",
+  });
   const plan = new Planner(program, caps, fusion).plan();
   checkLimits(plan, caps);
   return plan;

@@ -8,6 +8,7 @@ import { type Device, device, type Program, useDevice } from "../device.ts";
 import type { DType } from "../dtype.ts";
 import { type Node, print, substitute, toposort } from "../graph.ts";
 import type { Array64 } from "../ops/op.ts";
+import type { FuseOptions } from "../plan/fuse.ts";
 import { ALIGNMENT, type Arena, type Interval } from "../plan/memory.ts";
 import { makePlan, type Plan } from "../plan/plan.ts";
 import { evaluate64 } from "../reference.ts";
@@ -58,7 +59,7 @@ export function lawChecks(draw: DrawProgram = drawProgram): Check[] {
   return [
     check("fused equals unfused", "host", (outs) => hostProblem(outs, { maxBindings: 16, fuse: true })),
     check("fused for eight bindings equals unfused", "host", (outs) =>
-      hostProblem(outs, { maxBindings: 8, fuse: true }),
+      hostProblem(outs, { maxBindings: 8, fuse: true, epilogues: "bias" }),
     ),
     check("one op per kernel equals the definition", "host", (outs) =>
       hostProblem(outs, { maxBindings: 16, fuse: false }),
@@ -102,10 +103,7 @@ export async function programProblem(
   return null;
 }
 
-export function hostProblem(
-  outs: readonly Tensor[],
-  options: { readonly maxBindings: number; readonly fuse: boolean },
-): Promise<string | null> {
+export function hostProblem(outs: readonly Tensor[], options: FuseOptions): Promise<string | null> {
   const found = interpret(programOf(outs), hostValues, options);
   return programProblem(outs, (out) => (found.get(out.node) as Array64).data, 1e-12); // the same float64 operations
 }
