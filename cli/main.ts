@@ -10,6 +10,7 @@ import {
   type GenerateOptions,
   type GoldenOptions,
   PRESETS,
+  type ProfileOptions,
   pixels,
   RECIPES,
   type StarterOptions,
@@ -35,11 +36,12 @@ function createProgram(): Command {
     .version(version, "-V, --version", "print the version")
     .configureOutput({ outputError: (text, write) => write(`gifgrad: ${oneLine(text)}\n`) })
     .showHelpAfterError(false)
+    .enablePositionalOptions()
     .addHelpText(
       "after",
       "\nOptions of a command: gifgrad <command> --help. Where an error arose: DEBUG=stack gifgrad ...",
     );
-  for (const add of [addStart, addStarter, addTrain, addGenerate, addDoctor, addGolden]) add(program);
+  for (const add of [addStart, addStarter, addTrain, addGenerate, addProfile, addDoctor, addGolden]) add(program);
   return program;
 }
 
@@ -102,6 +104,23 @@ function addGenerate(program: Command): void {
       }
       await (await import("./generate.ts")).run({ captions, ...options });
     });
+}
+
+function addProfile(program: Command): void {
+  program
+    .command("profile")
+    .description("trace a training step, or any command, for Perfetto; print a table of its kernels")
+    .argument("[command...]", "a command that opens a device, with its arguments (default: a step of --preset)")
+    .passThroughOptions()
+    .addOption(new Option("--preset <name>", "size of the model").choices(PRESETS).default("nano"))
+    .addOption(new Option("--recipe <name>", "which stage's training step").choices(RECIPES).default("diffusion"))
+    .option("--steps <n>", "steps to run", whole(1), 5)
+    .option("--batch <n>", "stickers per step", whole(1), 4)
+    .option("-o, --out <file>", "the trace", "trace.json")
+    .option("--json", "print the tables as JSON", false)
+    .action(async (command: string[], options: Omit<ProfileOptions, "command">) =>
+      (await import("./profile.ts")).run({ command, ...options }),
+    );
 }
 
 function addDoctor(program: Command): void {

@@ -62,6 +62,19 @@ export interface GoldenOptions {
   device: (typeof DEVICES)[number];
 }
 
+export interface ProfileOptions {
+  /** A command to trace, with its arguments; empty: a training step of `recipe` at `preset`. */
+  command: string[];
+  recipe: (typeof RECIPES)[number];
+  preset: (typeof PRESETS)[number];
+  steps: number;
+  batch: number;
+  /** The trace file. */
+  out: string;
+  /** Print the tables as JSON. */
+  json: boolean;
+}
+
 /** A parser of whole numbers in [min, max] for commander's option(). */
 export function whole(min: number, max = Number.MAX_SAFE_INTEGER): (text: string) => number {
   return (text) => {

@@ -1,0 +1,130 @@
+// `gifgrad profile`: a trace for Perfetto and a table of kernels, of a preset's training step on random data, or of any
+// command that opens a device (which TRACE=file makes write a trace).
+
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { readFileSync, rmSync, statSync } from "node:fs";
+import { resolve } from "node:path";
+import { compile, grad, openDevice, Rng, type Tensor, tensor } from "../engine/index.ts";
+import { AdamW, clipGradNorm } from "../engine/optim/index.ts";
+import { formatProfile } from "../engine/runtime/profile.ts";
+import { kernelTimes, type TraceEvent, type TraceFile } from "../engine/runtime/tracing.ts";
+import { Autoencoder } from "../models/autoencoder.ts";
+import { presetConfig, type SystemConfig } from "../models/config.ts";
+import { LatentDiffusion } from "../models/latent_diffusion.ts";
+import type { ProfileOptions } from "./options.ts";
+import { announce } from "./train.ts";
+
+/** Writes the trace and prints the table. The exit code is the command's own. */
+export async function run(o: ProfileOptions): Promise<void> {
+  const file = resolve(o.out);
+  rmSync(file, { force: true });
+  if (o.command.length > 0) process.exitCode = await traceCommand(o.command, file);
+  else await tracePreset(o, file);
+  if (!statSync(file, { throwIfNoEntry: false }))
+    throw new Error(`profile: ${o.command[0]} wrote no trace: it opens no device with openDevice()`);
+  const trace = JSON.parse(readFileSync(file, "utf8")) as TraceFile;
+  const kernels = kernelTimes(trace);
+  const host = hostTimes(trace.traceEvents);
+  if (o.json) console.log(JSON.stringify({ file, device: trace.otherData, kernels, host }));
+  else print(o.out, kernels, host);
+}
+
+function print(file: string, kernels: ReturnType<typeof kernelTimes>, host: readonly HostTime[]): void {
+  if (kernels.length > 0) console.log(formatProfile(kernels));
+  else console.log("This adapter does not time kernels (timestamp-query); the trace has the host's side only.");
+  console.log("\nhost, ms        total   median    calls");
+  for (const { phase, total, median, calls } of host)
+    console.log(
+      `${phase.padEnd(10)} ${total.toFixed(1).padStart(10)} ${median.toFixed(2).padStart(8)} ${String(calls).padStart(8)}`,
+    );
+  console.log(`\n${file}: open it at https://ui.perfetto.dev or chrome://tracing`);
+}
+
+async function traceCommand([program, ...args]: readonly string[], file: string): Promise<number> {
+  const child = spawn(program, args, { stdio: "inherit", env: { ...process.env, TRACE: file } });
+  const [code] = (await once(child, "exit").catch((e: Error) => {
+    throw new Error(`profile: ${program} cannot be run: ${e.message}`);
+  })) as [number | null];
+  return code ?? 1;
+}
+
+async function tracePreset(o: ProfileOptions, file: string): Promise<void> {
+  const device = await openDevice({ device: "gpu" });
+  try {
+    announce(device);
+    const step = STEPS[o.recipe](presetConfig(o.preset), o.batch);
+    const tracing = device.traceTo(file);
+    for (let i = 0; i < o.steps; i++) await step().item(); // waits for the device
+    await tracing.stop();
+  } finally {
+    device.close();
+  }
+}
+
+/** A training step of each recipe on random data; calling one submits it and gives its loss. */
+const STEPS: Readonly<Record<ProfileOptions["recipe"], (c: SystemConfig, batch: number) => () => Tensor>> = {
+  autoencoder(config, batch) {
+    const model = new Autoencoder(config.autoencoder).seed(1);
+    const rng = new Rng(1);
+    const frames = random([batch, config.size, config.size, 3]);
+    const optimizer = new AdamW(model.state());
+    const train = compile(
+      ({ frames, lr }: { frames: Tensor; lr: Tensor }) => {
+        const { loss } = model.loss(frames, rng, { klWeight: 1e-6 });
+        optimizer.step(clipGradNorm(grad(loss, optimizer.targets), 1).grads, { lr });
+        return { loss };
+      },
+      { name: "autoencoder" },
+    );
+    return () => train({ frames, lr: 1e-4 }).loss;
+  },
+  diffusion(config, batch) {
+    const model = new LatentDiffusion(config).seed(1);
+    const rng = new Rng(1);
+    const side = config.size / 2 ** (config.autoencoder.channels.length - 1);
+    const latents = random([batch, config.frames, side, side, config.autoencoder.latent]);
+    const captions = tensor(new Int32Array(batch * config.text.length), [batch, config.text.length]);
+    const empty = tensor(new Int32Array(config.text.length));
+    const state = new Map([...model.state()].filter(([name]) => !name.startsWith("autoencoder.")));
+    const optimizer = new AdamW(state);
+    const train = compile(
+      ({ latents, captions, lr }: { latents: Tensor; captions: Tensor; lr: Tensor }) => {
+        const loss = model.loss({ latents, captions, empty }, rng);
+        optimizer.step(clipGradNorm(grad(loss, optimizer.targets), 1).grads, { lr });
+        return { loss };
+      },
+      { name: "diffusion" },
+    );
+    return () => train({ latents, captions, lr: 1e-4 }).loss;
+  },
+};
+
+function random(shape: readonly number[]): Tensor {
+  return new Rng(2).normal(shape).keep();
+}
+
+interface HostTime {
+  readonly phase: string;
+  readonly total: number;
+  readonly median: number;
+  readonly calls: number;
+}
+
+/** Milliseconds of each host phase of a trace. */
+function hostTimes(events: readonly TraceEvent[]): HostTime[] {
+  const times = new Map<string, number[]>();
+  const begun = new Map<number, number>();
+  const add = (phase: string, us: number): void => void times.set(phase, [...(times.get(phase) ?? []), us / 1e3]);
+  for (const e of events.filter(({ pid }) => pid === 1)) {
+    if (e.ph === "X") add(e.name, e.dur as number);
+    if (e.ph === "b") begun.set(e.id as number, e.ts);
+    if (e.ph === "e") add(e.name, e.ts - (begun.get(e.id as number) as number));
+  }
+  return [...times].map(([phase, list]) => ({
+    phase,
+    total: list.reduce((a, b) => a + b, 0),
+    median: list.sort((a, b) => a - b)[Math.floor(list.length / 2)],
+    calls: list.length,
+  }));
+}
