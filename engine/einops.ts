@@ -1,14 +1,36 @@
-// einops patterns: "b (h w) c -> b c h w" as reshape, permute, reshape. Only rearrangement: every name occurs once on each
-// side, so a pattern never repeats or reduces.
+// einops patterns: "b (h w) c -> b c h w" as reshape, permute, reshape. `rearrange` names the same axes on both sides,
+// `repeat` adds axes on the right, `reduce` leaves some out there. "..." stands for any number of axes. Parsing only: the
+// methods of Tensor carry it out.
 
 import { ShapeError, show } from "./error.ts";
 import { numel, type Shape } from "./shape.ts";
 
-/** "b (h w) c" -> [["b"], ["h", "w"], ["c"]]; the digit 1 is an axis of size one without a name. */
-function groups(side: string, pattern: string): string[][] {
-  const tokens = side.match(/\([^()]*\)|[A-Za-z_]\w*|1/g) ?? [];
-  if (tokens.join("").replace(/\s/g, "") !== side.replace(/\s/g, ""))
-    throw new ShapeError(`rearrange: cannot read "${side.trim()}" in "${pattern}"`);
+export type EinopsName = "rearrange" | "repeat" | "reduce";
+
+/** What carries out a pattern: reshape, reduce, permute, reshape, expand, reshape. */
+export interface Rearrangement {
+  /** Sizes of the left side's axes, apart. */
+  readonly split: number[];
+  /** Which of them the right side leaves out. */
+  readonly reduced: number[];
+  /** Order of those that stay. */
+  readonly order: number[];
+  /** The right side's axes apart, new ones with size 1, and with their sizes. */
+  readonly apart: number[];
+  readonly grown: number[];
+  readonly merge: number[];
+}
+
+interface Reader {
+  readonly op: EinopsName;
+  readonly pattern: string;
+  fail(what: string): never;
+}
+
+/** "b (h w) c" -> [["b"], ["h", "w"], ["c"]]; the digit 1, and (), is an axis of size one without a name. */
+function groups(side: string, r: Reader): string[][] {
+  const tokens = side.match(/\([^()]*\)|[A-Za-z_]\w*|1|\.\.\./g) ?? [];
+  if (tokens.join("").replace(/\s/g, "") !== side.replace(/\s/g, "")) r.fail(`cannot read "${side.trim()}"`);
   return tokens.map((t) =>
     t
       .replace(/[()]/g, "")
@@ -17,46 +39,73 @@ function groups(side: string, pattern: string): string[][] {
   );
 }
 
+/** Names for the axes that "..." stands for when the left side's other groups take up the rest of `rank`. */
+function ellipsis(from: readonly string[][], rank: number, r: Reader): string[] {
+  const others = from.filter((g) => !g.includes("...")).length;
+  if (from.some((g) => g.includes("...") && g.length > 1)) r.fail('"..." on the left stands alone');
+  if (others === from.length) return [];
+  if (rank < others) r.fail(`the left side has ${others} axes beside "...", the tensor has ${rank}`);
+  return Array.from({ length: rank - others }, (_, i) => `...${i}`);
+}
+
 /** Sizes of the names in `names`, whose product is `size`; at most one may be unknown. */
-function solve(names: readonly string[], size: number, known: Map<string, number>, pattern: string): void {
+function solve(names: readonly string[], size: number, known: Map<string, number>, r: Reader): void {
   const unknown = names.filter((n) => !known.has(n));
   const product = names.reduce((p, n) => p * (known.get(n) ?? 1), 1);
-  if (unknown.length > 1)
-    throw new ShapeError(`rearrange "${pattern}": give the size of ${unknown.slice(1).join(" or ")}`);
+  if (unknown.length > 1) r.fail(`give the size of ${unknown.slice(1).join(" or ")}`);
   if (unknown.length === 1) known.set(unknown[0], size / product);
   const complete = names.reduce((p, n) => p * (known.get(n) ?? 1), 1);
-  if (complete !== size || names.some((n) => !Number.isInteger(known.get(n)))) {
-    throw new ShapeError(`rearrange "${pattern}": (${names.join(" ")}) does not divide an axis of size ${size}`);
-  }
+  if (complete !== size || names.some((n) => !Number.isInteger(known.get(n))))
+    r.fail(`(${names.join(" ")}) does not divide an axis of size ${size}`);
 }
 
-export interface Rearrangement {
-  readonly split: number[];
-  readonly order: number[];
-  readonly merge: number[];
+/** Which names may differ between the sides depends on the function. */
+function checkNames(from: readonly string[], to: readonly string[], known: Map<string, number>, r: Reader): void {
+  const twice = [from, to].flatMap((side) => side.filter((n, i) => side.indexOf(n) !== i));
+  if (twice.length > 0) r.fail(`both sides name each axis once, not ${twice[0]} twice`);
+  const lost = from.filter((n) => !to.includes(n));
+  const added = to.filter((n) => !from.includes(n));
+  if (lost.length > 0 && r.op !== "reduce")
+    r.fail(`${lost.join(" ")} is missing on the right (reduce takes axes away)`);
+  if (added.length > 0 && r.op !== "repeat") r.fail(`${added.join(" ")} is new on the right (repeat adds axes)`);
+  const sizeless = added.find((n) => !known.has(n));
+  if (sizeless !== undefined) r.fail(`give the size of ${sizeless}`);
 }
 
-/** Shapes and order that carry out `pattern` on a tensor of `shape`. Throws ShapeError. */
-export function parseRearrange(pattern: string, shape: Shape, sizes: Readonly<Record<string, number>>): Rearrangement {
+/** What carries out `pattern` on a tensor of `shape`. Throws ShapeError. */
+export function parseEinops(
+  op: EinopsName,
+  pattern: string,
+  shape: Shape,
+  sizes: Readonly<Record<string, number>>,
+): Rearrangement {
+  const fail = (what: string): never => {
+    throw new ShapeError(`${op}: "${pattern}" on ${show(shape)}: ${what}`);
+  };
+  const r: Reader = { op, pattern, fail };
   const [left, right, extra] = pattern.split("->");
-  if (right === undefined || extra !== undefined) throw new ShapeError(`rearrange: "${pattern}" needs one ->`);
-  const from = groups(left, pattern);
-  const to = groups(right, pattern);
-  if (from.length !== shape.length)
-    throw new ShapeError(`rearrange "${pattern}": the left side has ${from.length} axes, the tensor is ${show(shape)}`);
+  if (right === undefined || extra !== undefined) fail("a pattern needs one ->");
+  const found = groups(left, r);
+  const rest = ellipsis(found, shape.length, r);
+  const from = found.flatMap((g) => (g.includes("...") ? rest.map((n) => [n]) : [g]));
+  const to = groups(right, r).flatMap((g) =>
+    g.length === 1 && g[0] === "..." ? rest.map((n) => [n]) : [g.flatMap((n) => (n === "..." ? rest : [n]))],
+  );
+  if (from.length !== shape.length) fail(`the left side has ${from.length} axes`);
   const known = new Map(Object.entries(sizes));
   from.forEach((names, i) => {
-    solve(names, shape[i], known, pattern);
+    solve(names, shape[i], known, r);
   });
-  const names = from.flat();
-  const target = to.flat();
-  if (new Set(names).size !== names.length || [...names].sort().join() !== [...target].sort().join()) {
-    throw new ShapeError(`rearrange "${pattern}": both sides must name the same axes, each once`);
-  }
+  const [names, target] = [from.flat(), to.flat()];
+  checkNames(names, target, known, r);
   const size = (n: string): number => known.get(n) as number;
+  const kept = names.filter((n) => target.includes(n));
   return {
     split: names.map(size),
-    order: target.map((n) => names.indexOf(n)),
+    reduced: names.flatMap((n, i) => (target.includes(n) ? [] : [i])),
+    order: target.filter((n) => kept.includes(n)).map((n) => kept.indexOf(n)),
+    apart: target.map((n) => (kept.includes(n) ? size(n) : 1)),
+    grown: target.map(size),
     merge: to.map((g) => numel(g.map(size))),
   };
 }

@@ -6,6 +6,7 @@ export { type CompileOptions, compile, type Feed, type Named, type Step } from "
 export { type Cotangents, checkpoint, customVjp, type Results } from "./custom.ts";
 export { type Device, type DeviceOptions, device, openDevice, useDevice } from "./device.ts";
 export { type Data, type DType, packHalf, unpackHalf } from "./dtype.ts";
+export { einsum } from "./einsum.ts";
 export {
   DeviceError,
   DeviceLostError,

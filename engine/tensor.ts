@@ -3,7 +3,7 @@
 
 import { device, type Program } from "./device.ts";
 import { type Data, type DType, dtypeOf, toData } from "./dtype.ts";
-import { parseRearrange } from "./einops.ts";
+import { type EinopsName, parseEinops } from "./einops.ts";
 import { DTypeError, ShapeError, show } from "./error.ts";
 import { intern, leaf, type Node } from "./graph.ts";
 import * as composite from "./ops/composite.ts";
@@ -18,6 +18,8 @@ import * as movement from "./ops/movement.ts";
 import type { AnyOp, Attrs } from "./ops/op.ts";
 import { type RandomAttrs, random as randomOp } from "./ops/random.ts";
 import * as reduce from "./ops/reduce.ts";
+import * as scans from "./ops/scan.ts";
+import { argsort as argsortOp } from "./ops/sort.ts";
 import { axesOf, axisOf, broadcast, checkShape, type Dims, dims, numel, type Shape, sameShape } from "./shape.ts";
 import { Storage } from "./storage.ts";
 import { currentTrace } from "./trace.ts";
@@ -29,6 +31,10 @@ export type Operand = Tensor | number;
 
 export interface ReduceOptions {
   readonly keepdims?: boolean;
+}
+
+export interface ScanOptions {
+  readonly reverse?: boolean;
 }
 
 const none: Attrs = {};
@@ -296,18 +302,19 @@ export class Tensor {
     if (lead < 0) throw new ShapeError(`expand: ${show(this.shape)} has more axes than ${show(shape)}`);
     return apply(movement.expand, [this.reshape([...new Array<number>(lead).fill(1), ...this.shape])], { to: shape });
   }
-  /** Elements start <= i < end of one axis; negative bounds count from the end. */
-  slice(axis: number, start: number, end: number = this.shape[axisOf("slice", axis, this.rank)]): Tensor {
+  /** Elements start, start + step, ... before end of one axis; negative bounds count from the end. */
+  slice(axis: number, start: number, end: number = this.shape[axisOf("slice", axis, this.rank)], step = 1): Tensor {
     const a = axisOf("slice", axis, this.rank);
     const n = this.shape[a];
     const from = start < 0 ? start + n : start;
     const to = end < 0 ? end + n : end;
     if (from < 0 || to > n || from > to)
       throw new ShapeError(`slice: ${start} to ${end} of axis ${axis} of ${show(this.shape)}`);
+    if (!(Number.isInteger(step) && step > 0)) throw new ShapeError(`slice: step ${step} (flip reverses an axis)`);
     return this.sliceWith({
       start: this.shape.map((_, i) => (i === a ? from : 0)),
-      size: this.shape.map((m, i) => (i === a ? to - from : m)),
-      step: this.shape.map(() => 1),
+      size: this.shape.map((m, i) => (i === a ? Math.ceil((to - from) / step) : m)),
+      step: this.shape.map((_, i) => (i === a ? step : 1)),
     });
   }
   sliceWith(attrs: movement.SliceAttrs): Tensor {
@@ -349,8 +356,15 @@ export class Tensor {
   }
   /** einops: `x.rearrange("b (h w) c -> b c h w", { h: 8 })`. */
   rearrange(pattern: string, sizes: Readonly<Record<string, number>> = {}): Tensor {
-    const { split, order, merge } = parseRearrange(pattern, this.shape, sizes);
-    return this.reshape(split).permute(order).reshape(merge);
+    return rearranged("rearrange", this, pattern, sizes);
+  }
+  /** einops: new axes repeat the value: `x.repeat("h w -> (h r) w", { r: 2 })`. */
+  repeat(pattern: string, sizes: Readonly<Record<string, number>> = {}): Tensor {
+    return rearranged("repeat", this, pattern, sizes);
+  }
+  /** einops: axes that the right side lacks are reduced: `x.reduce("b (h s) c -> b h c", "mean", { s: 2 })`. */
+  reduce(pattern: string, how: "sum" | "mean" | "max" | "min", sizes: Readonly<Record<string, number>> = {}): Tensor {
+    return rearranged("reduce", this, pattern, sizes, (x, axes) => x[how](axes));
   }
   /** i32 [n] = 0, 1, ..., n - 1. A method, so that op records can make one without importing this module. */
   arange(n: number): Tensor {
@@ -371,9 +385,33 @@ export class Tensor {
   max(axis?: number | readonly number[], o: ReduceOptions = {}): Tensor {
     return reduction(reduce.max, this, axis, o);
   }
-  /** Over the last axis. */
-  softmax(): Tensor {
-    return apply(composite.softmax, [this]);
+  min(axis?: number | readonly number[], o: ReduceOptions = {}): Tensor {
+    return this.neg().max(axis, o).neg();
+  }
+
+  // ---- scans and sorting -------------------------------------------------------------------------------------------
+
+  /** Running sums along an axis; `reverse` runs from the last element to the first. */
+  cumsum(axis: number, o: ScanOptions = {}): Tensor {
+    return alongAxis("cumsum", scans.cumsum, [this], axis, o);
+  }
+  /** h_i = a_i h_{i-1} + b_i along an axis, with b = this and h = 0 before the first. */
+  linearScan(a: Tensor, axis: number, o: ScanOptions = {}): Tensor {
+    return alongAxis("linearScan", scans.linearScan, [this, a.expand(this.shape)], axis, o);
+  }
+  /** i32: positions along an axis in the order of their values, equal ones in increasing order. No gradient. */
+  argsort(axis = -1, o: { descending?: boolean } = {}): Tensor {
+    const swap = swapLast("argsort", axis, this.rank);
+    const x = this.permute(swap);
+    const attrs = { descending: o.descending ?? false, of: this.dtype === "i32" ? "i32" : "f32" };
+    const rows = x.reshape([numel(x.shape.slice(0, -1)), x.shape[this.rank - 1]]);
+    return apply(argsortOp, [rows], attrs).reshape(x.shape).permute(swap);
+  }
+
+  /** exp(x) / sum(exp(x)) along an axis. */
+  softmax(axis = -1): Tensor {
+    const swap = swapLast("softmax", axis, this.rank);
+    return apply(composite.softmax, [this.permute(swap)]).permute(swap);
   }
   /** [outer, inner, groups, channels] -> [outer, groups, 2]: mean and 1 / sqrt(variance + eps). */
   moments(eps: number): Tensor {
@@ -382,8 +420,10 @@ export class Tensor {
 
   // ---- products ----------------------------------------------------------------------------------------------------
 
-  /** [..., m, k] @ [..., k, n]; a matrix on the right is applied to all rows of the left. */
+  /** [..., m, k] @ [..., k, n]; leading axes broadcast, and a vector is a row on the left, a column on the right. */
   matmul(y: Tensor): Tensor {
+    if (this.rank === 1 && y.rank > 0) return dropAxis(this.reshape([1, -1]).matmul(y), y.rank === 1 ? -1 : -2);
+    if (y.rank === 1 && this.rank > 0) return dropAxis(this.matmul(y.reshape([-1, 1])), -1);
     const [m, k] = this.shape.slice(-2);
     const n = y.shape[y.rank - 1];
     if (this.rank < 2 || y.rank < 2 || k !== y.shape[y.rank - 2]) {
@@ -486,6 +526,40 @@ function binary(op: AnyOp, x: Tensor, y: Operand): Tensor {
   const other = operand(y, x);
   const shape = broadcast(op.name, x.shape, other.shape);
   return apply(op, [x.expand(shape), other.expand(shape)]);
+}
+
+/** Without an axis of size 1. */
+function dropAxis(x: Tensor, axis: number): Tensor {
+  return x.reshape(x.shape.filter((_, i) => i !== axis + x.rank));
+}
+
+/** Order of the axes that brings one to the end; the same order brings it back. */
+function swapLast(op: string, axis: number, rank: number): number[] {
+  const [a, last] = [axisOf(op, axis, rank), rank - 1];
+  return Array.from({ length: rank }, (_, i) => (i === a ? last : i === last ? a : i));
+}
+
+/** Carries out an einops pattern. */
+function rearranged(
+  op: EinopsName,
+  x: Tensor,
+  pattern: string,
+  sizes: Readonly<Record<string, number>>,
+  reduceOver: (x: Tensor, axes: number[]) => Tensor = (y) => y,
+): Tensor {
+  const { split, reduced, order, apart, grown, merge } = parseEinops(op, pattern, x.shape, sizes);
+  const parts = x.reshape(split);
+  const kept = reduced.length > 0 ? reduceOver(parts, reduced) : parts;
+  return kept.permute(order).reshape(apart).expand(grown).reshape(merge);
+}
+
+/** An op on [outer, n, inner], applied along any axis. */
+function alongAxis(name: string, op: AnyOp, ins: readonly Tensor[], axis: number, o: ScanOptions): Tensor {
+  const { shape } = ins[0];
+  const a = axisOf(name, axis, shape.length);
+  const folded = [numel(shape.slice(0, a)), shape[a], numel(shape.slice(a + 1))];
+  const rows = ins.map((x) => x.reshape(folded));
+  return apply(op, rows, { reverse: o.reverse ?? false }).reshape(shape);
 }
 
 function reduction(op: AnyOp, x: Tensor, axis: number | readonly number[] | undefined, o: ReduceOptions): Tensor {

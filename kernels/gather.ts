@@ -51,7 +51,8 @@ function sizes(
 function emitGather(spec: GatherSpec, caps: Caps): Lowered {
   const lanes = lanesOf(spec, caps);
   const u = sizes(3, spec, lanes);
-  const type = typeOf(spec);
+  // Bits are copied: a table of whole numbers read as f32 might have its small ones, denormals there, flushed to zero.
+  const type = typeOf(spec).replace("f32", "u32");
   const text = wgsl`
     ${storage([
       ["source", type],

@@ -1,4 +1,4 @@
-// Every variant of softmax, norm, attention, gather, random and resize against its float64 definition, over drawn specs,
+// Every variant of softmax, norm, attention, gather, random, resize, scan and sort against its float64 definition, over drawn specs,
 // on the real adapter as each kind of machine would use it; and the properties that only these families have.
 // Matmul, convolution, elementwise and generic reductions are tested elsewhere.
 
@@ -22,7 +22,9 @@ import {
   uniformAt,
 } from "../kernels/random.ts";
 import * as resizeFile from "../kernels/resize.ts";
+import * as scanFile from "../kernels/scan.ts";
 import * as softmaxFile from "../kernels/softmax.ts";
+import * as sortFile from "../kernels/sort.ts";
 import {
   type Caps,
   choose,
@@ -43,6 +45,8 @@ const families = [
   { families: randomFamilies },
   resizeFile,
   convDirectFile,
+  scanFile,
+  sortFile,
 ].flatMap((file) => file.families);
 
 // Both devices are opened once; the null one only type-checks.
@@ -234,6 +238,20 @@ describe("a planted bug is found:", () => {
       "i + 1u < inner;",
     ],
     ["runs not offset", gatherFile.gatherRowsGrad, { rows: 9, dim: 4, count: 99 }, "place += totals[i];", ""],
+    [
+      "carries of the parts before left out",
+      scanFile.linearScan,
+      { outer: 1, length: 400, inner: 2, reverse: true },
+      "total_a[at] * h + own",
+      "own",
+    ],
+    [
+      "ties in any order",
+      sortFile.argsort,
+      { rows: 2, length: 100, descending: false, dtype: "i32" },
+      "(!left && other == own)",
+      "false",
+    ],
     ["rounded down", random, { count: 999, kind: "normal", draw: 0 }, "step + 0x8000", "step"],
     [
       "last row of a window",

@@ -54,7 +54,7 @@ const CORE: readonly (readonly [string, readonly string[]])[] = [
   ],
   ["graph", ["graph", "trace"]],
   ["ops", ["ops"]],
-  ["tensor", ["tensor", "device", "einops"]],
+  ["tensor", ["tensor", "device", "einops", "einsum"]],
   ["front", ["state", "autograd", "custom"]],
   ["compile", ["compile"]],
 ];

@@ -348,7 +348,7 @@ describe("a layer that is given something else says so:", () => {
       () => new nn.Linear(3, 2).forward(x(4, 5)),
       /matmul: inner dimensions differ: \[4, 5\] @ \[3, 2\]/,
     ],
-    ["a norm", () => new nn.LayerNorm(3).forward(x(4, 5)), /expected 3 channels last, got \[4, 5\]/],
+    ["a norm", () => new nn.LayerNorm(3).forward(x(4, 5)), /expected weight and bias \[5\] for x \[4, 5\], got \[3\]/],
     ["groups", () => new nn.GroupNorm(3, 8), /8 channels do not divide into 3 groups/],
   ])("%s", (_, call, message) => {
     expect(call).toThrow(message);

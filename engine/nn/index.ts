@@ -16,6 +16,36 @@ export {
   selu,
   softsign,
 } from "./activations.ts";
+export {
+  type AttentionOptions,
+  multiHeadAttention,
+  type PackedWeights,
+  scaledDotProductAttention,
+} from "./attention.ts";
+export {
+  type GridSampleOptions,
+  gridSample,
+  pixelShuffle,
+  pixelUnshuffle,
+  type UnfoldOptions,
+  unfold,
+} from "./images.ts";
+export {
+  embedding,
+  gather,
+  indexAdd,
+  indexSelect,
+  maskedFill,
+  oneHot,
+  repeatInterleave,
+  roll,
+  scatter,
+  scatterAdd,
+  stack,
+  tile,
+  tril,
+  triu,
+} from "./indexing.ts";
 export { constantInit, fanInInit, type Initializer, normalInit, onesInit, zerosInit } from "./init.ts";
 export {
   Attention,
@@ -31,5 +61,51 @@ export {
   Linear,
   type LinearOptions,
 } from "./layers.ts";
-export { l1, mse } from "./losses.ts";
+export {
+  type BceOptions,
+  bce,
+  bceWithLogits,
+  type ClassOptions,
+  type CrossEntropyOptions,
+  crossEntropy,
+  huber,
+  type KlOptions,
+  kl,
+  type LossOptions,
+  l1,
+  mse,
+  nll,
+  type Reduction,
+  smoothL1,
+} from "./losses.ts";
 export { Module, parameter } from "./module.ts";
+export {
+  type BatchNormOptions,
+  batchNorm,
+  groupNorm,
+  instanceNorm,
+  l2Normalize,
+  layerNorm,
+  type NormOptions,
+  type RunningStatistics,
+  rmsNorm,
+} from "./norms.ts";
+export { baddbmm, linear } from "./products.ts";
+export {
+  all,
+  any,
+  argmax,
+  argmin,
+  cumprod,
+  logSoftmax,
+  logsumexp,
+  maxAlong,
+  minAlong,
+  norm,
+  prod,
+  std,
+  type ValuesAt,
+  type VarianceOptions,
+  variance,
+} from "./reductions.ts";
+export { type SortOptions, sort, type TopkOptions, topk } from "./sorting.ts";

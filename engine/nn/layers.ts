@@ -1,11 +1,13 @@
 // The layers models are made of. Tensors are channels last; weights lie as the kernels want them: Linear as [out, in] (like
 // PyTorch), convolutions as [...kernel, in, out].
 
-import { ShapeError, show } from "../error.ts";
+import { ShapeError } from "../error.ts";
 import type { Parameter, Rng } from "../state.ts";
 import type { ConvOptions, ConvTransposeOptions, Tensor } from "../tensor.ts";
 import { fanInInit, type Initializer, normalInit, onesInit, zerosInit } from "./init.ts";
 import { Module, parameter } from "./module.ts";
+import { groupNorm, layerNorm } from "./norms.ts";
+import { linear } from "./products.ts";
 
 export interface LinearOptions {
   readonly bias?: boolean;
@@ -24,8 +26,7 @@ export class Linear extends Module {
   }
 
   forward(x: Tensor): Tensor {
-    const y = x.matmul(this.weight.transpose());
-    return this.bias ? y.add(this.bias) : y;
+    return linear(x, this.weight, this.bias);
   }
 }
 
@@ -112,7 +113,7 @@ export class GroupNorm extends Module {
 
   /** [b, ..., channels] -> the same shape. */
   forward(x: Tensor): Tensor {
-    return normalize(x, x.shape[0], this.#groups, this.#eps, this.weight, this.bias);
+    return groupNorm(x, this.#groups, { weight: this.weight, bias: this.bias, eps: this.#eps });
   }
 }
 
@@ -130,21 +131,8 @@ export class LayerNorm extends Module {
   }
 
   forward(x: Tensor): Tensor {
-    const rows = x.shape.slice(0, -1).reduce((a, b) => a * b, 1);
-    return normalize(x, rows, 1, this.#eps, this.weight, this.bias);
+    return layerNorm(x, { weight: this.weight, bias: this.bias, eps: this.#eps });
   }
-}
-
-/** (x - mean) / sqrt(var + eps) * weight + bias, with x seen as [outer, inner, groups, channels]. */
-function normalize(x: Tensor, outer: number, groups: number, eps: number, weight: Tensor, bias: Tensor): Tensor {
-  const features = x.shape[x.rank - 1];
-  if (features !== weight.shape[0])
-    throw new ShapeError(`norm: expected ${weight.shape[0]} channels last, got ${show(x.shape)}`);
-  const blocks = x.reshape([outer, -1, groups, features / groups]);
-  const stats = blocks.moments(eps);
-  const stat = (i: number): Tensor => stats.slice(2, i, i + 1).reshape([outer, 1, groups, 1]);
-  const affine = (p: Tensor): Tensor => p.reshape([1, 1, groups, features / groups]);
-  return blocks.sub(stat(0)).mul(stat(1)).mul(affine(weight)).add(affine(bias)).reshape(x.shape);
 }
 
 /** Rows of a learned table: i32 [...] -> [..., features]. */

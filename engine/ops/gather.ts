@@ -6,7 +6,7 @@ import { resizeNearestGrad as resizeGradFamily } from "../../kernels/resize.ts";
 import type { DType } from "../dtype.ts";
 import { DTypeError, ShapeError, show } from "../error.ts";
 import type { Shape } from "../shape.ts";
-import { type Attrs, defineOp, familyReference, type KernelLowering } from "./op.ts";
+import { type Attrs, defineOp, familyReference, floats, type KernelLowering } from "./op.ts";
 
 function checkGather([table, index]: readonly Shape[]): Shape {
   if (table.length !== 2 || index.length !== 1) {
@@ -56,7 +56,7 @@ const gatherGrad: KernelLowering<GatherGradAttrs> = {
 export const gatherRowsGrad = defineOp<GatherGradAttrs>({
   name: "gatherRowsGrad",
   shape: ([g], { rows }) => [rows, g[1]],
-  dtype: (ins) => checkIndex("gatherRowsGrad", ins),
+  dtype: (ins) => floats("gatherRowsGrad")([checkIndex("gatherRowsGrad", ins)]),
   reference: familyReference(gatherGrad),
   vjp: (gt, [, index]) => [gt.gatherRows(index), null],
   lower: gatherGrad,

@@ -26,14 +26,15 @@ export interface Kind {
 export const SLACK = 10;
 
 /**
- * Bound where float32 cost that implementation nothing: two units in the last place of the largest value. Copies are exact
- * anyway; a gradient that is divided by a count may be multiplied by its reciprocal instead.
+ * Least bound of a single number, and bound where float32 cost that implementation nothing: two units in the last place of
+ * the largest value. Copies are exact anyway; a gradient that is divided by a count may be multiplied by its reciprocal, and
+ * a sum whose error happened to be a tenth of a unit cannot be held to that.
  */
 export const TWO_ULPS = 2 ** -22;
 
-/** Bound for a float tensor by the `rel_to_max` of its tolerance. Whole numbers have the bound 0: they must be equal. */
-export function boundOf(relToMax: number): number {
-  return relToMax > 0 ? SLACK * relToMax : TWO_ULPS;
+/** Bound for a float tensor of `size` elements by the `rel_to_max` of its tolerance. Whole numbers must be equal: 0. */
+export function boundOf(relToMax: number, size = Number.POSITIVE_INFINITY): number {
+  return relToMax === 0 || size === 1 ? Math.max(SLACK * relToMax, TWO_ULPS) : SLACK * relToMax;
 }
 
 /** Holds `got` against `want`; relative to the largest magnitude of `want`, or absolute when that is zero. */

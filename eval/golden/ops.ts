@@ -54,7 +54,7 @@ async function* runCase(
       if (value.shape.join() !== want.shape.join()) {
         yield broken(`${label}.${key}`, `expected shape [${want.shape}], got [${value.shape}]`);
       } else {
-        const bound = want.whole ? 0 : boundOf(tolerances[`${label}.${key}`]?.rel_to_max ?? 0);
+        const bound = want.whole ? 0 : boundOf(tolerances[`${label}.${key}`]?.rel_to_max ?? 0, want.data.length);
         yield compare(`${label}.${key}`, await value.data(), want.data, bound);
       }
     }
