@@ -7,6 +7,7 @@ import { DTypeError, ShapeError, show } from "../error.ts";
 import { sameShape } from "../shape.ts";
 import type { Tensor } from "../tensor.ts";
 import { type Attrs, defineOp, floats, type OpDef, type Sample, type WgslType } from "./op.ts";
+import { cosWgsl, sinWgsl } from "./trigonometry.ts";
 
 const none: Attrs = {};
 
@@ -142,18 +143,14 @@ export const reciprocal = unary("reciprocal", {
 export const sin = unary("sin", {
   f: Math.sin,
   df: (g, x) => g.mul(x.cos()),
-  wgsl: (x) => `sin(${x})`,
-  domain: [-3, 3],
-  rtol: 1e-5,
-  why: "WGSL promises 2^-11; drivers do far better, and are held to it",
+  wgsl: sinWgsl,
+  domain: [-30, 30],
 });
 export const cos = unary("cos", {
   f: Math.cos,
   df: (g, x) => g.mul(x.sin()).neg(),
-  wgsl: (x) => `cos(${x})`,
-  domain: [-3, 3],
-  rtol: 1e-5,
-  why: "WGSL promises 2^-11; drivers do far better, and are held to it",
+  wgsl: cosWgsl,
+  domain: [-30, 30],
 });
 export const tanh = unary("tanh", {
   f: Math.tanh,
