@@ -9,3 +9,9 @@ export function cpuMs(): number {
   const { user, system } = process.cpuUsage();
   return (user + system) / 1000;
 }
+
+/** The process, for `what` cannot do without. Throws in a browser. */
+export function processFor(what: string): NodeJS.Process {
+  if (typeof process === "undefined") throw new Error(`${what}: needs Node, and this is a browser`);
+  return process;
+}

@@ -1,50 +1,31 @@
 // A browser as the judge of our GIFs: Chromium's own decoder must find the frames, delays and pixels that went in. Skipped,
 // aloud, where Debian's chromium is not installed.
 
-import { existsSync } from "node:fs";
-import { createServer, type Server } from "node:http";
-import type { AddressInfo } from "node:net";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { decodeSticker } from "../data/decode/index.ts";
 import { encodeGif } from "../data/encode/gif.ts";
 import { planStarter, stickerFrames } from "../data/starter/index.ts";
+import { type Browser, CHROMIUM, hasChromium, openPage } from "./browser/chromium.ts";
 
-const BROWSER = "/usr/bin/chromium";
-const present = existsSync(BROWSER);
-if (!present) console.warn(`${BROWSER} is not installed: GIFs are not checked in a browser`);
+if (!hasChromium) console.warn(`${CHROMIUM} is not installed: GIFs are not checked in a browser`);
 
 interface Decoded {
   readonly loops: boolean;
   readonly frames: readonly { readonly ms: number; readonly rgba: readonly number[] }[];
 }
 
-describe.skipIf(!present)("in Chromium", () => {
-  let server: Server;
-  let decode: (gif: Uint8Array) => Promise<Decoded>;
-  let close: () => Promise<void>;
+describe.skipIf(!hasChromium)("in Chromium", () => {
+  let browser: Browser;
 
   beforeAll(async () => {
-    const { chromium } = await import("playwright-core");
-    server = createServer((_, response) => response.setHeader("content-type", "text/html").end("<html></html>"));
-    await new Promise<void>((ready) => server.listen(0, "127.0.0.1", ready));
-    const args = [
-      "--no-sandbox",
-      "--disable-gpu",
-      "--disable-quic",
-      "--disable-background-networking",
-      "--no-first-run",
-    ];
-    const browser = await chromium.launch({ executablePath: BROWSER, args });
-    const page = await browser.newPage();
-    await page.goto(`http://127.0.0.1:${(server.address() as AddressInfo).port}/`);
-    close = () => browser.close();
-    // The page's code is text: the browser's types are not those of the tests.
-    decode = (gif) => page.evaluate(`(${DECODE})("${Buffer.from(gif).toString("base64")}")`) as Promise<Decoded>;
+    browser = await openPage(new Map([["/", "<html></html>"]]), ["--disable-gpu"]);
   });
-  afterAll(async () => {
-    await close?.();
-    server?.close();
-  });
+  afterAll(() => browser?.close());
+
+  /** The page's code is text: the browser's types are not those of the tests. */
+  function decode(gif: Uint8Array): Promise<Decoded> {
+    return browser.page.evaluate(`(${DECODE})("${Buffer.from(gif).toString("base64")}")`);
+  }
 
   test("a starter sticker has its 8 frames, delays and pixels", async () => {
     const recipes = planStarter({ count: 12, seed: 3, size: 32, domains: ["Cartoon"] });

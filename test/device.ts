@@ -3,6 +3,7 @@
 
 import { test } from "vitest";
 import { type Device, useDevice } from "../engine/device.ts";
+import { env } from "../engine/env.ts";
 import { ReferenceDevice } from "../engine/reference.ts";
 import { type GpuDevice, type GpuOptions, openGpu } from "../engine/runtime/gpu.ts";
 
@@ -17,7 +18,7 @@ export const REDUCED: Readonly<Record<string, GpuOptions>> = {
 };
 
 function options(): GpuOptions {
-  const { CAPS } = process.env;
+  const { CAPS } = env;
   if (CAPS && !(CAPS in REDUCED)) throw new Error(`CAPS=${CAPS}: one of ${Object.keys(REDUCED).join(", ")}`);
   return CAPS ? REDUCED[CAPS] : {};
 }

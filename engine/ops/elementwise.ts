@@ -145,12 +145,14 @@ export const sin = unary("sin", {
   df: (g, x) => g.mul(x.cos()),
   wgsl: sinWgsl,
   domain: [-30, 30],
+  why: "one rounding in each of five terms (trigonometry.ts)",
 });
 export const cos = unary("cos", {
   f: Math.cos,
   df: (g, x) => g.mul(x.sin()).neg(),
   wgsl: cosWgsl,
   domain: [-30, 30],
+  why: "one rounding in each of five terms (trigonometry.ts)",
 });
 export const tanh = unary("tanh", {
   f: Math.tanh,

@@ -3,6 +3,7 @@
 // (tracing.ts) share.
 
 import type { KernelTime } from "../device.ts";
+import { cpuMs } from "../env.ts";
 
 export type { KernelTime };
 
@@ -21,11 +22,10 @@ export async function profile(
   for (const { submit, label, flops, bytes } of replays) {
     let ms = Number.POSITIVE_INFINITY;
     for (let i = 0; i < rounds; i++) {
-      const before = process.cpuUsage();
+      const before = cpuMs();
       submit();
       await done();
-      const used = process.cpuUsage(before);
-      ms = Math.min(ms, (used.user + used.system) / 1000);
+      ms = Math.min(ms, cpuMs() - before);
     }
     times.push({ label, dispatches: 1, ms, flops, bytes });
   }

@@ -2,6 +2,7 @@
 // (docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU), times in microseconds. Host phases come from
 // timeline.ts; kernels are timed by the device, each in a pass of its own, so a traced step is a little slower than another.
 
+import { processFor } from "../env.ts";
 import { type DispatchInfo, dispatchInfos } from "../plan/explain.ts";
 import type { Plan } from "../plan/plan.ts";
 import { observe, type Span } from "../timeline.ts";
@@ -54,6 +55,7 @@ export class Tracer {
   readonly #device: GPUDevice;
   readonly #details: Readonly<Record<string, string>>;
   readonly #file: string;
+  readonly #node = processFor("a trace, which is a file");
   /** What is known of the dispatches of each plan, and how often it was encoded. */
   readonly #plans = new WeakMap<Plan, { readonly infos: readonly DispatchInfo[]; calls: number }>();
   readonly #stopObserving: () => void;
@@ -69,7 +71,7 @@ export class Tracer {
     this.#details = details;
     this.#file = file;
     this.#stopObserving = observe((span) => this.#spans.push(span));
-    process.once("exit", this.flush);
+    this.#node.once("exit", this.flush);
   }
 
   /** Encodes every dispatch of `plan` by calling `encode(pass, i)`, each in a timed pass; call `submitted` after submitting. */
@@ -152,8 +154,8 @@ export class Tracer {
   /** Ends the trace and writes what has been reported until now, at once: a process may be ending. */
   flush = (): void => {
     this.#stopObserving();
-    process.removeListener("exit", this.flush);
-    process.getBuiltinModule("node:fs").writeFileSync(this.#file, JSON.stringify(this.#snapshot()));
+    this.#node.removeListener("exit", this.flush);
+    this.#node.getBuiltinModule("node:fs").writeFileSync(this.#file, JSON.stringify(this.#snapshot()));
   };
 
   #snapshot(): TraceFile {
