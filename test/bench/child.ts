@@ -2,10 +2,11 @@
 // several frameworks can be interleaved, and answers each with what it measured.
 
 import { type Errors, lossErrors, outputErrors, reference } from "./errors.ts";
+import { GIFGRAD, JAX, JAX_WASM } from "./results.ts";
 import type { Framework, Subject } from "./subject.ts";
 
 export type Order =
-  | { readonly do: "open"; readonly framework: string; readonly workload: string; readonly device?: string }
+  | { readonly do: "open"; readonly framework: string; readonly workload: string }
   | { readonly do: "run" }
   | { readonly do: "check"; readonly ref: string; readonly seconds: number }
   | { readonly do: "profile" }
@@ -27,8 +28,10 @@ export interface Answer {
   readonly rssMb?: number;
 }
 
-const frameworks: Readonly<Record<string, (device: string) => Promise<Framework>>> = {
-  gifgrad: async () => (await import("./gifgrad/index.ts")).framework,
+const frameworks: Readonly<Record<string, () => Promise<Framework>>> = {
+  [GIFGRAD]: async () => (await import("./gifgrad/index.ts")).framework,
+  [JAX]: async () => await (await import("./peers/jax.ts")).framework("webgpu"),
+  [JAX_WASM]: async () => await (await import("./peers/jax.ts")).framework("wasm"),
 };
 
 const losses: number[] = [];
@@ -64,7 +67,7 @@ async function obey(order: Order): Promise<Answer> {
   if (order.do === "open") {
     id = order.workload;
     const start = performance.now();
-    const framework = await frameworks[order.framework](order.device ?? "");
+    const framework = await frameworks[order.framework]();
     const workload = framework.workloads[id] ?? "not implemented";
     if (typeof workload === "string") return { cannot: workload };
     const opened = await framework.open();

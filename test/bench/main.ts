@@ -7,7 +7,7 @@ import { availableParallelism, loadavg } from "node:os";
 import { dirname, join } from "node:path";
 import { measure } from "./harness.ts";
 import { parseOptions } from "./options.ts";
-import { GIFGRAD, JAX, JAX_WASM, type Report, type Result, TFJS, verdicts } from "./results.ts";
+import { GIFGRAD, type Report, type Result, verdicts } from "./results.ts";
 import { render } from "./table.ts";
 
 const root = process.env.BENCH_ROOT as string;
@@ -34,7 +34,7 @@ function earlier(now: readonly Result[]): Result[] {
 const load = loadavg()[0];
 const measured = await measure({
   ...options,
-  frameworks: options.peers ? [GIFGRAD, JAX, JAX_WASM, TFJS] : [GIFGRAD],
+  frameworks: [GIFGRAD, ...options.peers],
   child: process.env.BENCH_CHILD as string,
   ref: join(root, "..", "shared", "bench", "data", "ref.json"),
   say,

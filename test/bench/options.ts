@@ -1,11 +1,12 @@
 // The command line of `npm run bench`. Called by main.ts.
 
 import { Command, InvalidArgumentError } from "commander";
+import { PEERS } from "./results.ts";
 import { select, type Workload } from "./workloads.ts";
 
 export interface Options {
   readonly workloads: readonly Workload[];
-  readonly peers: boolean;
+  readonly peers: readonly string[];
   readonly json: boolean;
   readonly runs: number;
   readonly timeout: number;
@@ -22,12 +23,25 @@ function positive(text: string): number {
   return n;
 }
 
+/** "jax-js" stands for both of its back ends. */
+function selectPeers(names: string | true | undefined): readonly string[] {
+  if (names === undefined || names === true) return names ? PEERS : [];
+  const wanted = names.split(",").map((n) => n.replace("-js-", "-js ").replace("tfjs-", "tfjs "));
+  for (const n of wanted)
+    if (!PEERS.some((p) => p.startsWith(n)))
+      throw new Error(`--peers: there is no ${n}; there are ${PEERS.join(", ")}`);
+  return PEERS.filter((p) => wanted.some((n) => p.startsWith(n)));
+}
+
 /** Throws commander's error, which names the argument, instead of ending the process, when `quiet`. */
 export function parseOptions(argv: readonly string[], quiet = false): Options {
   const command = new Command("bench")
     .description("Time Gifgrad, and with --peers jax-js and TensorFlow.js, on the workloads of test/bench/README.md.")
     .option("--only <ids>", "comma-separated workloads: W1.512, or W1 for all of W1", "")
-    .option("--peers", "measure the peers too, interleaved", false)
+    .option(
+      "--peers [names]",
+      "measure the peers too, interleaved: all, or some of jax-js-webgpu, jax-js-wasm, tfjs-webgpu",
+    )
     .option("--runs <n>", "executions timed after the first", positive, 5)
     .option(
       "--timeout <seconds>",
@@ -45,6 +59,8 @@ export function parseOptions(argv: readonly string[], quiet = false): Options {
     )
     .option("--json", "print the results as JSON instead of tables", false);
   if (quiet) command.exitOverride().configureOutput({ writeErr: () => {} });
-  const { only, ...rest } = command.parse(argv, { from: "user" }).opts<{ only: string } & Omit<Options, "workloads">>();
-  return { workloads: select(only), ...rest };
+  const { only, peers, ...rest } = command
+    .parse(argv, { from: "user" })
+    .opts<{ only: string; peers?: string | true } & Omit<Options, "workloads" | "peers">>();
+  return { workloads: select(only), peers: selectPeers(peers), ...rest };
 }

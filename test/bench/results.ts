@@ -6,6 +6,7 @@ export const GIFGRAD = "gifgrad";
 export const JAX = "jax-js webgpu";
 export const JAX_WASM = "jax-js wasm";
 export const TFJS = "tfjs webgpu";
+export const PEERS: readonly string[] = [JAX, JAX_WASM, TFJS];
 
 /** One framework on one workload. Times in milliseconds. */
 export interface Result {
