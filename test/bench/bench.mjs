@@ -18,7 +18,11 @@ await build({
   format: "esm",
   platform: "node",
   target: "node20",
-  packages: "external",
+  external: ["webgpu", "commander", "@jax-js/*", "esbuild"],
+  mainFields: ["module", "main"], // TensorFlow.js registers its gradients in its module build only, so it is bundled
+  banner: {
+    js: 'import { createRequire as requireFrom } from "node:module"; const require = requireFrom(import.meta.url);',
+  },
   outExtension: { ".js": ".mjs" },
   logLevel: "warning",
 });

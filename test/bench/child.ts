@@ -2,7 +2,7 @@
 // several frameworks can be interleaved, and answers each with what it measured.
 
 import { type Errors, lossErrors, outputErrors, reference } from "./errors.ts";
-import { GIFGRAD, JAX, JAX_WASM } from "./results.ts";
+import { GIFGRAD, JAX, JAX_WASM, TFJS } from "./results.ts";
 import type { Framework, Subject } from "./subject.ts";
 
 export type Order =
@@ -32,6 +32,7 @@ const frameworks: Readonly<Record<string, () => Promise<Framework>>> = {
   [GIFGRAD]: async () => (await import("./gifgrad/index.ts")).framework,
   [JAX]: async () => await (await import("./peers/jax.ts")).framework("webgpu"),
   [JAX_WASM]: async () => await (await import("./peers/jax.ts")).framework("wasm"),
+  [TFJS]: async () => await (await import("./peers/tfjs.ts")).framework(),
 };
 
 const losses: number[] = [];

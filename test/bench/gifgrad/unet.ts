@@ -4,6 +4,7 @@
 import { compile, type Device, type Tensor, tensor } from "../../../engine/index.ts";
 import { Attention, Conv, GroupNorm, LayerNorm, Linear, Module, mse } from "../../../engine/nn/index.ts";
 import { channelsFirst, channelsLast, R } from "../data.ts";
+import { ddimSchedule, UNET_STEPS, VIDEO_STEP } from "../diffusion.ts";
 import type { Subject } from "../subject.ts";
 import { compiled, loadInto, training } from "./run.ts";
 
@@ -124,7 +125,7 @@ const images = (seed: number): Tensor => tensor(channelsLast(R(latent, seed, 1.7
 export function unet(device: Device): Subject {
   const model = new UNet(false);
   loadInto(model, "unet");
-  const steps = tensor([37, 162, 287, 412, 537, 662, 787, 912]).keep();
+  const steps = tensor(UNET_STEPS).keep();
   const batch = { x: images(1), e: images(2), text: tensor(R([8, 16, 64], 3), [8, 16, 64]).keep(), steps };
   return training(device, model, batch, ({ x, e, text, steps: at }) => mse(model.forward(x, at, text), e));
 }
@@ -135,7 +136,7 @@ const caption = (): Tensor => tensor(R([1, 16, 64], 3), [1, 16, 64]).keep();
 export function videoUnet(device: Device): Subject {
   const model = new UNet(true);
   loadInto(model, "videoUnet");
-  const batch = { x: images(1), e: images(2), text: caption(), step: tensor([500]).keep() };
+  const batch = { x: images(1), e: images(2), text: caption(), step: tensor([VIDEO_STEP]).keep() };
   const loss = ({ x, e, text, step }: typeof batch): Tensor => mse(model.forward(x, step, text.expand([8, 16, 64])), e);
   return training(device, model, batch, loss);
 }
@@ -163,15 +164,4 @@ export function ddim(device: Device): Subject {
     },
     outputs: async () => ({ y: channelsFirst((await x.data()) as Float32Array, nhwc) }),
   };
-}
-
-/** x' = sqrt(ap) (x - sqrt(1 - a) e) / sqrt(a) + sqrt(1 - ap) e as keep x + add e, for t = 960, 920, ..., 0. */
-function ddimSchedule(): { t: number; keep: number; add: number }[] {
-  const alphaBar: number[] = [];
-  for (let i = 0; i < 1000; i++) alphaBar.push((alphaBar[i - 1] ?? 1) * (1 - (1e-4 + (i * (0.02 - 1e-4)) / 999)));
-  return Array.from({ length: 25 }, (_, i) => {
-    const t = 960 - 40 * i;
-    const [a, ap] = [alphaBar[t], alphaBar[t - 40] ?? 1];
-    return { t, keep: Math.sqrt(ap / a), add: Math.sqrt(1 - ap) - Math.sqrt((ap * (1 - a)) / a) };
-  });
 }

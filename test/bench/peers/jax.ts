@@ -8,7 +8,8 @@ import type { Device } from "./jax_run.ts";
 export async function framework(device: Device): Promise<Framework> {
   const { defaultDevice, init } = await import("@jax-js/jax");
   const { micros } = await import("./jax_micro.ts");
-  const all: Readonly<Record<string, ((device: Device) => Subject) | string>> = { ...micros };
+  const { models } = await import("./jax_models.ts");
+  const all: Readonly<Record<string, ((device: Device) => Subject) | string>> = { ...micros, ...models };
   return {
     open: async () => {
       const ready = await init(device);
