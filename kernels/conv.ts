@@ -152,7 +152,7 @@ const inputSize = (s: ConvSpec): number => s.batch * volume(s.in) * s.channels;
 const outputSize = (s: ConvSpec): number => s.batch * volume(s.out) * s.filters;
 const weightSize = (s: ConvSpec): number => volume(s.kernel) * s.channels * s.filters;
 
-const rtol = 1e-4;
+const rtol = 2e-5;
 const why = "sums of up to a few hundred products rounded to 6e-8 each";
 
 /** Inputs x and weight, output y. */
@@ -171,6 +171,7 @@ export const convForward: Family<ConvSpec> = {
   draw: drawConv,
   rtol,
   why,
+  sums: true,
 };
 
 /** Inputs gy and weight, output gx. */
@@ -189,6 +190,7 @@ export const convInputGrad: Family<ConvSpec> = {
   draw: drawConv,
   rtol,
   why,
+  sums: true,
 };
 
 /** Inputs x and gy, output the gradient of the weight. Long sums are split and added in order: no atomics. */
@@ -207,4 +209,5 @@ export const convWeightGrad: Family<ConvSpec> = {
   draw: drawConv,
   rtol,
   why,
+  sums: true,
 };

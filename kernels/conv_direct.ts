@@ -194,7 +194,9 @@ function family(
       return [out];
     },
     draw: drawDirect,
-    rtol: 1e-5, // sums of a few hundred products, each rounded to 6e-8 of it
+    rtol: 1e-5,
+    why: "sums of a few hundred products, each rounded to 6e-8 of it",
+    sums: true,
   };
 }
 

@@ -262,6 +262,7 @@ export const gatherRowsGrad: Family<GatherSpec> = {
   },
   draw: drawGather,
   rtol: 2e-5,
+  sums: true,
   why: "a row may receive a thousand f32",
 };
 

@@ -189,6 +189,7 @@ export const averagePool: Family<PoolSpec> = {
   },
   draw: drawPool,
   rtol: 1e-6,
+  sums: true,
   why: "a handful of roundings",
 };
 
@@ -268,6 +269,7 @@ export const resizeNearestGrad: Family<ResizeSpec> = {
   },
   draw: drawResize,
   rtol: 2e-6,
+  sums: true,
   why: "up to a few hundred f32 into one pixel",
 };
 

@@ -104,6 +104,8 @@ export interface Family<S> {
   readonly rtol: number;
   /** Why, in a line; needed unless it is 0. */
   readonly why?: string;
+  /** Results are sums: `rtol` is relative to what the definition makes of the inputs' magnitudes, which do not cancel. */
+  readonly sums?: true;
 }
 
 /** First variant of the list that supports the spec on this adapter. Throws when none does: the family is incomplete. */

@@ -4,7 +4,7 @@
 import { type Caps, type Family, type Lowered, MINIMUM_CAPS, type Operand, type Variant } from "../../kernels/wgsl.ts";
 import { device } from "../device.ts";
 import { type Budget, type Check, type CheckOptions, forAll, type Outcome, type Report, runChecks } from "./check.ts";
-import { bitDifference, difference } from "./close.ts";
+import { bitDifference, difference, magnitude } from "./close.ts";
 import { drawn, uniforms, values } from "./draw.ts";
 import { type Machine, prepare, type Values } from "./runner.ts";
 
@@ -175,6 +175,18 @@ async function variantsProblem(family: AnyFamily, spec: unknown, seed: number): 
   return null;
 }
 
+/** What the errors of each output are relative to. */
+export function scalesOf(
+  family: AnyFamily,
+  spec: unknown,
+  inputs: readonly Values[],
+  want: readonly Float64Array[],
+): number[] {
+  if (!family.sums) return want.map(magnitude);
+  const positive = inputs.map((v) => Float64Array.from(v, (x) => (v instanceof Float32Array ? Math.abs(x) : x)));
+  return family.reference(spec, positive).map(magnitude);
+}
+
 /** Runs a kernel twice: right the first time, the same bits the second. Null, or what is wrong. */
 export async function kernelProblem(
   bare: Machine,
@@ -184,6 +196,7 @@ export async function kernelProblem(
   inputs: readonly Values[],
   want: readonly Float64Array[],
 ): Promise<string | null> {
+  const scales = scalesOf(family, spec, inputs, want);
   const text = await textProblem(lowered, bare);
   if (text) return text;
   const prepared = await prepare(bare, lowered, inputs, family.outputs(spec));
@@ -193,7 +206,7 @@ export async function kernelProblem(
     prepared.dispatch();
     const twice = await prepared.read();
     for (const [i, w] of want.entries()) {
-      const wrong = difference(once[i], w, { rtol: family.rtol });
+      const wrong = difference(once[i], w, { rtol: family.rtol, scale: scales[i] });
       if (wrong) return `output ${i}, ${wrong}${family.why ? ` (rtol ${family.rtol}: ${family.why})` : ""}`;
       const changed = bitDifference(twice[i], once[i]);
       if (changed) return `output ${i} is not the same on every run, ${changed}`;

@@ -183,6 +183,12 @@ async function otherProblem(outs: readonly Tensor[], seed: number): Promise<Verd
   }
 }
 
+/** Closes what the checks have opened beside `open`. */
+export async function closeOthers(open: Device): Promise<void> {
+  (await others.get(open))?.close();
+  others.delete(open);
+}
+
 /** A second device on the same adapter that takes the kernels of a GPU without subgroups, or of a CPU on a GPU. */
 async function openOther(caps: Caps): Promise<Device> {
   const { openGpu } = await import("../runtime/gpu.ts");
