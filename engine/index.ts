@@ -1,5 +1,6 @@
-// The engine's public surface: re-exports and nothing else.
+// The engine's public surface: re-exports and nothing else. The last lines are for ops and kernels of one's own.
 
+export * as kernels from "../kernels/wgsl.ts";
 export { grad, hvp, valueAndGrad, vjp } from "./autograd.ts";
 export { LoadError, type LoadOptions, load, save } from "./checkpoint.ts";
 export { type CompileOptions, compile, type Feed, type Named, type Step } from "./compile.ts";
@@ -16,11 +17,26 @@ export {
   ShapeError,
   StaleTensorError,
 } from "./error.ts";
+export {
+  type Attrs,
+  type CompositeDef,
+  contiguous,
+  defineComposite,
+  defineOp,
+  familyReference,
+  floats,
+  type KernelLowering,
+  type Law,
+  type Lowering,
+  type OpDef,
+  type Sample,
+} from "./ops/op.ts";
 export { openSafetensors, parseSafetensors, SafetensorsError, type SafetensorsFile } from "./safetensors.ts";
 export { type SelfCheck, selfCheck } from "./selfcheck.ts";
 export type { Shape } from "./shape.ts";
 export { bitsFrom, Parameter, Rng } from "./state.ts";
 export {
+  apply,
   type ConvOptions,
   type ConvTransposeOptions,
   full,

@@ -1,0 +1,188 @@
+// The public testing entry: the example of engine/README.md, extracted and run as an outsider would; what the checks say
+// about right things; and planted bugs in kernels that they must find. Planted bugs in ops are in ops.test.ts.
+
+import { execFile, spawnSync } from "node:child_process";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { build } from "esbuild";
+import fc from "fast-check";
+import { beforeAll, describe, expect, test } from "vitest";
+import { useDevice } from "../engine/device.ts";
+import { ReferenceDevice } from "../engine/reference.ts";
+import type { Tensor } from "../engine/tensor.ts";
+import { CheckError, checkKernel, checkLaws, drawn, gradcheck } from "../engine/testing/index.ts";
+import { type Caps, type Family, foldGrid, type Lowered, storage, uniforms, wgsl } from "../kernels/wgsl.ts";
+import { onGpu } from "./device.ts";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+
+describe("the example of engine/README.md", () => {
+  const folder = join(root, ".cache", "testing_readme");
+  const source = join(folder, "example.ts");
+  const entries = { "gifgrad/testing": "engine/testing/index.ts", gifgrad: "engine/index.ts" };
+  const alias = Object.fromEntries(Object.entries(entries).map(([name, path]) => [name, join(root, path)]));
+
+  beforeAll(() => {
+    const readme = readFileSync(join(root, "engine/README.md"), "utf8");
+    const blocks = Array.from(readme.matchAll(/^```ts\n([\s\S]*?)^```$/gm), ([, text]) => text);
+    const found = blocks.filter((text) => text.includes('from "gifgrad/testing"'));
+    expect(found).toHaveLength(1);
+    mkdirSync(folder, { recursive: true });
+    writeFileSync(source, found[0]);
+  });
+
+  test("type-checks", () => {
+    const paths = Object.fromEntries(Object.entries(alias).map(([name, path]) => [name, [path]]));
+    const config = join(folder, "tsconfig.json");
+    const options = { extends: "../../tsconfig.json", compilerOptions: { paths }, include: [], files: ["example.ts"] };
+    writeFileSync(config, JSON.stringify(options));
+    const tsc = join(root, "node_modules", "typescript", "bin", "tsc");
+    expect(spawnSync(process.execPath, [tsc, "-p", config], { encoding: "utf8" }).stdout).toBe("");
+  });
+
+  onGpu("defines an op, proves its laws and uses it", async () => {
+    const outfile = join(folder, "example.mjs");
+    const options = { bundle: true, platform: "node", format: "esm", packages: "external" } as const;
+    await build({ entryPoints: [source], outfile, alias, ...options });
+    const { stdout } = await promisify(execFile)(process.execPath, [outfile], { timeout: 100_000 });
+    expect(stdout.trim().split("\n")).toEqual(["9 laws hold", "1 0.5 0.25 2.125"]);
+  });
+});
+
+// ---- kernels ---------------------------------------------------------------------------------------------------------
+
+interface Doubled {
+  readonly count: number;
+}
+
+/** y = 2 x through a tile in workgroup memory; `plant` changes the text. */
+function doubled(plant: (text: string) => string): Family<Doubled> {
+  const emit = ({ count }: Doubled, caps: Caps): Lowered => {
+    const u = uniforms(3, [["count", "u32", count]]);
+    const text = wgsl`
+      ${storage([
+        ["x", "f32"],
+        ["y", "f32"],
+        ["seen", "u32"],
+      ])}
+      ${u.wgsl}
+      var<workgroup> tile: array<f32, 64>;
+      @compute @workgroup_size(64)
+      fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, @builtin(local_invocation_index) lane: u32) {
+        let i = (wg.y * grid.x + wg.x) * 64u + lane;
+        if (i < u.count) { tile[lane] = x[i]; }
+        workgroupBarrier();
+        let scale = 2.0f;
+        if (i < u.count) { y[i] = scale * tile[lane]; }
+        seen[0] = 1u;
+      }
+    `;
+    const workgroups = foldGrid(Math.ceil(count / 64), caps);
+    const source = { label: "doubled", wgsl: plant(text), workgroups, uniforms: u.words };
+    return { passes: [{ source, operands: [0, 1, 2] }], scratch: [1] };
+  };
+  return {
+    name: "doubled",
+    variants: [{ name: "tile", supports: () => true, emit }],
+    inputs: ({ count }) => [{ dtype: "f32", size: count }],
+    outputs: ({ count }) => [{ dtype: "f32", size: count }],
+    reference: (_, [x]) => [x.map((v) => 2 * v)],
+    draw: (d) => ({ count: d.pick([1, 63, 64, 65, 128, 129]) }),
+    rtol: 0,
+  };
+}
+const replaced =
+  (from: string, to: string) =>
+  (text: string): string => {
+    expect(text).toContain(from);
+    return text.replace(from, to);
+  };
+
+describe("checkKernel", () => {
+  onGpu("counts the cases of each law of a kernel that is right", async () => {
+    const { cases, skipped } = await checkKernel(
+      doubled((text) => text),
+      { cases: 40 },
+    );
+    expect(skipped).toEqual({});
+    expect(Object.values(cases)).toEqual([40, 40, 4]);
+  });
+  const bugs: [string, string, string, RegExp][] = [
+    ["a wrong result", "scale = 2.0f", "scale = 2.5f", /doubled\/tile, \{"count":1\}: output 0, element 0: expected/],
+    [
+      "an element beyond a tile's edge",
+      "wg.x) * 64u + lane",
+      "wg.x) * 64u + lane + min(wg.x, 1u)",
+      /doubled\/tile, \{"count":65\}: output 0, element 64: expected .*, got 1.0\d+e\+30.*1 of 65 are off/,
+    ],
+    [
+      "an element left out",
+      "if (i < u.count) { y[i]",
+      "if (i + 1u < u.count) { y[i]",
+      /"count":1\}: output 0, element 0/,
+    ],
+    [
+      "a result that changes from run to run",
+      "scale = 2.0f",
+      "scale = select(2.0f, 2.000001f, seen[0] == 1u)",
+      /"count":1\}: output 0 is not the same on every run, element 0: .* the first time, .* the second/,
+    ],
+    ["WGSL that does not compile", "scale = 2.0f", "scale = 2.0q", /doubled, line \d+: .*: let scale = 2.0q;/],
+  ];
+  for (const [name, from, to, message] of bugs)
+    onGpu(`finds ${name}`, async () => {
+      const attempt = checkKernel(doubled(replaced(from, to)), { cases: 200 });
+      await expect(attempt).rejects.toThrow(CheckError);
+      await expect(attempt).rejects.toThrow(message);
+    });
+  test("finds a spec that nothing supports, without a device", async () => {
+    useDevice(new ReferenceDevice());
+    const [variant] = doubled((text) => text).variants;
+    const few = { ...doubled((text) => text), variants: [{ ...variant, supports: (s: Doubled) => s.count !== 65 }] };
+    await expect(checkKernel(few)).rejects.toThrow(/the last variant, tile, does not support \{"count":65\}/);
+  });
+});
+
+// ---- functions and programs ------------------------------------------------------------------------------------------
+
+const pairs = drawn((d) => {
+  const shape = [d.int(1, 4), d.int(1, 4)];
+  return { inputs: [{ shape }, { shape: [shape[1], d.int(1, 3)] }] };
+});
+
+describe("gradcheck", () => {
+  test("of a function of two matrices, first and second order", async () => {
+    const { cases } = await gradcheck(([x, y]) => x.matmul(y).tanh(), pairs, { name: "tanh(x y)" });
+    expect(cases).toEqual({ "tanh(x y): gradient": 30, "tanh(x y): second derivative": 30 });
+  });
+  test("takes any arbitrary of fast-check, and a domain", async () => {
+    const shape = fc.array(fc.integer({ min: 1, max: 3 }), { maxLength: 2 });
+    const calls = shape.map((s) => ({ inputs: [{ shape: s, domain: [0.5, 2] as const }] }));
+    await gradcheck(([x]) => x.log().mul(x.sqrt()), calls);
+  });
+  test("shrinks what is wrong to the smallest call", async () => {
+    const lossy = ([x, y]: readonly Tensor[]): Tensor => x.matmul(y).mul(x.sum().detach());
+    await expect(gradcheck(lossy, pairs, { name: "lossy" })).rejects.toThrow(
+      /^lossy: gradient\n {2}lossy, shapes \[1,1\] \[1,1\]: gradient of input 0, element 0: expected [-.\d]+, got [-.\d]+ \(seed 1\)/,
+    );
+  });
+});
+
+describe("checkLaws", () => {
+  test("of one's own programs, on the host", async () => {
+    useDevice(new ReferenceDevice());
+    const { cases, skipped } = await checkLaws({
+      cases: 20,
+      draw: (d, make) => [
+        make([d.int(1, 5), 4])
+          .softmax()
+          .transpose()
+          .mul(2),
+      ],
+    });
+    expect(Object.values(cases)).toEqual([20, 20, 20, 20]);
+    expect(Object.keys(skipped)).toHaveLength(3);
+  });
+});
