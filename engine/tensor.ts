@@ -2,7 +2,7 @@
 // a compiled step runs. Broadcasting and number operands are resolved here, so op records see equal shapes only.
 
 import { device, type Program } from "./device.ts";
-import { type Data, type DType, dtypeOf, toData } from "./dtype.ts";
+import { type Data, type DType, dtypeOf, isFloat, roundHalf, toData } from "./dtype.ts";
 import { type EinopsName, parseEinops } from "./einops.ts";
 import { DTypeError, ShapeError, show } from "./error.ts";
 import { intern, leaf, type Node } from "./graph.ts";
@@ -43,6 +43,7 @@ const CONCAT = 4;
 
 /** Applies an op of the table to tensors: shape and dtype rules run here, where the line was written. */
 export function apply(op: AnyOp, ins: readonly Tensor[], attrs: Attrs = none): Tensor {
+  if (ins.some((t) => t.dtype === "f16") && !takesHalves(op)) return applyInSingle(op, ins, attrs);
   const src = ins.map((t) => t.node);
   const shape = op.shape(
     src.map((n) => n.shape),
@@ -51,6 +52,22 @@ export function apply(op: AnyOp, ins: readonly Tensor[], attrs: Attrs = none): T
   const types = src.map((n) => n.dtype);
   const dtype = "dtype" in op && op.dtype ? op.dtype(types, attrs) : types[0];
   return new Tensor(intern(op, src, attrs, shape, dtype));
+}
+
+function takesHalves(op: AnyOp): boolean {
+  return op.lower.kind === "view" || ("half" in op && op.half === true);
+}
+
+/** Operands of f16 are computed with as f32, sums and products too; a float result is rounded to f16 once. */
+function applyInSingle(op: AnyOp, ins: readonly Tensor[], attrs: Attrs): Tensor {
+  if (ins.some((t) => t.dtype === "f32"))
+    throw new DTypeError(`${op.name}: dtypes differ: ${ins.map((t) => t.dtype).join(" and ")} (cast one of them)`);
+  const result = apply(
+    op,
+    ins.map((t) => (t.dtype === "f16" ? t.cast("f32") : t)),
+    attrs,
+  );
+  return result.dtype === "f32" ? result.cast("f16") : result;
 }
 
 const ranges = new Map<number, Tensor>();
@@ -267,9 +284,12 @@ export class Tensor {
   gelu(): Tensor {
     return this.mul(this.mul(Math.SQRT1_2).erf().add(1)).mul(0.5);
   }
-  /** Float to integer rounds towards zero. */
+  /** Float to integer rounds towards zero, f32 to f16 to the nearest; what f16 cannot hold becomes infinite. */
   cast(to: DType): Tensor {
-    return to === this.dtype ? this.self() : apply(elementwise.cast, [this], { to });
+    if (to === this.dtype) return this.self();
+    if (to === "f16" && this.node.op === leaves.constant) return full(this.shape, this.node.attrs.value as number, to);
+    const direct = to === "f32" || this.dtype === "f32" || (to !== "f16" && this.dtype !== "f16");
+    return direct ? apply(elementwise.cast, [this], { to }) : this.cast("f32").cast(to);
   }
   /** The same value, through which no gradient flows. */
   detach(): Tensor {
@@ -379,6 +399,7 @@ export class Tensor {
     return reduction(reduce.sum, this, axis, o);
   }
   mean(axis?: number | readonly number[], o: ReduceOptions = {}): Tensor {
+    if (this.dtype === "f16") return this.cast("f32").mean(axis, o).cast("f16"); // the sum alone may be more than f16 holds
     const total = this.sum(axis, o);
     return total.mul(numel(total.shape) / numel(this.shape));
   }
@@ -517,12 +538,16 @@ export class Tensor {
 
 function operand(y: Operand, like: Tensor): Tensor {
   if (typeof y !== "number") return y;
-  if (like.dtype !== "f32" && !Number.isInteger(y))
+  if (!isFloat(like.dtype) && !Number.isInteger(y))
     throw new DTypeError(`${y} is not a whole number: cast the ${like} to f32 first`);
   return full([], y, like.dtype);
 }
 
 function binary(op: AnyOp, x: Tensor, y: Operand): Tensor {
+  if (x.dtype === "f16" && typeof y === "number") {
+    const result = binary(op, x.cast("f32"), y); // the number is not rounded to f16, the result is
+    return result.dtype === "f32" ? result.cast("f16") : result;
+  }
   const other = operand(y, x);
   const shape = broadcast(op.name, x.shape, other.shape);
   return apply(op, [x.expand(shape), other.expand(shape)]);
@@ -601,7 +626,8 @@ export function tensor(values: Data | number | readonly number[], shape?: Shape,
 
 /** A constant tensor: costs nothing, kernels inline the value. */
 export function full(shape: Shape, value: number, dtype: DType = "f32"): Tensor {
-  return new Tensor(intern(leaves.constant, [], { value }, shape, dtype));
+  const held = dtype === "f16" ? roundHalf(value) : value;
+  return new Tensor(intern(leaves.constant, [], { value: held }, shape, dtype));
 }
 
 export function zeros(shape: Shape): Tensor {
