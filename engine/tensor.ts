@@ -16,6 +16,7 @@ import * as leaves from "./ops/leaf.ts";
 import { matmul as matmulOp } from "./ops/matmul.ts";
 import * as movement from "./ops/movement.ts";
 import type { AnyOp, Attrs } from "./ops/op.ts";
+import * as pools from "./ops/pool.ts";
 import { type RandomAttrs, random as randomOp } from "./ops/random.ts";
 import * as reduce from "./ops/reduce.ts";
 import * as scans from "./ops/scan.ts";
@@ -497,6 +498,16 @@ export class Tensor {
   /** this = input of a convolution, g = gradient of its output. */
   convWeightGrad(g: Tensor, attrs: convolution.WeightGradAttrs): Tensor {
     return apply(convolution.convWeightGrad, [this, g], attrs);
+  }
+  /** For nn/pooling.ts: this = [b, d, h, w, c]; the tap of each window where it is largest. */
+  maxPoolTap(attrs: pools.WindowAttrs): Tensor {
+    return apply(pools.maxPoolTap, [this], attrs);
+  }
+  poolTake(taps: Tensor, attrs: pools.WindowAttrs): Tensor {
+    return apply(pools.poolTake, [this, taps], attrs);
+  }
+  poolSpread(taps: Tensor, attrs: pools.SpreadAttrs): Tensor {
+    return apply(pools.poolSpread, [this, taps], attrs);
   }
   /** softmax(scale q k^T) v per head; q [b, n, heads, d], k and v [b, m, heads, d]. */
   attention(k: Tensor, v: Tensor, o: { scale?: number; causal?: boolean } = {}): Tensor {
