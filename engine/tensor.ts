@@ -19,6 +19,7 @@ import type { AnyOp, Attrs } from "./ops/op.ts";
 import * as pools from "./ops/pool.ts";
 import { type RandomAttrs, random as randomOp } from "./ops/random.ts";
 import * as reduce from "./ops/reduce.ts";
+import { type Band, resample as resampleOp } from "./ops/resample.ts";
 import * as scans from "./ops/scan.ts";
 import { argsort as argsortOp } from "./ops/sort.ts";
 import { axesOf, axisOf, broadcast, checkShape, type Dims, dims, numel, type Shape, sameShape } from "./shape.ts";
@@ -499,6 +500,10 @@ export class Tensor {
   convWeightGrad(g: Tensor, attrs: convolution.WeightGradAttrs): Tensor {
     return apply(convolution.convWeightGrad, [this, g], attrs);
   }
+  /** For nn/along.ts: this = [outer, columns, inner] -> [outer, rows, inner]. */
+  resample(band: Band): Tensor {
+    return apply(resampleOp, [this], { band });
+  }
   /** For nn/pooling.ts: this = [b, d, h, w, c]; the tap of each window where it is largest. */
   maxPoolTap(attrs: pools.WindowAttrs): Tensor {
     return apply(pools.maxPoolTap, [this], attrs);
@@ -517,7 +522,7 @@ export class Tensor {
     });
   }
 
-  // ---- lookups and resizing ----------------------------------------------------------------------------------------
+  // ---- lookups ----------------------------------------------------------------------------------------------------
 
   /** Rows of a table [n, d] by an i32 index of any shape: [...index, d]. Indices outside the table are clamped. */
   gatherRows(index: Tensor): Tensor {
@@ -525,21 +530,6 @@ export class Tensor {
   }
   gatherRowsGrad(index: Tensor, rows: number): Tensor {
     return apply(gathers.gatherRowsGrad, [this, index], { rows });
-  }
-  /** Nearest neighbour [b, h, w, c] -> [b, height, width, c]. */
-  resizeNearest(height: number, width: number): Tensor {
-    const { b, h, w, c } = this.dims("b h w c");
-    if (height % h !== 0 || width % w !== 0) return apply(gathers.resizeNearest, [this], { height, width });
-    return this.reshape([b, h, 1, w, 1, c])
-      .expand([b, h, height / h, w, width / w, c])
-      .reshape([b, height, width, c]);
-  }
-  resizeNearestGrad(height: number, width: number): Tensor {
-    return apply(gathers.resizeNearestGrad, [this], { height, width });
-  }
-  /** Mean over window x window blocks of [b, h, w, c]; an odd last row or column is dropped. */
-  averagePool(window: number): Tensor {
-    return apply(composite.averagePool, [this], { window });
   }
   /** For Rng: this = generator state u32[4]. */
   random(attrs: RandomAttrs, ...table: Tensor[]): Tensor {

@@ -38,12 +38,11 @@ const AXES = ["d", "h", "w"] as const;
 const axes = (name: string, values: Three): Field[] => values.map((v, i) => [`${name}_${AXES[i]}`, "i32", v]);
 const vec3 = (name: string): string => `vec3<i32>(u.${name}_d, u.${name}_h, u.${name}_w)`;
 
-/** The stride as a fraction: window o starts at floor(o * stride / divisor) - padding. */
+/** Of adaptive windows the stride is a fraction: window o starts at floor(o * stride / divisor). */
 function fields(s: PoolSpec, count: number, steps: number): Field[] {
   return [
     ["count", "u32", count],
     ["steps", "u32", steps],
-    ["adaptive", "u32", Number(s.adaptive)],
     ...axes("in", s.in),
     ...axes("out", s.out),
     ...axes("kernel", s.kernel),
@@ -57,24 +56,39 @@ function fields(s: PoolSpec, count: number, steps: number): Field[] {
 const WINDOWS = wgsl`
   fn unravel(i: u32, size: vec3<i32>) -> vec3<i32> {
     let n = i32(i);
-    return vec3<i32>(n / (size.y * size.z), (n / size.z) % size.y, n % size.z);
+    let row = n / size.z;
+    let plane = row / size.y;
+    return vec3<i32>(plane, row - plane * size.y, n - row * size.z);
   }
   fn flatten(image: u32, at: vec3<i32>, size: vec3<i32>) -> u32 {
     return u32(((i32(image) * size.x + at.x) * size.y + at.y) * size.z + at.z);
   }
   fn volume(size: vec3<i32>) -> u32 { return u32(size.x * size.y * size.z); }
-  fn start_of(window: vec3<i32>) -> vec3<i32> { return window * ${vec3("stride")} / ${vec3("divisor")} - ${vec3("padding")}; }
-  fn end_of(window: vec3<i32>) -> vec3<i32> {
-    let stride = ${vec3("stride")};
-    let divisor = ${vec3("divisor")};
-    return select(${vec3("in")}, ((window + 1) * stride + divisor - 1) / divisor, u.adaptive == 1u);
-  }
 `;
+
+/** Where windows start and end. Adaptive ones divide, which software adapters do a lane at a time: so a text of their own. */
+const edges = (adaptive: boolean): string =>
+  adaptive
+    ? wgsl`
+  fn start_of(window: vec3<i32>) -> vec3<i32> { return window * ${vec3("stride")} / ${vec3("divisor")}; }
+  fn end_of(window: vec3<i32>) -> vec3<i32> {
+    return ((window + 1) * ${vec3("stride")} + ${vec3("divisor")} - 1) / ${vec3("divisor")};
+  }`
+    : wgsl`
+  fn start_of(window: vec3<i32>) -> vec3<i32> { return window * ${vec3("stride")} - ${vec3("padding")}; }
+  fn end_of(window: vec3<i32>) -> vec3<i32> { return ${vec3("in")}; }`;
 
 /** A thread per element (or vector of channels) of a grid of `positions`; the body has image, place and channel c. */
 function emitPool(
   s: PoolSpec,
-  o: { label: string; positions: "in" | "out"; vector: 1 | 4; bindings: [string, string][]; body: string },
+  o: {
+    label: string;
+    positions: "in" | "out";
+    vector: 1 | 4;
+    bindings: [string, string][];
+    body: string;
+    functions?: string;
+  },
   caps: Caps,
 ): Lowered {
   const steps = s.channels / o.vector;
@@ -84,18 +98,27 @@ function emitPool(
     ${storage(o.bindings)}
     ${u.wgsl}
     ${WINDOWS}
+    ${edges(s.adaptive)}
+    ${o.functions ?? ""}
     @compute @workgroup_size(64)
     fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>, @builtin(local_invocation_index) local: u32) {
       let e = (wg.y * grid.x + wg.x) * 64u + local;
       if (e >= u.count) { return; }
-      let c = e % u.steps;
-      let image = e / u.steps / volume(${vec3(o.positions)});
-      let place = unravel(e / u.steps % volume(${vec3(o.positions)}), ${vec3(o.positions)});
+      let position = e / u.steps;
+      let c = e - position * u.steps;
+      let positions = volume(${vec3(o.positions)});
+      let image = position / positions;
+      let place = unravel(position - image * positions, ${vec3(o.positions)});
       ${o.body}
     }
   `;
   const workgroups = foldGrid(Math.max(1, Math.ceil(count / 64)), caps);
-  const source = { label: `${o.label}_x${o.vector}`, wgsl: text, workgroups, uniforms: u.words };
+  const source = {
+    label: `${o.label}${s.adaptive ? "/adaptive" : "/windows"}_x${o.vector}`,
+    wgsl: text,
+    workgroups,
+    uniforms: u.words,
+  };
   return { passes: [{ source, operands: o.bindings.map((_, i) => i) }], scratch: [] };
 }
 
@@ -111,13 +134,20 @@ function emitTap(s: PoolSpec, caps: Caps): Lowered {
     let end = end_of(place);
     var best = ${T}();
     var found = ${I}(-1);
-    for (var t = 0u; t < volume(${vec3("kernel")}); t++) {
-      let at = start + unravel(t, ${vec3("kernel")}) * ${vec3("dilation")};
-      if (any(at < vec3<i32>()) || any(at >= end)) { continue; }
-      let value = x[flatten(image, at, ${vec3("in")}) * u.steps + c];
-      let better = (value > best) | (found < ${I}());
-      best = select(best, value, better);
-      found = select(found, ${I}(i32(t)), better);
+    var t = 0;
+    for (var i = 0; i < u.kernel_d; i++) {
+      for (var j = 0; j < u.kernel_h; j++) {
+        for (var k = 0; k < u.kernel_w; k++) {
+          let at = start + vec3<i32>(i, j, k) * ${vec3("dilation")};
+          if (all(at >= vec3<i32>()) && all(at < end)) {
+            let value = x[flatten(image, at, ${vec3("in")}) * u.steps + c];
+            let better = (value > best) | (found < ${I}());
+            best = select(best, value, better);
+            found = select(found, ${I}(t), better);
+          }
+          t++;
+        }
+      }
     }
     taps[e] = max(found, ${I}());`;
   const bindings: [string, string][] = [
@@ -127,19 +157,33 @@ function emitTap(s: PoolSpec, caps: Caps): Lowered {
   return emitPool(s, { label: "maxPoolTap", positions: "out", vector, bindings, body }, caps);
 }
 
-/** Idea: a thread is one window; neighbouring channels may read different taps, so these are scalar loads. */
+/** Idea: a thread is one window of one or four channels, which may read different taps, so these are scalar loads. */
 function emitTake(s: PoolSpec, caps: Caps): Lowered {
+  const vector = vectorOf(s);
+  const lane = (j: number): string => (vector === 4 ? `[${j}]` : "");
+  const lines = Array.from(
+    { length: vector },
+    (_, j) => `result${lane(j)} = read(image, start, tap${lane(j)}, c * ${vector}u + ${j}u);`,
+  );
   const body = `
-    let at = start_of(place) + unravel(u32(taps[e]), ${vec3("kernel")}) * ${vec3("dilation")};
-    let inside = all(at >= vec3<i32>()) && all(at < ${vec3("in")});
-    let from_e = select(0u, flatten(image, at, ${vec3("in")}) * u.steps + c, inside);
-    y[e] = select(0f, x[from_e], inside);`;
+    let start = start_of(place);
+    let tap = taps[e];
+    var result = ${type("f32", vector)}();
+    ${lines.join("\n    ")}
+    y[e] = result;`;
+  const read = wgsl`
+    fn read(image: u32, start: vec3<i32>, tap: i32, channel: u32) -> f32 {
+      let at = start + unravel(u32(tap), ${vec3("kernel")}) * ${vec3("dilation")};
+      let inside = all(at >= vec3<i32>()) && all(at < ${vec3("in")});
+      return select(0f, x[select(0u, flatten(image, at, ${vec3("in")}) * u.steps * ${vector}u + channel, inside)], inside);
+    }
+  `;
   const bindings: [string, string][] = [
     ["x", "f32"],
-    ["taps", "i32"],
-    ["y", "f32"],
+    ["taps", type("i32", vector)],
+    ["y", type("f32", vector)],
   ];
-  return emitPool(s, { label: "poolTake", positions: "out", vector: 1, bindings, body }, caps);
+  return emitPool(s, { label: "poolTake", positions: "out", vector, bindings, body, functions: read }, caps);
 }
 
 /**
@@ -313,7 +357,9 @@ export const poolSpread: Family<PoolSpec> = {
     return [gx];
   },
   draw: drawPool,
-  rtol: 1e-6, // a sum of as many as windows overlap
+  rtol: 1e-6,
+  why: "a sum of as many as windows overlap",
+  sums: true,
 };
 
 export const families: readonly Family<PoolSpec>[] = [maxPoolTap, poolTake, poolSpread];

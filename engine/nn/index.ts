@@ -91,6 +91,20 @@ export {
   type RunningStatistics,
   rmsNorm,
 } from "./norms.ts";
+export { type PadMode, pad } from "./padding.ts";
+export {
+  type AdaptiveSize,
+  type AvgPoolOptions,
+  adaptiveAvgPool,
+  adaptiveMaxPool,
+  adaptiveMaxPoolWithIndices,
+  avgPool,
+  type MaxPoolOptions,
+  maxPool,
+  maxPoolWithIndices,
+  type Pooled,
+  type PoolOptions,
+} from "./pooling.ts";
 export { baddbmm, linear } from "./products.ts";
 export {
   all,
@@ -110,17 +124,3 @@ export {
   variance,
 } from "./reductions.ts";
 export { type SortOptions, sort, type TopkOptions, topk } from "./sorting.ts";
-export { type PadMode, pad } from "./padding.ts";
-export {
-  type AdaptiveSize,
-  type AvgPoolOptions,
-  adaptiveAvgPool,
-  adaptiveMaxPool,
-  adaptiveMaxPoolWithIndices,
-  avgPool,
-  type MaxPoolOptions,
-  maxPool,
-  maxPoolWithIndices,
-  type Pooled,
-  type PoolOptions,
-} from "./pooling.ts";

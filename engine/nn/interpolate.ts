@@ -10,9 +10,10 @@
 //   antialias      a triangle or cubic filter around (i + 1/2) r, stretched by r where that shrinks; weights sum to one
 
 import { ShapeError, show } from "../error.ts";
+import type { Row } from "../ops/resample.ts";
 import type { Shape } from "../shape.ts";
 import type { Tensor } from "../tensor.ts";
-import { type AxisMap, alongAxis, type Row } from "./along.ts";
+import { type AxisMap, alongAxis } from "./along.ts";
 import { adaptiveAvgPool } from "./pooling.ts";
 
 /** "linear" is torch's linear, bilinear or trilinear by the number of axes; "cubic" its bicubic. */
@@ -44,6 +45,7 @@ export function interpolate(x: Tensor, o: InterpolateOptions): Tensor {
       x,
       axes.map((a) => a.to),
     );
+  if (mode !== "linear" && mode !== "cubic" && axes.every(repeats)) return repeatEach(x, axes);
   return axes.reduce((y, axis, i) => resizeAxis(y, i + 1, axis, mode, o), x);
 }
 
@@ -78,8 +80,6 @@ function resizeAxis(x: Tensor, at: number, axis: Axis, mode: AxisMode, o: Interp
   const { from, to, ratio } = axis;
   // Source positions are the output's own. Unfiltered linear copies between equal sizes whatever factor led to them (ATen).
   if (from === to && (ratio === 1 || o.alignCorners || (mode === "linear" && !o.antialias))) return x;
-  const even = ratio === from / to;
-  if (even && to % from === 0 && mode.startsWith("nearest")) return repeatEach(x, at, to / from);
   const map: AxisMap = {
     key: `${mode} ${ratio} ${o.alignCorners ?? false} ${o.antialias ?? false}`,
     rows: to,
@@ -89,14 +89,16 @@ function resizeAxis(x: Tensor, at: number, axis: Axis, mode: AxisMode, o: Interp
   return alongAxis(x, at, map);
 }
 
-/** Each element `times` times: a view. */
-function repeatEach(x: Tensor, axis: number, times: number): Tensor {
-  if (times === 1) return x;
-  const [lead, n, tail] = [x.shape.slice(0, axis), x.shape[axis], x.shape.slice(axis + 1)];
+/** Nearest neighbours of a whole multiple: each element several times. */
+const repeats = ({ from, to, ratio }: Axis): boolean => to % from === 0 && ratio === from / to;
+
+/** All axes in one view. */
+function repeatEach(x: Tensor, axes: readonly Axis[]): Tensor {
+  const [b, c] = [x.shape[0], x.shape[x.rank - 1]];
   return x
-    .reshape([...lead, n, 1, ...tail])
-    .expand([...lead, n, times, ...tail])
-    .reshape([...lead, n * times, ...tail]);
+    .reshape([b, ...axes.flatMap(({ from }) => [from, 1]), c])
+    .expand([b, ...axes.flatMap(({ from, to }) => [from, to / from]), c])
+    .reshape([b, ...axes.map(({ to }) => to), c]);
 }
 
 // ---- rows of the matrices

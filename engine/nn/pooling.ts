@@ -78,7 +78,7 @@ function windowsOf(op: string, x: Shape, size: Each, o: MaxPoolOptions): Windows
 export function avgPool(x: Tensor, kernel: Each, o: AvgPoolOptions = {}): Tensor {
   const w = windowsOf("avgPool", x.shape, kernel, o);
   const scale = o.divisor === undefined ? 1 : numel(w.kernel) / o.divisor;
-  const y = sideBySide(x.shape, w) ? blockMean(x, w) : windowMean(x, w, o);
+  const y = sideBySide(x.shape, w) ? blockMean(x, w.kernel, w.out) : windowMean(x, w, o);
   return scale === 1 ? y : y.mul(scale);
 }
 
@@ -87,7 +87,7 @@ function sideBySide(x: Shape, w: Windows): boolean {
   return w.kernel.every((k, i) => k === w.stride[i] && w.sides[i].every((p) => p === 0) && w.out[i] * k <= x[i + 1]);
 }
 
-function blockMean(x: Tensor, { kernel, out }: Windows): Tensor {
+function blockMean(x: Tensor, kernel: readonly number[], out: readonly number[]): Tensor {
   const whole = [x.shape[0], ...out.map((n, i) => n * kernel[i]), x.shape[x.rank - 1]];
   const blocks = x
     .sliceWith({ start: whole.map(() => 0), size: whole, step: whole.map(() => 1) })
@@ -120,6 +120,8 @@ function windowMean(x: Tensor, w: Windows, o: AvgPoolOptions): Tensor {
 /** Mean over window i of `size` per axis, from floor(i n / size) to ceil((i + 1) n / size). */
 export function adaptiveAvgPool(x: Tensor, size: AdaptiveSize): Tensor {
   const out = adaptiveSizes("adaptiveAvgPool", x.shape, size);
+  const kernel = out.map((m, i) => x.shape[i + 1] / m);
+  if (kernel.every(Number.isInteger)) return blockMean(x, kernel, out);
   return out.reduce((y, m, i) => {
     const n = x.shape[i + 1];
     if (m === n) return y;

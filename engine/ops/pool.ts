@@ -126,4 +126,6 @@ export const poolSpread = defineOp<SpreadAttrs>({
     return { inputs: [{ shape: taps.shape }, taps], attrs: { ...attrs, input } };
   },
   rtol: 1e-6,
+  why: "sums of as many as windows overlap",
+  sums: true,
 });
