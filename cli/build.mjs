@@ -17,6 +17,7 @@ export const entries = {
   index: "engine/index.ts",
   nn: "engine/nn/index.ts",
   optim: "engine/optim/index.ts",
+  testing: "engine/testing/index.ts",
   models: "models/index.ts",
 };
 

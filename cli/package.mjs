@@ -31,7 +31,8 @@ const types = join(dist, "types");
 /** Declarations by tsc, one beside the other as the sources are; those that no entry point reaches are left out. */
 function declare() {
   const config = join(dist, "tsconfig.json");
-  const compilerOptions = { noEmit: false, declaration: true, emitDeclarationOnly: true, outDir: types, rootDir: root };
+  const emit = { noEmit: false, declaration: true, emitDeclarationOnly: true, stripInternal: true };
+  const compilerOptions = { ...emit, outDir: types, rootDir: root };
   const files = Object.values(entries).map((file) => join(root, file));
   writeFileSync(config, JSON.stringify({ extends: "../tsconfig.json", compilerOptions, include: [], files }));
   const tsc = join(root, "node_modules", "typescript", "bin", "tsc");

@@ -23,7 +23,10 @@ const manifest = JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as
   readonly dependencies: Readonly<Record<string, string>>;
   readonly exports: Readonly<Record<string, unknown>>;
 };
-const snippet = fences(readFileSync(join(root, "README.md"), "utf8"), "js")[0];
+const programs = (readme: string, language: string): string[] =>
+  fences(readFileSync(join(root, readme), "utf8"), language);
+const snippet = programs("README.md", "js")[0];
+const ownOp = programs("engine/README.md", "ts").find((text) => text.includes('from "gifgrad/testing"')) as string;
 
 interface Packed {
   readonly filename: string;
@@ -80,6 +83,7 @@ beforeAll(() => {
   install(join(folder, packed.filename));
   writeFileSync(join(project, "mlp.mjs"), snippet);
   writeFileSync(join(project, "mlp.ts"), snippet);
+  writeFileSync(join(project, "own_op.ts"), ownOp);
 });
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
@@ -118,11 +122,14 @@ describe("installed", () => {
       import { Linear } from "gifgrad/nn";
       import { Sgd } from "gifgrad/optim";
       import { Autoencoder, presetConfig } from "gifgrad/models";
+      import { drawn, gradcheck } from "gifgrad/testing";
       const device = await openDevice({ device: "reference" });
       const layer = new Linear(2, 3).seed(1);
       new Sgd(layer.state());
       const y = layer.forward(tensor([1, 2], [1, 2]));
       new Autoencoder(presetConfig("nano").autoencoder);
+      const rows = drawn((d) => ({ inputs: [{ shape: [d.int(1, 3), 2] }] }));
+      await gradcheck(([x]) => layer.forward(x).tanh(), rows, { cases: 3 }); // throws when it does not hold
       console.log(y instanceof Tensor, (await y.data()).length, device.name);`;
     writeFileSync(join(project, "shared.mjs"), source);
     expect(run(process.execPath, ["shared.mjs"], project)).toMatch(/^true 3 reference/);
@@ -150,7 +157,7 @@ describe("in TypeScript", () => {
       types: [], // and they may lean on no other package's globals
       lib: ["es2023"],
     };
-    const files = ["mlp.ts", "wrong.ts", "entries.ts"];
+    const files = ["mlp.ts", "own_op.ts", "wrong.ts", "entries.ts"];
     const entries = Object.keys(manifest.exports).filter((path) => !path.endsWith(".json"));
     const imports = entries.map((path, i) => `export * as e${i} from "${path.replace(".", "gifgrad")}";`);
     writeFileSync(join(project, "entries.ts"), imports.join("\n"));

@@ -147,7 +147,7 @@ export function machinesOf(real: Caps): readonly Caps[] {
   ];
 }
 
-/** Inputs of a spec, from one seed. */
+/** Inputs of a spec, from one seed. @internal */
 export function kernelInputs(operands: readonly Operand[], seed: number): Values[] {
   const next = uniforms(seed);
   return operands.map(({ dtype, size, below = 2 ** 31 }) => values({ shape: [size], dtype, below }, next) as Values);
@@ -187,7 +187,7 @@ export function scalesOf(
   return family.reference(spec, positive).map(magnitude);
 }
 
-/** Runs a kernel twice: right the first time, the same bits the second. Null, or what is wrong. */
+/** Runs a kernel twice: right the first time, the same bits the second. Null, or what is wrong. @internal */
 export async function kernelProblem(
   bare: Machine,
   family: AnyFamily,

@@ -3,7 +3,7 @@
 
 import type { Caps, KernelSource, Lowered, Operand } from "../../kernels/wgsl.ts";
 
-/** A device and what kernels may rely on there. An open Dawn is one. */
+/** A device and what kernels may rely on there. An open Dawn is one. @internal */
 export interface Machine {
   readonly device: GPUDevice;
   readonly caps: Caps;
@@ -50,7 +50,7 @@ async function pipelineFor(device: GPUDevice, source: KernelSource, operands: nu
 /** What outputs and scratch hold before the first run: an element that a kernel forgets, or reads too early, shows. */
 const GARBAGE = 0x7149f2ca; // 1e30 as f32
 
-/** Compiles and binds; `extras` are the epilogue's operands. Throws with Dawn's message when the WGSL is refused. */
+/** Compiles and binds; `extras` are the epilogue's operands. Throws with Dawn's message when the WGSL is refused. @internal */
 export async function prepare(
   { device }: Machine,
   lowered: Lowered,
