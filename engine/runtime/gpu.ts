@@ -36,11 +36,6 @@ interface Recorded {
   readonly z: number;
 }
 
-interface OutputSet {
-  readonly storages: Record<string, Storage>;
-  readonly buffers: ReadonlyMap<string, GPUBuffer>;
-}
-
 /** The memory of a plan, besides storages. */
 interface Where {
   readonly plan: Plan;
@@ -50,11 +45,16 @@ interface Where {
   readonly inputs: ReadonlyMap<string, GPUBuffer>;
 }
 
-interface Recording extends Where {
+/** Memory for the results of one call, by name, and the dispatches that write there. */
+interface ResultSet {
+  readonly results: ReadonlyMap<string, GPUBuffer>;
   readonly dispatches: readonly Recorded[];
+}
+
+interface Recording extends Where {
   readonly uniforms: GPUBuffer | null;
-  /** Results of the last two calls of a reused program. */
-  readonly sets: OutputSet[];
+  /** Two for a program that is run again, used in turn: a step may be fed its own last results. */
+  readonly sets: readonly ResultSet[];
   calls: number;
 }
 
@@ -118,15 +118,14 @@ export class GpuDevice implements Device {
 
   #firstCall(program: Program, feed: Readonly<Record<string, FeedValue>>): Record<string, Storage> {
     const recording = this.#record(program);
-    let held = false;
+    let out: Record<string, Storage> | undefined;
     try {
-      const out = timed("encode", program.name, () => this.#submit(recording, feed, program.reused));
+      out = timed("encode", program.name, () => this.#submit(recording, feed, program.reused));
       if (observed()) void timed("first run", program.name, () => this.#device.queue.onSubmittedWorkDone());
       if (program.reused) this.#hold(program, recording);
-      held = program.reused;
       return out;
     } finally {
-      if (!held) this.#discard(recording); // a program that runs once, or one whose results found no memory
+      if (!program.reused || !out) this.#discard(recording, !out); // a program that runs once, or one that failed
     }
   }
 
@@ -178,7 +177,7 @@ export class GpuDevice implements Device {
     if (!recording) throw new DeviceError(`${program.name}: run it once before profiling it`);
     const replays = dispatchInfos(recording.plan).map((info, i) => ({
       ...info,
-      submit: () => this.#runOnce([recording.dispatches[i]]),
+      submit: () => this.#runOnce([recording.sets[0].dispatches[i]]),
     }));
     return profile(replays, () => this.#device.queue.onSubmittedWorkDone(), rounds);
   }
@@ -234,7 +233,7 @@ export class GpuDevice implements Device {
     if (debugging("plan")) console.error(explainPlan(plan));
     const taken: GPUBuffer[] = [];
     try {
-      return timed("record", program.name, () => this.#recordPlan(plan, taken));
+      return timed("record", program.name, () => this.#recordPlan(plan, program.reused ? 2 : 1, taken));
     } catch (e) {
       for (const b of taken) this.#pool.release(b); // out of memory half way
       throw e;
@@ -242,7 +241,7 @@ export class GpuDevice implements Device {
   }
 
   /** Every buffer that it takes from the pool is put into `taken` as well. */
-  #recordPlan(plan: Plan, taken: GPUBuffer[]): Recording {
+  #recordPlan(plan: Plan, sets: number, taken: GPUBuffer[]): Recording {
     const take = (bytes: number, what: string): GPUBuffer => {
       const buffer = this.#pool.take(bytes, `${what} of ${plan.name}`);
       taken.push(buffer);
@@ -252,16 +251,28 @@ export class GpuDevice implements Device {
     const inputs = new Map(plan.inputs.map((i) => [i.name, take(paddedBytes(numel(i.shape)), `input ${i.name}`)]));
     const constants = plan.setup.map((d) => take((d.places[0] as { bytes: number }).bytes, "table"));
     const memory = { plan, arena, constants, inputs };
-    const range = (p: Place): GPUBufferBinding => {
-      const { buffer, offset } = this.#memoryOf(memory, p);
-      return p.kind === "arena" ? { buffer, offset, size: p.bytes } : { buffer };
-    };
     const all = [...plan.setup, ...plan.dispatches];
     const { buffer: uniforms, offsets } = this.#uniforms(plan.name, all);
     if (uniforms) taken.push(uniforms);
-    const recorded = all.map((d, i) => this.#recordDispatch(d, plan, d.places.map(range), uniforms, offsets[i]));
-    this.#runOnce(recorded.slice(0, plan.setup.length));
-    return { ...memory, dispatches: recorded.slice(plan.setup.length), uniforms, sets: [], calls: 0 };
+    const made: Recorded[][] = [];
+    const results = Array.from(
+      { length: sets },
+      () => new Map(plan.outputs.map((o) => [o.name, take(paddedBytes(numel(o.shape)), `result ${o.name}`)])),
+    );
+    for (const set of results) {
+      const range = (p: Place): GPUBufferBinding => {
+        const { buffer, offset } = this.#memoryOf(memory, set, p);
+        return p.kind === "arena" ? { buffer, offset, size: p.bytes } : { buffer };
+      };
+      const record = (d: Dispatch, i: number): Recorded =>
+        made.length > 0 && !d.places.some((p) => p.kind === "result")
+          ? made[0][i]
+          : this.#recordDispatch(d, plan, d.places.map(range), uniforms, offsets[i]);
+      made.push(all.map(record));
+    }
+    this.#runOnce(made[0].slice(0, plan.setup.length));
+    const dispatches = made.map((recorded) => recorded.slice(plan.setup.length));
+    return { ...memory, uniforms, sets: results.map((r, i) => ({ results: r, dispatches: dispatches[i] })), calls: 0 };
   }
 
   #recordDispatch(
@@ -321,10 +332,14 @@ export class GpuDevice implements Device {
   #hold(program: Program, recording: Recording): void {
     this.#recordings.set(program, recording);
     for (const buffer of buffersOf(recording)) this.#pool.follow(program, buffer);
+    // Results outlive the program as long as one of them is held: each keeps its recording.
+    for (const buffer of resultsOf(recording)) this.#pool.follow(recording, buffer);
   }
 
-  #discard(recording: Recording): void {
-    for (const buffer of buffersOf(recording)) this.#pool.release(buffer);
+  /** `results`: they were not given to a caller. */
+  #discard(recording: Recording, results: boolean): void {
+    for (const buffer of [...buffersOf(recording), ...(results ? resultsOf(recording) : [])])
+      this.#pool.release(buffer);
   }
 
   // ---- running -----------------------------------------------------------------------------------------------------
@@ -335,29 +350,25 @@ export class GpuDevice implements Device {
     const encoder = this.#device.createCommandEncoder({ label: plan.name });
     for (const input of plan.inputs)
       this.#feed(encoder, recording.inputs.get(input.name) as GPUBuffer, feed[input.name], input.name, plan);
-    const traced = this.#tracer?.encode(encoder, recording.plan, (pass, i) =>
-      this.#encode(pass, recording.dispatches[i]),
-    );
+    const set = recording.sets[recording.calls % recording.sets.length];
+    const traced = this.#tracer?.encode(encoder, recording.plan, (pass, i) => this.#encode(pass, set.dispatches[i]));
     if (!traced) {
       const pass = encoder.beginComputePass();
-      for (const d of recording.dispatches) this.#encode(pass, d);
+      for (const d of set.dispatches) this.#encode(pass, d);
       pass.end();
     }
-    const set = reused ? this.#nextSet(recording) : this.#makeSet(plan, null);
     const copy = (from: Memory, to: Memory, bytes: number): void =>
       encoder.copyBufferToBuffer(from.buffer, from.offset, to.buffer, to.offset, bytes);
-    for (const o of plan.outputs)
-      copy(
-        this.#memoryOf(recording, o.place),
-        { buffer: set.buffers.get(o.name) as GPUBuffer, offset: 0 },
-        paddedBytes(numel(o.shape)),
-      );
-    for (const { from, to, bytes } of plan.copies)
-      copy(this.#memoryOf(recording, from), this.#memoryOf(recording, to), bytes);
+    const memory = (p: Place): Memory => this.#memoryOf(recording, set.results, p);
+    for (const { name, place, shape } of plan.outputs) {
+      const to = { buffer: set.results.get(name) as GPUBuffer, offset: 0 };
+      // A result that is an input, state, or another result as well was not written where it belongs.
+      if (place.kind !== "result" || place.name !== name) copy(memory(place), to, paddedBytes(numel(shape)));
+    }
+    for (const { from, to, bytes } of plan.copies) copy(memory(from), memory(to), bytes);
     this.#device.queue.submit([encoder.finish()]);
     traced?.submitted();
-    recording.calls++;
-    return set.storages;
+    return this.#handOut(recording, set, reused);
   }
 
   #encode(pass: GPUComputePassEncoder, { pipeline, group, x, y, z }: Recorded): void {
@@ -377,7 +388,7 @@ export class GpuDevice implements Device {
     }
   }
 
-  #memoryOf({ plan, arena, constants, inputs }: Where, place: Place): Memory {
+  #memoryOf({ plan, arena, constants, inputs }: Where, results: ReadonlyMap<string, GPUBuffer>, place: Place): Memory {
     if (place.kind === "arena") {
       const { offsets, slab } = plan.arena;
       const at = offsets[place.index];
@@ -385,43 +396,31 @@ export class GpuDevice implements Device {
       return { buffer: arena[i], offset: i === 0 ? at : at - i * slab };
     }
     if (place.kind === "constant") return { buffer: constants[place.index], offset: 0 };
+    if (place.kind === "result") return { buffer: results.get(place.name) as GPUBuffer, offset: 0 };
     return {
       buffer: place.kind === "input" ? (inputs.get(place.name) as GPUBuffer) : this.#use(place.storage).buffer,
       offset: 0,
     };
   }
 
-  /** The older of two sets of results; whoever still holds it is told when the third call overwrites it. */
-  #nextSet(recording: Recording): OutputSet {
-    const { plan, sets, calls } = recording;
-    const made = this.#makeSet(plan, { recording, call: calls, buffers: sets[calls % 2]?.buffers });
-    sets[calls % 2] = made;
-    return made;
-  }
-
-  #makeSet(
-    plan: Plan,
-    ring: { recording: Recording; call: number; buffers?: ReadonlyMap<string, GPUBuffer> } | null,
-  ): OutputSet {
-    const buffers = new Map<string, GPUBuffer>();
+  /** The results of a call. Whoever still holds those of the last but one is told when this one has overwritten them. */
+  #handOut(recording: Recording, set: ResultSet, reused: boolean): Record<string, Storage> {
+    const { plan } = recording;
+    const call = recording.calls++;
     const storages: Record<string, Storage> = {};
     for (const { name, shape, dtype } of plan.outputs) {
-      const buffer =
-        ring?.buffers?.get(name) ?? this.#pool.take(paddedBytes(numel(shape)), `result ${name} of ${plan.name}`);
+      const buffer = set.results.get(name) as GPUBuffer;
       const storage = new Storage(shape, dtype, null);
-      if (ring) {
-        const { recording, call } = ring;
+      if (reused) {
         storage.stale = () =>
           recording.calls > call + 2
             ? `result "${name}" of call ${call + 1} of ${plan.name} was overwritten by call ${call + 3} (use keep() to hold on to it)`
             : null;
       } else this.#pool.follow(storage, buffer);
-      if (ring && !ring.buffers) this.#pool.follow(ring.recording, buffer); // whose results keep it alive, as its program does
       this.#resident.set(storage, { buffer, version: 0 });
-      buffers.set(name, buffer);
       storages[name] = storage;
     }
-    return { storages, buffers };
+    return storages;
   }
 
   /** The storage's buffer on this device, uploaded if the host has newer values. */
@@ -470,7 +469,11 @@ export class GpuDevice implements Device {
   }
 }
 
-/** Everything a recording took from the pool. */
+function resultsOf({ sets }: Recording): GPUBuffer[] {
+  return sets.flatMap((s) => [...s.results.values()]);
+}
+
+/** Everything a recording took from the pool, besides its results. */
 function buffersOf({ arena, constants, inputs, uniforms }: Recording): GPUBuffer[] {
   return [...arena, ...constants, ...inputs.values(), ...(uniforms ? [uniforms] : [])];
 }
