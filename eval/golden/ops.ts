@@ -33,11 +33,15 @@ function isGroups(json: unknown): boolean {
 }
 
 async function* run(folder: string): AsyncGenerator<Check> {
+  for (const group of Object.keys(await readJson<Groups>(folder, "ops.json"))) yield* runGroup(folder, group);
+}
+
+/** Checks of one group's cases. */
+export async function* runGroup(folder: string, group: string): AsyncGenerator<Check> {
+  const cases = (await readJson<Groups>(folder, "ops.json"))[group];
   const tolerances = await readJson<Tolerances>(folder, "tolerance.json");
-  for (const [group, cases] of Object.entries(await readJson<Groups>(folder, "ops.json"))) {
-    const stored = await readTensors(folder, `${group}.safetensors`);
-    for (const [name, one] of Object.entries(cases)) yield* runCase(`${group}/${name}`, name, one, stored, tolerances);
-  }
+  const stored = await readTensors(folder, `${group}.safetensors`);
+  for (const [name, one] of Object.entries(cases)) yield* runCase(`${group}/${name}`, name, one, stored, tolerances);
 }
 
 /** Checks of one case; whatever goes wrong is a failing check that says what. */
