@@ -30,6 +30,10 @@ export const softmax = defineComposite<Attrs>({
   }),
   rtol: 1e-5,
   why: "exp of up to 3 + 2|x| ULP, and sums of a few terms",
+  laws: [
+    { name: "a shift of the scores changes nothing", of: ([x]) => ({ ins: [x.add(3)], after: (y) => y }) },
+    { name: "permuted scores permute weights", of: ([x]) => ({ ins: [x.flip([-1])], after: (y) => y.flip([-1]) }) },
+  ],
 });
 
 export interface MomentsAttrs extends Attrs {
@@ -76,6 +80,13 @@ export const moments = defineComposite<MomentsAttrs>({
   draw: (d) => ({ inputs: [{ shape: [d.int(1, 3), d.int(1, 4), d.int(1, 3), d.int(2, 5)] }], attrs: { eps: 1e-3 } }),
   rtol: 1e-5,
   why: "sums of up to a hundred f32, and what subtracting the mean cancels",
+  laws: [
+    { name: "order within a group does not matter", of: ([x]) => ({ ins: [x.flip([1, 3])], after: (y) => y }) },
+    {
+      name: "a shift moves the mean alone",
+      of: ([x]) => ({ ins: [x.add(2)], after: (y) => y.arange(2).less(1).where(y.sub(2), y) }),
+    },
+  ],
 });
 
 export interface AttentionAttrs extends Attrs {
@@ -145,6 +156,29 @@ export const attention = defineComposite<AttentionAttrs>({
   },
   rtol: 1e-5,
   why: "exp of up to 3 + 2|x| ULP, and sums of a few dozen products",
+  laws: [
+    {
+      name: "the order of keys does not matter",
+      of: ([q, k, v], { causal }) => (causal ? null : { ins: [q, k.flip([1]), v.flip([1])], after: (y) => y }),
+    },
+    {
+      name: "heads do not see each other",
+      of: (ins) => ({ ins: ins.map((x) => x.flip([0, 2])), after: (y) => y.flip([0, 2]) }),
+    },
+    {
+      name: "a causal query does not see later keys",
+      of: ([q, k, v], { causal }) => {
+        if (!causal || k.shape[1] < 2 || q.shape[1] < 2) return null;
+        const [n, m] = [q.shape[1], k.shape[1]];
+        const last = k
+          .arange(m)
+          .less(m - 1)
+          .reshape([1, m, 1, 1]);
+        const early = (y: typeof q): typeof q => y.slice(1, 0, n - 1);
+        return { ins: [q, last.where(k, 7), last.where(v, 7)], after: early, seen: early };
+      },
+    },
+  ],
 });
 
 export interface PoolAttrs extends Attrs {

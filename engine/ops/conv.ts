@@ -148,6 +148,20 @@ export const conv = defineOp<ConvAttrs>({
   rtol: 1e-5,
   why: SUMS,
   sums: true,
+  laws: [
+    {
+      name: "a shift by a stride shifts the result by one",
+      of: ([x, w], { stride }) => ({
+        ins: [x.pad([[0, 0], ...stride.map((s): [number, number] => [s, 0]), [0, 0]]), w],
+        after: (y) => y.slice(1, 1).slice(2, 1).slice(3, 1),
+      }),
+    },
+    { name: "images do not see each other", of: ([x, w]) => ({ ins: [x.flip([0]), w], after: (y) => y.flip([0]) }) },
+    {
+      name: "the order of channels does not matter",
+      of: ([x, w], { groups }) => (groups > 1 ? null : { ins: [x.flip([4]), w.flip([3])], after: (y) => y }),
+    },
+  ],
 });
 
 /** (gradient of the output, weight) -> gradient of the input: the transposed convolution. */

@@ -40,6 +40,13 @@ export const gatherRows = defineOp<Attrs>({
     return { inputs: [{ shape: [n, dim] }, { shape: [k], dtype: "i32", below: n }], attrs: {} };
   },
   rtol: 0,
+  laws: [
+    { name: "permuted indices permute rows", of: ([t, i]) => ({ ins: [t, i.flip([0])], after: (y) => y.flip([0]) }) },
+    {
+      name: "a permuted table and the indices into it",
+      of: ([t, i]) => ({ ins: [t.flip([0]), i.neg().add(t.shape[0] - 1)], after: (y) => y }),
+    },
+  ],
 });
 
 export interface GatherGradAttrs extends Attrs {

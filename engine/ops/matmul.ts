@@ -68,4 +68,15 @@ export const matmul = defineOp<Attrs>({
   rtol: 1e-5,
   why: "dot products of a few terms; long ones are drawn by the kernel family",
   sums: true,
+  laws: [
+    { name: "permuted rows permute rows", of: ([a, b]) => ({ ins: [a.flip([-2]), b], after: (y) => y.flip([-2]) }) },
+    {
+      name: "permuted columns permute columns",
+      of: ([a, b]) => ({ ins: [a, b.flip([-1])], after: (y) => y.flip([-1]) }),
+    },
+    {
+      name: "the order of what is summed does not matter",
+      of: ([a, b]) => ({ ins: [a.flip([-1]), b.flip([-2])], after: (y) => y }),
+    },
+  ],
 });

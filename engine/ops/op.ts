@@ -91,8 +91,8 @@ export function contiguous(shape: Shape): Layout {
 }
 
 /**
- * What happens to the result when the inputs are changed in a way that the op knows: op(inputs) = after(op(changed)), for
- * the float64 definition. "shifted rows", "permuted keys".
+ * What happens to the result when the inputs are changed in a way that the op knows: seen(op(inputs)) =
+ * after(op(changed)), for the float64 definition. "shifted rows", "permuted keys".
  */
 export interface Law<A> {
   readonly name: string;
@@ -101,7 +101,13 @@ export interface Law<A> {
     ins: readonly Tensor[],
     attrs: A,
     d: Draw,
-  ): { readonly ins: readonly Tensor[]; readonly attrs?: A; after(changed: Tensor): Tensor } | null;
+  ): {
+    readonly ins: readonly Tensor[];
+    readonly attrs?: A;
+    after(changed: Tensor): Tensor;
+    /** What of the result the law speaks of; all of it when absent. */
+    seen?(result: Tensor): Tensor;
+  } | null;
 }
 
 /** How exact the WGSL of an op is, and what else is known to hold of it: what engine/testing checks. */

@@ -2,7 +2,7 @@
 
 import type { Draw } from "../../kernels/wgsl.ts";
 import { numel, type Shape, stridesOf } from "../shape.ts";
-import { type Array64, type Attrs, defineOp, floats, type Sample } from "./op.ts";
+import { type Array64, type Attrs, defineOp, floats, type Law, type Sample } from "./op.ts";
 
 export interface ReduceAttrs extends Attrs {
   readonly axes: readonly number[];
@@ -29,6 +29,12 @@ function draw(d: Draw): Sample<ReduceAttrs> {
   return { inputs: [{ shape }], attrs: { axes: axes.length > 0 ? axes : [d.int(0, shape.length - 1)] } };
 }
 
+/** Which of the reduced elements comes first does not matter. */
+const anyOrder: Law<ReduceAttrs> = {
+  name: "the order of what is reduced does not matter",
+  of: ([x], { axes }) => ({ ins: [x.flip(axes)], after: (y) => y }),
+};
+
 export const sum = defineOp<ReduceAttrs>({
   name: "sum",
   dtype: floats("sum"),
@@ -45,6 +51,7 @@ export const sum = defineOp<ReduceAttrs>({
   rtol: 1e-5,
   why: "grows with the number of terms, of which samples have at most 1,296",
   sums: true,
+  laws: [anyOrder],
 });
 
 /** Largest element; the gradient is shared equally among ties. */
@@ -65,4 +72,5 @@ export const max = defineOp<ReduceAttrs>({
   lower: { kind: "reduce", combine: "max" },
   draw,
   rtol: 0,
+  laws: [anyOrder],
 });
