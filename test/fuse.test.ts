@@ -9,8 +9,9 @@ import { makePlan } from "../engine/plan/plan.ts";
 import { type GpuDevice, openGpu } from "../engine/runtime/gpu.ts";
 import { apply, type Tensor, tensor } from "../engine/tensor.ts";
 import type { Check } from "../engine/testing/check.ts";
-import { hostProblem, lawChecks, programOf, wgslProblem } from "../engine/testing/laws.ts";
-import { MINIMUM_CAPS } from "../kernels/wgsl.ts";
+import { hostProblem, lawChecks, memoryProblem, programOf, wgslProblem } from "../engine/testing/laws.ts";
+import type { MakeLeaf } from "../engine/testing/programs.ts";
+import { type Draw, MINIMUM_CAPS } from "../kernels/wgsl.ts";
 import { gpu, onGpu } from "./device.ts";
 
 const reported = async (problem: Promise<string | object | null>, outs: readonly Tensor[]): Promise<void> => {
@@ -248,6 +249,15 @@ describe("sizes past one tile, one team and one pass", () => {
   }
 });
 
+test("values that share memory while both live are found", () => {
+  const x = tensor(new Float32Array(64), [8, 8]);
+  const out = x.matmul(x.add(1)).matmul(x.add(2));
+  const plan = makePlan(programOf([out]), MINIMUM_CAPS);
+  expect(memoryProblem(plan)).toBeNull();
+  const arena = { ...plan.arena, offsets: plan.arena.offsets.map(() => 0) };
+  expect(memoryProblem({ ...plan, arena })).toMatch(/^intervals \d and \d overlap$/);
+});
+
 test("a wrong index map is found", async () => {
   const permute = allOps().find((op) => op.name === "permute") as OpDef;
   const read = (attrs: { order: readonly number[] }, _: Node, at: readonly never[]): unknown => [
@@ -257,4 +267,12 @@ test("a wrong index map is found", async () => {
   const x = tensor([1, 2, 3, 4, 5, 6, 7, 8], [2, 2, 2]);
   const out = apply(broken, [x], { order: [1, 2, 0] }).mul(2);
   await expect(onHost([out], { maxBindings: 16, fuse: true })).rejects.toThrow(/result 0: element \d+: expected/);
+  const draw = (d: Draw, make: MakeLeaf): Tensor[] => [
+    apply(broken, [make([d.int(1, 4), d.int(1, 4), d.int(1, 4)])], { order: [1, 2, 0] }).mul(2),
+  ];
+  const [fused] = lawChecks(draw);
+  const { failure } = await fused.run({ seed: 1, cases: 50 });
+  expect(failure?.message).toMatch(
+    /^result 0: element \d+: .*\n%0 = data\(\) f32\[[12], [12], [12]\]\n%1 = permuteBroken\(%0\)/,
+  );
 });

@@ -165,6 +165,20 @@ describe("a planted bug is found:", () => {
     );
   });
 
+  onGpu("a kernel that is not its decomposition", async () => {
+    const decompose = ([x]: readonly Tensor[]): Tensor => x.mul(1.01).softmax();
+    const attempt = checkOp(broken("softmax", { name: "softmaxBroken", decompose, vjp: undefined }), { cases: 5 });
+    await expect(attempt).rejects.toThrow(/softmaxBroken, shapes \[2\]: against its decomposition, element/);
+  });
+  onGpu("a kernel that is compiled otherwise than it is called eagerly", async () => {
+    let texts = 0;
+    const lower = { kind: "elementwise", wgsl: ([x]: readonly string[]) => `(${x} * ${1 + 1e-7 * ++texts}f)` };
+    const attempt = checkOp(broken("neg", { name: "unsteady", lower, rtol: 1 }), { cases: 5 });
+    await expect(attempt).rejects.toThrow(
+      /unsteady, shapes \[\]: eager and then compiled, element 0: .* the first time/,
+    );
+  });
+
   test("one element in a thousand, and NaN", () => {
     const want = Float64Array.from({ length: 1000 }, (_, i) => i);
     const but = (at7: number): Float64Array => want.map((x) => (x === 7 ? at7 : x));

@@ -61,7 +61,7 @@ export class Inputs {
  */
 const STEPS = [1e-5, 1e-6, 1e-7];
 /** Elements per input that are checked one by one; beyond, a random sample of them. */
-const MOST = 40;
+const MOST = 16;
 
 export interface GradientOptions {
   /** Largest |analytic - numeric| relative to max(1, |numeric|); 1e-6 leaves room for the third derivatives of rsqrt and log. */

@@ -11,6 +11,7 @@ export {
   gradcheck,
 } from "./gradients.ts";
 export { checkKernel, type KernelCheckOptions, kernelChecks } from "./kernels.ts";
+export { drawLarge } from "./large.ts";
 export { checkLaws, lawChecks } from "./laws.ts";
 export { checkOp, opChecks } from "./ops.ts";
 export { type DrawProgram, drawProgram, type MakeLeaf } from "./programs.ts";

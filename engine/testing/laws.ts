@@ -36,13 +36,13 @@ function build(draw: Parameters<DrawProgram>[0], program: DrawProgram): (seed: n
 }
 
 /** Checks of programs. `draw` makes one out of choices and leaves; random programs over the op table when absent. */
-export function lawChecks(draw: DrawProgram = drawProgram): Check[] {
+export function lawChecks(draw: DrawProgram = drawProgram, subject = "programs"): Check[] {
   const check = (
     law: string,
     needs: Check["needs"],
     judge: (outs: Tensor[], seed: number) => Verdict | Promise<Verdict>,
   ): Check => ({
-    subject: "programs",
+    subject,
     law,
     needs,
     run: (budget) =>

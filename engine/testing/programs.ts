@@ -2,6 +2,7 @@
 // get wrong (views of views, broadcasts, reductions with work on both sides, values used twice, several results).
 
 import type { Draw } from "../../kernels/wgsl.ts";
+import { vjp } from "../autograd.ts";
 import type { DType } from "../dtype.ts";
 import { broadcast, numel, type Shape } from "../shape.ts";
 import type { Tensor } from "../tensor.ts";
@@ -159,6 +160,20 @@ function lookup(d: Draw, x: Tensor, make: MakeLeaf): Tensor {
   return x.gatherRows(make([d.pick([1, 3, 4])], "i32", x.shape[0]));
 }
 
+/** Kernels that want four axes: convolution, attention, pooling, on `x` cut into such a shape. */
+function block(d: Draw, x: Tensor, make: MakeLeaf): Tensor {
+  const sizes = [1, 1, 1, ...factors(d, numel(x.shape))].slice(-4);
+  const x4 = x.reshape(sizes);
+  const [, h, w, c] = x4.shape;
+  return d.pick<() => Tensor>([
+    () => x4.conv(make([3, 3, c, d.pick([1, 4])]), { padding: 1, stride: d.pick([1, 2]) }).mul(1 / c),
+    () => x4.conv(make([d.int(1, Math.min(h, 3)), 1, c, 3])).mul(1 / c),
+    () => x4.attention(x4.mul(0.5), x4.flip([1]), { causal: d.pick([true, false]) }),
+    () => (h > 1 && w > 1 ? x4.averagePool(2) : x4.softmax()),
+    () => x4.resizeNearest(d.int(1, 5), d.int(1, 5)),
+  ])();
+}
+
 /** One op, or a few, on `x`; `other` is a second value to combine it with. */
 function step(d: Draw, x: Tensor, other: Tensor, make: MakeLeaf): Tensor {
   return d.pick<() => Tensor>([
@@ -168,7 +183,7 @@ function step(d: Draw, x: Tensor, other: Tensor, make: MakeLeaf): Tensor {
     () => movement(d, x, other),
     () => reduce(d, x),
     () => product(d, x, make),
-    () => lookup(d, x, make),
+    () => d.pick([() => lookup(d, x, make), () => (numel(x.shape) > 0 ? block(d, x, make) : x)])(),
   ])();
 }
 
@@ -182,5 +197,7 @@ export function drawProgram(d: Draw, make: MakeLeaf): Tensor[] {
     if (numel(made.shape) <= MOST) pool.push(made);
   }
   const last = pool[pool.length - 1];
-  return d.pick([[last], [last, d.pick(pool)], [last, d.pick(pool), d.pick(pool)]]);
+  const results = d.pick([[last], [last, d.pick(pool)], [last, d.pick(pool), d.pick(pool)]]);
+  // A backward pass reads what the forward pass has computed, in the opposite order and other layouts.
+  return d.pick([() => results, () => [...results, ...vjp(last, [pool[0]], make(last.shape))]])();
 }

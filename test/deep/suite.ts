@@ -4,6 +4,7 @@
 import { allOps } from "../../engine/ops/op.ts";
 import type { Check } from "../../engine/testing/check.ts";
 import { type AnyFamily, kernelChecks } from "../../engine/testing/kernels.ts";
+import { drawLarge } from "../../engine/testing/large.ts";
 import { lawChecks } from "../../engine/testing/laws.ts";
 import { opChecks } from "../../engine/testing/ops.ts";
 import { convForward, convInputGrad, convWeightGrad } from "../../kernels/conv.ts";
@@ -18,7 +19,8 @@ export function suite(): Check[] {
   const ops = allOps().filter((op) => op.lower.kind !== "leaf");
   const used = ops.flatMap((op): AnyFamily[] => (op.lower.kind === "kernel" ? [op.lower.family] : []));
   const families = [...new Map([...used, ...parts].map((f) => [f.name, f])).values()];
-  return [...ops.flatMap(opChecks), ...families.flatMap(kernelChecks), ...lawChecks()];
+  const large = lawChecks(drawLarge, "large programs");
+  return [...ops.flatMap(opChecks), ...families.flatMap(kernelChecks), ...lawChecks(), ...large];
 }
 
 export function keyOf(check: Check): string {
@@ -28,6 +30,7 @@ export function keyOf(check: Check): string {
 /** Share of a budget: programs are the richest cases, kernels on a device the dearest. */
 function weightOf({ subject, law, needs }: Check): number {
   const kind = subject.split(" ")[0];
+  if (kind === "large") return needs === "gpu" ? 20 : 5; // a product of large sides takes the host a second
   if (kind === "programs") return needs === "gpu" ? 40 : 600;
   if (kind === "kernel") return needs === "host" ? 10 : 20;
   return needs === "gpu" ? 6 : law === "record" ? 10 : 30;
