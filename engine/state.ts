@@ -10,7 +10,7 @@ import * as leaves from "./ops/leaf.ts";
 import { numel, type Shape, sameShape } from "./shape.ts";
 import { Storage } from "./storage.ts";
 import { Tensor, tensor } from "./tensor.ts";
-import { currentTrace } from "./trace.ts";
+import { currentTrace, readsHalves } from "./trace.ts";
 
 export interface ParameterOptions {
   readonly dtype?: DType;
@@ -39,7 +39,8 @@ export class Parameter extends Tensor {
   }
 
   override get node(): Node {
-    return currentTrace()?.assigns.get(this.#leaf) ?? this.#leaf;
+    const node = currentTrace()?.assigns.get(this.#leaf) ?? this.#leaf;
+    return this.trainable && node.dtype === "f32" && readsHalves() ? new Tensor(node).cast("f16").node : node;
   }
 
   protected override self(): Tensor {
@@ -53,9 +54,9 @@ export class Parameter extends Tensor {
 
   /** New value from the next read on. In a compiled step it is written back when the step runs; outside, at once. */
   assign(value: Tensor): void {
-    if (!sameShape(value.shape, this.shape) || value.dtype !== this.dtype) {
+    if (!sameShape(value.shape, this.shape) || value.dtype !== this.#leaf.dtype) {
       throw new ShapeError(
-        `assign: a ${this.dtype}${show(this.shape)} parameter cannot hold ${value.dtype}${show(value.shape)}`,
+        `assign: a ${this.#leaf.dtype}${show(this.shape)} parameter cannot hold ${value.dtype}${show(value.shape)}`,
       );
     }
     const trace = currentTrace();

@@ -70,7 +70,7 @@ export class Tensor {
     return this.#node.shape;
   }
   get dtype(): DType {
-    return this.#node.dtype;
+    return this.node.dtype;
   }
   get rank(): number {
     return this.shape.length;
@@ -185,6 +185,10 @@ export class Tensor {
   }
   xor(y: Tensor): Tensor {
     return this.notEqual(y);
+  }
+  /** bool: neither NaN nor infinite */
+  isFinite(): Tensor {
+    return apply(elementwise.finite, [this]);
   }
   /** this ? a : b, for a bool tensor; at least one of a and b is a tensor. */
   where(a: Operand, b: Operand): Tensor {

@@ -12,6 +12,23 @@ export interface Trace {
 }
 
 let current: Trace | null = null;
+let halves = false;
+
+/** Are trainable f32 parameters read as f16 at the moment? */
+export function readsHalves(): boolean {
+  return halves;
+}
+
+/** Runs `body` with every trainable f32 parameter read as its f16 cast. */
+export function withHalves<T>(body: () => T): T {
+  const before = halves;
+  halves = true;
+  try {
+    return body();
+  } finally {
+    halves = before;
+  }
+}
 
 export function currentTrace(): Trace | null {
   return current;

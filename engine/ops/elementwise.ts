@@ -348,6 +348,29 @@ export const equal = binary("equal", {
   dtype: "bool",
 });
 
+/** bool: neither NaN nor infinite. By bits, because a compiler may take it that a comparison meets neither. */
+export const finite = defineOp({
+  name: "isFinite",
+  shape: ([a]) => a,
+  dtype: (types) => {
+    floats("isFinite")(types);
+    return "bool";
+  },
+  reference: ([a], out) => {
+    for (let i = 0; i < out.data.length; i++) out.data[i] = Number(Number.isFinite(a.data[i]));
+  },
+  vjp: "none",
+  lower: {
+    kind: "elementwise",
+    wgsl: ([x], t) => {
+      const u = t.startsWith("vec4") ? "vec4<u32>" : "u32";
+      return `((bitcast<${u}>(${x}) & ${u}(0x7f800000u)) != ${u}(0x7f800000u))`;
+    },
+  },
+  draw: draws(1),
+  rtol: 0,
+});
+
 /** cond ? a : b, with cond a bool tensor. */
 export const where = defineOp({
   name: "where",

@@ -3,6 +3,7 @@
 export { Adam, type AdamOptions, AdamW, type AdamWOptions } from "./adam.ts";
 export { clipGradNorm, clipGradValue, globalNorm } from "./clip.ts";
 export { Ema } from "./ema.ts";
+export { inHalf, LossScaler, type LossScalerOptions } from "./mixed_precision.ts";
 export { Optimizer, type OptimizerOptions, type ParameterGroup, type UpdateOptions } from "./optimizer.ts";
 export {
   constant,
