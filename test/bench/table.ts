@@ -69,7 +69,8 @@ export function targetTable(verdicts: readonly Verdict[]): string {
   const rows = verdicts.map((v) => {
     const outcome = v.met === undefined ? "not measured" : v.met ? "met" : "MISSED";
     const by = v.met === undefined ? "-" : `${short(margin(v))}x`;
-    return [v.workload, v.target, short(v.got), outcome, by];
+    const got = v.cpuMs === undefined ? short(v.got) : `${short(v.got)} (${short(v.cpuMs)} CPU)`;
+    return [v.workload, v.target, got, outcome, by];
   });
   return align([["workload", "target", "got", "outcome", "of what is asked"], ...rows]);
 }
