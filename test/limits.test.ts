@@ -6,12 +6,15 @@ import { grad } from "../engine/autograd.ts";
 import { compile, trace } from "../engine/compile.ts";
 import { type Program, useDevice } from "../engine/device.ts";
 import { DeviceError } from "../engine/error.ts";
+import { avgPool, interpolate } from "../engine/nn/index.ts";
 import { makePlan } from "../engine/plan/plan.ts";
+import { ReferenceDevice } from "../engine/reference.ts";
 import { type GpuDevice, type GpuOptions, openGpu } from "../engine/runtime/gpu.ts";
 import { Parameter } from "../engine/state.ts";
 import { ones, type Tensor, tensor } from "../engine/tensor.ts";
 import { type Caps, MINIMUM_CAPS } from "../kernels/wgsl.ts";
-import { gpu, onGpu } from "./device.ts";
+import { expectClose } from "./close.ts";
+import { gpu, onGpu, REDUCED } from "./device.ts";
 
 type Inputs = Readonly<Record<string, Tensor>>;
 
@@ -85,4 +88,80 @@ onGpu("an arena larger than the largest buffer is cut into several, to the same 
     return losses;
   });
   expect(cut).toEqual(whole.losses);
+});
+
+/** Something of every kernel family and emitter, larger than a tile, none of it a multiple of one. */
+function everything(): Record<string, Tensor> {
+  let seed = 0;
+  const v = (...shape: number[]): Tensor => {
+    const s = ++seed;
+    return tensor(
+      Float32Array.from({ length: shape.reduce((a, b) => a * b, 1) }, (_, i) => Math.sin(s * 7.3 + i * 1.7)),
+      shape,
+    );
+  };
+  const [x, k] = [v(2, 9, 9, 8), v(3, 3, 8, 20).mul(0.2)];
+  const conv = x.conv(k, { padding: 1 });
+  const [gx, gk] = grad(conv.square().mean(), [x, k]);
+  const rows = v(70, 36).matmul(v(36, 44)).add(v(44)).silu();
+  const heads = (): Tensor => v(1, 40, 2, 16);
+  const index = v(200).mul(9).abs().cast("i32");
+  return {
+    rows,
+    transposed: v(20, 33).transpose().matmul(v(36, 20).transpose()),
+    conv,
+    gx,
+    gk,
+    softmax: v(40, 64).softmax(),
+    moments: v(2, 80, 4, 8).moments(1e-5),
+    attention: heads().attention(heads(), heads(), { causal: true }),
+    lookup: v(10, 36).gatherRows(index),
+    scattered: v(200, 36).gatherRowsGrad(index, 10),
+    elementwise: v(90, 61).mul(2).tanh(),
+    vectors: v(90, 64).mul(2).tanh(),
+    permuted: v(30, 20, 12).permute([2, 0, 1]).add(1),
+    longSum: v(3, 20_000).square().sum(1),
+    columns: v(600, 64).square().sum(0),
+    scalars: v(600, 61).max(0),
+    manyRows: v(600, 61).square().sum(1),
+    pooled: avgPool(v(2, 16, 16, 8), 2),
+    resized: interpolate(v(2, 9, 9, 8), { size: [18, 18] }),
+  };
+}
+
+/** The plan of `everything` in one program, and its values on the current device. */
+async function valuesOnDevice(): Promise<{ values: Record<string, ArrayLike<number>>; program: Program }> {
+  const step = compile(() => everything(), { name: "everything" });
+  const out = step({});
+  const values: Record<string, ArrayLike<number>> = {};
+  for (const [name, t] of Object.entries(out)) values[name] = await t.data();
+  return { values, program: step.program() };
+}
+
+onGpu("grids folded at 7 workgroups: every emitter and family, to the same bits", async () => {
+  const whole = await withDevice({}, valuesOnDevice);
+  await withDevice({ caps: { maxWorkgroupsPerDim: 7 } }, async (device) => {
+    const { values, program } = await valuesOnDevice();
+    const { dispatches } = makePlan(program, device.caps);
+    for (const { source } of dispatches) expect(source.workgroups[0], source.label).toBeLessThanOrEqual(7);
+    expect(dispatches.filter(({ source }) => source.workgroups[1] > 1).length).toBeGreaterThan(10);
+    expect(values).toEqual(whole.values);
+  });
+});
+
+onGpu("the weakest adapter computes what the reference does", async () => {
+  const shared = await gpu();
+  useDevice(new ReferenceDevice());
+  const want = await valuesOnDevice();
+  useDevice(shared);
+  for (const [name, options] of Object.entries(REDUCED)) {
+    await withDevice(options, async (device) => {
+      expect(device.dawn.limits.maxStorageBuffersPerShaderStage).toBeLessThanOrEqual(10);
+      expect(device.dawn.features).toEqual([]);
+      const { values } = await valuesOnDevice();
+      // f32 against float64: sums of up to 20,000 terms, attention over 40 keys.
+      for (const [what, v] of Object.entries(want.values))
+        expectClose(values[what], v, `${name}: ${what}`, { rtol: 1e-5 });
+    });
+  }
 });
