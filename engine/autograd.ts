@@ -56,14 +56,14 @@ export function vjp(out: Tensor, wrt: readonly Tensor[], g: Tensor): Tensor[] {
     throw new ShapeError(`vjp: the cotangent has shape ${show(g.shape)}, the output ${show(out.shape)}`);
   const targets = wrt.map((t) => t.node);
   const received = backward(out.node, new Set(targets), g, false);
-  return targets.map((n) => received.get(n) ?? full(n.shape, 0));
+  return targets.map((n) => received.get(n) ?? full(n.shape, 0, n.dtype === "f16" ? "f16" : "f32"));
 }
 
 /** Gradients of a scalar with respect to each of `wrt`. Throws ShapeError when `loss` is not one number. */
 export function grad(loss: Tensor, wrt: readonly Tensor[]): Tensor[] {
   if (numel(loss.shape) !== 1)
     throw new ShapeError(`grad: the loss must be one number, got ${show(loss.shape)} (take its mean or sum)`);
-  return vjp(loss, wrt, full(loss.shape, 1));
+  return vjp(loss, wrt, full(loss.shape, 1, loss.dtype));
 }
 
 /**

@@ -1,15 +1,27 @@
-// Element types: what they are called, how they lie in memory, and float16 packing. f16 exists as a storage format
-// (checkpoints); arithmetic is f32, i32, u32 and bool.
-
-import { DTypeError } from "./error.ts";
+// Element types: what they are called, how they lie in memory, and float16 packing. Arithmetic is f32, i32, u32 and bool;
+// values of f16 are computed as f32 and rounded (see half.ts), and take two bytes where the adapter has shader-f16.
 
 export type DType = "f32" | "i32" | "u32" | "bool" | "f16";
 export type Data = Float32Array | Int32Array | Uint32Array;
 
-/** WGSL type that a storage buffer of this dtype holds. A bool is stored as 0 or 1 in a u32. */
+/** WGSL type of a loaded value of this dtype. A bool is stored as 0 or 1 in a u32; an f16 is computed with as f32. */
 export function storageType(dtype: DType): "f32" | "i32" | "u32" {
-  if (dtype === "f16") throw new DTypeError("f16 is a storage format: cast to f32 before computing");
+  if (dtype === "f16") return "f32";
   return dtype === "bool" ? "u32" : dtype;
+}
+
+/** WGSL type that a storage buffer of this dtype holds; `halves`: the adapter has 16-bit floats. */
+export function bufferType(dtype: DType, halves: boolean): "f32" | "i32" | "u32" | "f16" {
+  return dtype === "f16" && halves ? "f16" : storageType(dtype);
+}
+
+/** Bytes of one element in a buffer. */
+export function elementBytes(dtype: DType, halves: boolean): number {
+  return dtype === "f16" && halves ? 2 : 4;
+}
+
+export function isFloat(dtype: DType): boolean {
+  return dtype === "f32" || dtype === "f16";
 }
 
 /** A host array of `length` zeros. */
@@ -21,7 +33,8 @@ export function emptyData(dtype: DType, length: number): Data {
 /** Host values converted to the typed array of `dtype`. */
 export function toData(dtype: DType, values: ArrayLike<number>): Data {
   const out = emptyData(dtype, values.length);
-  for (let i = 0; i < values.length; i++) out[i] = dtype === "bool" ? Number(values[i] !== 0) : values[i];
+  for (let i = 0; i < values.length; i++)
+    out[i] = dtype === "bool" ? Number(values[i] !== 0) : dtype === "f16" ? roundHalf(values[i]) : values[i];
   return out;
 }
 
@@ -56,4 +69,16 @@ export function unpackHalf(h: number): number {
   const mantissa = h & 0x3ff;
   if (exponent === 31) return mantissa ? Number.NaN : sign * Number.POSITIVE_INFINITY;
   return exponent === 0 ? sign * mantissa * 2 ** -24 : sign * (1 + mantissa / 1024) * 2 ** (exponent - 15);
+}
+
+/** The nearest number that float16 holds, ties to even; from 65520 on infinity. */
+export function roundHalf(x: number): number {
+  return unpackHalf(packHalf(x));
+}
+
+/** Bit patterns of numbers, in an even number of elements: what is copied to a device is a multiple of four bytes. */
+export function packHalves(values: ArrayLike<number>): Uint16Array<ArrayBuffer> {
+  const out = new Uint16Array(values.length + (values.length % 2));
+  for (let i = 0; i < values.length; i++) out[i] = packHalf(values[i]);
+  return out;
 }

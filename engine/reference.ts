@@ -3,7 +3,7 @@
 
 import { MINIMUM_CAPS } from "../kernels/wgsl.ts";
 import type { Device, FeedValue, MemoryStats, Program, Tracing } from "./device.ts";
-import { type Data, toData } from "./dtype.ts";
+import { type Data, roundHalf, toData } from "./dtype.ts";
 import { DeviceError } from "./error.ts";
 import { type Node, toposort } from "./graph.ts";
 import { type Array64, isComposite } from "./ops/op.ts";
@@ -95,7 +95,8 @@ export class ReferenceDevice implements Device {
     if (held && held.version === storage.version) return held.array;
     const host = storage.host();
     if (!host) throw new DeviceError("a tensor's values live on another device");
-    const array = { shape: storage.shape, data: Float64Array.from(host) };
+    const half = storage.dtype === "f16";
+    const array = { shape: storage.shape, data: half ? Float64Array.from(host, roundHalf) : Float64Array.from(host) };
     this.#store(storage, array);
     return array;
   }

@@ -2,7 +2,7 @@
 // a compiled step runs. Broadcasting and number operands are resolved here, so op records see equal shapes only.
 
 import { device, type Program } from "./device.ts";
-import { type Data, type DType, dtypeOf, toData } from "./dtype.ts";
+import { type Data, type DType, dtypeOf, isFloat, roundHalf, toData } from "./dtype.ts";
 import { type EinopsName, parseEinops } from "./einops.ts";
 import { DTypeError, ShapeError, show } from "./error.ts";
 import { intern, leaf, type Node } from "./graph.ts";
@@ -16,8 +16,10 @@ import * as leaves from "./ops/leaf.ts";
 import { matmul as matmulOp } from "./ops/matmul.ts";
 import * as movement from "./ops/movement.ts";
 import type { AnyOp, Attrs } from "./ops/op.ts";
+import * as pools from "./ops/pool.ts";
 import { type RandomAttrs, random as randomOp } from "./ops/random.ts";
 import * as reduce from "./ops/reduce.ts";
+import { type Band, resample as resampleOp } from "./ops/resample.ts";
 import * as scans from "./ops/scan.ts";
 import { argsort as argsortOp } from "./ops/sort.ts";
 import { axesOf, axisOf, broadcast, checkShape, type Dims, dims, numel, type Shape, sameShape } from "./shape.ts";
@@ -43,6 +45,7 @@ const CONCAT = 4;
 
 /** Applies an op of the table to tensors: shape and dtype rules run here, where the line was written. */
 export function apply(op: AnyOp, ins: readonly Tensor[], attrs: Attrs = none): Tensor {
+  if (ins.some((t) => t.dtype === "f16") && !takesHalves(op)) return applyInSingle(op, ins, attrs);
   const src = ins.map((t) => t.node);
   const shape = op.shape(
     src.map((n) => n.shape),
@@ -51,6 +54,22 @@ export function apply(op: AnyOp, ins: readonly Tensor[], attrs: Attrs = none): T
   const types = src.map((n) => n.dtype);
   const dtype = "dtype" in op && op.dtype ? op.dtype(types, attrs) : types[0];
   return new Tensor(intern(op, src, attrs, shape, dtype));
+}
+
+function takesHalves(op: AnyOp): boolean {
+  return op.lower.kind === "view" || ("half" in op && op.half === true);
+}
+
+/** Operands of f16 are computed with as f32, sums and products too; a float result is rounded to f16 once. */
+function applyInSingle(op: AnyOp, ins: readonly Tensor[], attrs: Attrs): Tensor {
+  if (ins.some((t) => t.dtype === "f32"))
+    throw new DTypeError(`${op.name}: dtypes differ: ${ins.map((t) => t.dtype).join(" and ")} (cast one of them)`);
+  const result = apply(
+    op,
+    ins.map((t) => (t.dtype === "f16" ? t.cast("f32") : t)),
+    attrs,
+  );
+  return result.dtype === "f32" ? result.cast("f16") : result;
 }
 
 const ranges = new Map<number, Tensor>();
@@ -271,9 +290,12 @@ export class Tensor {
   gelu(): Tensor {
     return this.mul(this.mul(Math.SQRT1_2).erf().add(1)).mul(0.5);
   }
-  /** Float to integer rounds towards zero. */
+  /** Float to integer rounds towards zero, f32 to f16 to the nearest; what f16 cannot hold becomes infinite. */
   cast(to: DType): Tensor {
-    return to === this.dtype ? this.self() : apply(elementwise.cast, [this], { to });
+    if (to === this.dtype) return this.self();
+    if (to === "f16" && this.node.op === leaves.constant) return full(this.shape, this.node.attrs.value as number, to);
+    const direct = to === "f32" || this.dtype === "f32" || (to !== "f16" && this.dtype !== "f16");
+    return direct ? apply(elementwise.cast, [this], { to }) : this.cast("f32").cast(to);
   }
   /** The same value, through which no gradient flows. */
   detach(): Tensor {
@@ -383,6 +405,7 @@ export class Tensor {
     return reduction(reduce.sum, this, axis, o);
   }
   mean(axis?: number | readonly number[], o: ReduceOptions = {}): Tensor {
+    if (this.dtype === "f16") return this.cast("f32").mean(axis, o).cast("f16"); // the sum alone may be more than f16 holds
     const total = this.sum(axis, o);
     return total.mul(numel(total.shape) / numel(this.shape));
   }
@@ -481,6 +504,20 @@ export class Tensor {
   convWeightGrad(g: Tensor, attrs: convolution.WeightGradAttrs): Tensor {
     return apply(convolution.convWeightGrad, [this, g], attrs);
   }
+  /** For nn/along.ts: this = [outer, columns, inner] -> [outer, rows, inner]. */
+  resample(band: Band): Tensor {
+    return apply(resampleOp, [this], { band });
+  }
+  /** For nn/pooling.ts: this = [b, d, h, w, c]; the tap of each window where it is largest. */
+  maxPoolTap(attrs: pools.WindowAttrs): Tensor {
+    return apply(pools.maxPoolTap, [this], attrs);
+  }
+  poolTake(taps: Tensor, attrs: pools.WindowAttrs): Tensor {
+    return apply(pools.poolTake, [this, taps], attrs);
+  }
+  poolSpread(taps: Tensor, attrs: pools.SpreadAttrs): Tensor {
+    return apply(pools.poolSpread, [this, taps], attrs);
+  }
   /** softmax(scale q k^T) v per head; q [b, n, heads, d], k and v [b, m, heads, d]. */
   attention(k: Tensor, v: Tensor, o: { scale?: number; causal?: boolean } = {}): Tensor {
     return apply(composite.attention, [this, k, v], {
@@ -489,7 +526,7 @@ export class Tensor {
     });
   }
 
-  // ---- lookups and resizing ----------------------------------------------------------------------------------------
+  // ---- lookups ----------------------------------------------------------------------------------------------------
 
   /** Rows of a table [n, d] by an i32 index of any shape: [...index, d]. Indices outside the table are clamped. */
   gatherRows(index: Tensor): Tensor {
@@ -497,21 +534,6 @@ export class Tensor {
   }
   gatherRowsGrad(index: Tensor, rows: number): Tensor {
     return apply(gathers.gatherRowsGrad, [this, index], { rows });
-  }
-  /** Nearest neighbour [b, h, w, c] -> [b, height, width, c]. */
-  resizeNearest(height: number, width: number): Tensor {
-    const { b, h, w, c } = this.dims("b h w c");
-    if (height % h !== 0 || width % w !== 0) return apply(gathers.resizeNearest, [this], { height, width });
-    return this.reshape([b, h, 1, w, 1, c])
-      .expand([b, h, height / h, w, width / w, c])
-      .reshape([b, height, width, c]);
-  }
-  resizeNearestGrad(height: number, width: number): Tensor {
-    return apply(gathers.resizeNearestGrad, [this], { height, width });
-  }
-  /** Mean over window x window blocks of [b, h, w, c]; an odd last row or column is dropped. */
-  averagePool(window: number): Tensor {
-    return apply(composite.averagePool, [this], { window });
   }
   /** For Rng: this = generator state u32[4]. */
   random(attrs: RandomAttrs, ...table: Tensor[]): Tensor {
@@ -521,12 +543,16 @@ export class Tensor {
 
 function operand(y: Operand, like: Tensor): Tensor {
   if (typeof y !== "number") return y;
-  if (like.dtype !== "f32" && !Number.isInteger(y))
+  if (!isFloat(like.dtype) && !Number.isInteger(y))
     throw new DTypeError(`${y} is not a whole number: cast the ${like} to f32 first`);
   return full([], y, like.dtype);
 }
 
 function binary(op: AnyOp, x: Tensor, y: Operand): Tensor {
+  if (x.dtype === "f16" && typeof y === "number") {
+    const result = binary(op, x.cast("f32"), y); // the number is not rounded to f16, the result is
+    return result.dtype === "f32" ? result.cast("f16") : result;
+  }
   const other = operand(y, x);
   const shape = broadcast(op.name, x.shape, other.shape);
   return apply(op, [x.expand(shape), other.expand(shape)]);
@@ -605,7 +631,8 @@ export function tensor(values: Data | number | readonly number[], shape?: Shape,
 
 /** A constant tensor: costs nothing, kernels inline the value. */
 export function full(shape: Shape, value: number, dtype: DType = "f32"): Tensor {
-  return new Tensor(intern(leaves.constant, [], { value }, shape, dtype));
+  const held = dtype === "f16" ? roundHalf(value) : value;
+  return new Tensor(intern(leaves.constant, [], { value: held }, shape, dtype));
 }
 
 export function zeros(shape: Shape): Tensor {

@@ -27,7 +27,9 @@ const vec3 = (name: string): string => `vec3<i32>(u.${name}_d, u.${name}_h, u.${
 const INDEXING = wgsl`
   fn unravel(i: u32, size: vec3<i32>) -> vec3<i32> {
     let n = i32(i);
-    return vec3<i32>(n / (size.y * size.z), (n / size.z) % size.y, n % size.z);
+    let row = n / size.z;
+    let plane = row / size.y;
+    return vec3<i32>(plane, row - plane * size.y, n - row * size.z);
   }
   fn flatten(image: u32, at: vec3<i32>, size: vec3<i32>) -> u32 {
     return u32(((i32(image) * size.x + at.x) * size.y + at.y) * size.z + at.z);

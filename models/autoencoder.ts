@@ -3,7 +3,7 @@
 // by train/autoencoder.ts; the diffusion systems use `latents` and `images` and see nothing else.
 
 import { type Rng, ShapeError, Tensor } from "../engine/index.ts";
-import { Attention, Conv, GroupNorm, Module, mse } from "../engine/nn/index.ts";
+import { Attention, Conv, GroupNorm, interpolate, Module, mse } from "../engine/nn/index.ts";
 import { type AutoencoderConfig, downsampling } from "./config.ts";
 
 /** Latents of Stable Diffusion times this have unit variance. */
@@ -92,7 +92,7 @@ class Upsampler extends Module {
 
   forward(x: Tensor): Tensor {
     const { h, w } = x.dims("n h w c");
-    return this.conv.forward(x.resizeNearest(2 * h, 2 * w));
+    return this.conv.forward(interpolate(x, { size: [2 * h, 2 * w] }));
   }
 }
 

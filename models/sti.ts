@@ -2,7 +2,7 @@
 // wherever a video UNet would have a plain temporal convolution; video_unet.ts puts it there.
 
 import type { Parameter, Rng, Tensor } from "../engine/index.ts";
-import { Attention, constantInit, GroupNorm, Module, parameter } from "../engine/nn/index.ts";
+import { Attention, avgPool, constantInit, GroupNorm, interpolate, Module, parameter } from "../engine/nn/index.ts";
 import type { StiConfig } from "./config.ts";
 import { perFrame, TemporalConv } from "./unet_blocks.ts";
 
@@ -51,9 +51,9 @@ export class SpatialTemporalInteraction extends Module {
    */
   semantic(x: Tensor): Tensor {
     const { b, f, h, w, c } = x.dims("b f h w c");
-    const pooled = x.reshape([b * f, h, w, c]).averagePool(this.#pool);
+    const pooled = avgPool(x.reshape([b * f, h, w, c]), this.#pool);
     const attended = this.transformerBlocks.forward(pooled.reshape([b, -1, c])).reshape(pooled.shape);
-    return x.add(attended.resizeNearest(h, w).reshape(x.shape));
+    return x.add(interpolate(attended, { size: [h, w] }).reshape(x.shape));
   }
 
   /** Convolutions over three frames at full resolution; their zero padding at the ends tells first from last. */

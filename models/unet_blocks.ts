@@ -4,7 +4,17 @@
 // How blocks are put together is video_unet.ts; the STI layer is sti.ts.
 
 import { type Rng, type Tensor, tensor } from "../engine/index.ts";
-import { Attention, Conv, dropout, GroupNorm, LayerNorm, Linear, Module, zerosInit } from "../engine/nn/index.ts";
+import {
+  Attention,
+  Conv,
+  dropout,
+  GroupNorm,
+  interpolate,
+  LayerNorm,
+  Linear,
+  Module,
+  zerosInit,
+} from "../engine/nn/index.ts";
 
 /** Applies an image layer to every frame: [b, f, h, w, c] -> [b, f, h', w', c']. */
 export function perFrame(layer: { forward(x: Tensor): Tensor }, x: Tensor): Tensor {
@@ -106,7 +116,7 @@ export class Upsample extends Module {
   }
 
   forward(x: Tensor, height: number, width: number): Tensor {
-    return perFrame(this.conv, perFrame({ forward: (image) => image.resizeNearest(height, width) }, x));
+    return perFrame(this.conv, perFrame({ forward: (image) => interpolate(image, { size: [height, width] }) }, x));
   }
 }
 

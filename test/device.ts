@@ -10,11 +10,12 @@ import { type GpuDevice, type GpuOptions, openGpu } from "../engine/runtime/gpu.
 /**
  * `CAPS=minimum npm test -- ops compile`: the same tests on a device at WebGPU's guaranteed limits (8 bindings, 256
  * invocations, 16 KiB of workgroup memory), without subgroups and f16, with the kernels of a GPU; `CAPS=portable` with
- * those of a software adapter.
+ * those of a software adapter; `CAPS=folded` with grids of 7 workgroups a row.
  */
 export const REDUCED: Readonly<Record<string, GpuOptions>> = {
   minimum: { minimum: true, caps: { adapter: "gpu" } },
   portable: { minimum: true, caps: { adapter: "cpu" } },
+  folded: { minimum: true, caps: { maxWorkgroupsPerDim: 7 } },
 };
 
 function options(): GpuOptions {

@@ -205,7 +205,6 @@ describe("vectors of four where positions do not line up", () => {
           .padWith({ low: [0, 0], high: [0, 1], holes: [0, 1] })
           .add(x.slice(1, 0, 8)),
     ],
-    ["a resize that repeats unevenly", () => x.reshape([1, 12, 12, 1]).resizeNearest(12, 8).add(1)],
     ["a flipped row", () => x.flip([1]).add(x)],
     ["sums of shifted columns", () => x.slice(1, 2, 10).sum(0)],
     ["sums of shifted rows", () => x.slice(1, 2, 10).sum(1)],

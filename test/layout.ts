@@ -141,7 +141,7 @@ function sources(tree: Tree): [string, string][] {
 
 // ---- Dawn and syntax
 
-/** The engine's one door to Dawn, and the probe that runs before anything is built. */
+/** The engine's one door to Dawn, the probe that runs before anything is built, and what the benchmark's peers find it by. */
 const DAWN = ["engine/runtime/dawn.ts", "cli/adapter.mjs", "test/bench/peers/host.ts"];
 
 export function dawnViolations(tree: Tree): string[] {

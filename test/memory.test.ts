@@ -1,8 +1,6 @@
 // Memory: the arena planner's laws on random lifetimes, and what stays constant while a compiled step runs: buffers and bytes.
 // The same laws on plans of random programs are in fuse.test.ts.
 
-import { setFlagsFromString } from "node:v8";
-import { runInNewContext } from "node:vm";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { grad } from "../engine/autograd.ts";
@@ -12,6 +10,7 @@ import { ALIGNMENT, type Interval, planMemory } from "../engine/plan/memory.ts";
 import { Parameter } from "../engine/state.ts";
 import { type Tensor, tensor } from "../engine/tensor.ts";
 import { arenaProblem } from "../engine/testing/laws.ts";
+import { collected } from "./collect.ts";
 import { onGpu } from "./device.ts";
 
 const interval = fc
@@ -106,6 +105,7 @@ describe("on the device", () => {
     const step = smallTraining();
     const x = input();
     for (let i = 0; i < 3; i++) await step({ x }).loss.item();
+    await collected(); // what earlier tests left
     const before = device.memory();
     const losses: number[] = [];
     for (let i = 0; i < 100; i++) losses.push(await step({ x }).loss.item());
@@ -114,8 +114,6 @@ describe("on the device", () => {
   });
 
   onGpu("an eager loop returns what it no longer holds", async (device) => {
-    setFlagsFromString("--expose-gc");
-    const collect = runInNewContext("gc") as () => void;
     let x = tensor(new Float32Array(256));
     let most = 0;
     const before = device.memory().buffers;
@@ -123,8 +121,7 @@ describe("on the device", () => {
       x = x.mul(0.9).add(1);
       x.realise();
       if (i % 20 !== 19) continue;
-      collect(); // results are returned when they are collected; the collector itself does not see device memory
-      await new Promise((resolve) => setTimeout(resolve));
+      await collected(); // the collector itself does not see device memory
       most = Math.max(most, device.memory().buffers - before);
     }
     expect(most).toBeLessThan(120);

@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { grad } from "../engine/autograd.ts";
 import { trace } from "../engine/compile.ts";
 import type { Program } from "../engine/device.ts";
+import { interpolate, maxPool } from "../engine/nn/index.ts";
 import { makePlan } from "../engine/plan/plan.ts";
 import { type Dawn, openDawn } from "../engine/runtime/dawn.ts";
 import { Parameter, Rng } from "../engine/state.ts";
@@ -85,10 +86,7 @@ function programs(): Program[] {
   return [
     training("mlp", [6, 24], [w1, b1, w2], (x) => x.matmul(w1).add(b1).gelu().matmul(w2).softmax().log().mean()),
     training("convolution", [2, 8, 8, 3], [k1, k2], (x) =>
-      norm(x.conv(k1, { padding: 1 }))
-        .conv(k2, { padding: 1, stride: 2 })
-        .averagePool(2)
-        .resizeNearest(3, 5)
+      interpolate(maxPool(norm(x.conv(k1, { padding: 1 })).conv(k2, { padding: 1, stride: 2 }), 2), { size: [3, 5] })
         .square()
         .mean(),
     ),

@@ -47,6 +47,7 @@ export {
   triu,
 } from "./indexing.ts";
 export { constantInit, fanInInit, type Initializer, normalInit, onesInit, zerosInit } from "./init.ts";
+export { type InterpolateMode, type InterpolateOptions, interpolate } from "./interpolate.ts";
 export {
   Attention,
   type AttentionLayerOptions,
@@ -90,6 +91,20 @@ export {
   type RunningStatistics,
   rmsNorm,
 } from "./norms.ts";
+export { type PadMode, pad } from "./padding.ts";
+export {
+  type AdaptiveSize,
+  type AvgPoolOptions,
+  adaptiveAvgPool,
+  adaptiveMaxPool,
+  adaptiveMaxPoolWithIndices,
+  avgPool,
+  type MaxPoolOptions,
+  maxPool,
+  maxPoolWithIndices,
+  type Pooled,
+  type PoolOptions,
+} from "./pooling.ts";
 export { baddbmm, linear } from "./products.ts";
 export {
   all,

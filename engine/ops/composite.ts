@@ -3,7 +3,6 @@
 
 import { attention as attentionFamily } from "../../kernels/attention.ts";
 import { moments as momentsFamily } from "../../kernels/norm.ts";
-import { averagePool as poolFamily } from "../../kernels/resize.ts";
 import { softmaxRows } from "../../kernels/softmax.ts";
 import { ShapeError, show } from "../error.ts";
 import { numel } from "../shape.ts";
@@ -179,40 +178,4 @@ export const attention = defineComposite<AttentionAttrs>({
       },
     },
   ],
-});
-
-export interface PoolAttrs extends Attrs {
-  readonly window: number;
-}
-
-/** Mean over window x window blocks; an odd last row or column is dropped: [b, h, w, c] -> [b, h/s, w/s, c]. */
-export const averagePool = defineComposite<PoolAttrs>({
-  name: "averagePool",
-  dtype: floats("averagePool"),
-  shape: ([x], { window }) => {
-    const [b, h, w, c] = x;
-    if (x.length !== 4 || h < window || w < window)
-      throw new ShapeError(`averagePool: a ${window} x ${window} window does not fit into ${show(x)}`);
-    return [b, Math.floor(h / window), Math.floor(w / window), c];
-  },
-  decompose: ([x], { window: s }) => {
-    const { b, h, w, c } = x.dims("b h w c");
-    const [rows, cols] = [Math.floor(h / s), Math.floor(w / s)];
-    return x
-      .slice(1, 0, rows * s)
-      .slice(2, 0, cols * s)
-      .reshape([b, rows, s, cols, s, c])
-      .mean([2, 4]);
-  },
-  lower: {
-    kind: "kernel",
-    family: poolFamily,
-    spec: ([x], { window }) => ({ batch: x[0], height: x[1], width: x[2], channels: x[3], window }),
-  },
-  draw: (d) => {
-    const window = d.int(1, 3);
-    return { inputs: [{ shape: [d.int(1, 2), d.int(window, 6), d.int(window, 6), d.int(1, 4)] }], attrs: { window } };
-  },
-  rtol: 1e-6,
-  why: "a handful of roundings",
 });

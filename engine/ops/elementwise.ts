@@ -2,7 +2,7 @@
 // traps of WGSL are kept out here: no infinities or NaN are relied on, exp and tanh get arguments that cannot overflow.
 
 import type { Draw } from "../../kernels/wgsl.ts";
-import type { DType } from "../dtype.ts";
+import { type DType, isFloat, roundHalf } from "../dtype.ts";
 import { DTypeError, ShapeError, show } from "../error.ts";
 import { sameShape } from "../shape.ts";
 import type { Tensor } from "../tensor.ts";
@@ -232,6 +232,7 @@ export const detach = defineOp({
   reference: ([a], out) => out.data.set(a.data),
   vjp: "none",
   lower: { kind: "elementwise", wgsl: ([x]) => x },
+  half: true,
   draw: draws(1),
   rtol: 0,
 });
@@ -385,6 +386,7 @@ export const where = defineOp({
   },
   vjp: (g, [c]) => [null, c.where(g, 0), c.where(0, g)],
   lower: { kind: "elementwise", wgsl: ([c, a, b]) => `select(${b}, ${a}, ${c})` },
+  half: true,
   draw: (d) => {
     const shape = small(d);
     return { inputs: [{ shape, dtype: "bool", below: 2 }, { shape }, { shape }], attrs: none };
@@ -396,7 +398,33 @@ export interface CastAttrs extends Attrs {
   readonly to: DType;
 }
 
-/** Conversion between dtypes; float to integer rounds towards zero. */
+const CONVERT: Readonly<Record<DType, (x: number) => number>> = {
+  f32: (x) => x,
+  f16: roundHalf,
+  i32: (x) => Math.trunc(x) | 0,
+  u32: (x) => Math.trunc(x) >>> 0,
+  bool: (x) => Number(x !== 0),
+};
+
+/**
+ * x rounded to the nearest value of float16, ties to even, from 65520 on to infinity; still an f32. In integers, because
+ * compilers drop a conversion there and back, and quantizeToF16 may flush small values.
+ */
+function roundedToHalf(x: string, t: WgslType): string {
+  const u = t === "f32" ? "u32" : "vec4<u32>";
+  const bits = (n: string): string => `${u}(${n}u)`;
+  const magnitude = `(bitcast<${u}>(${x}) & ${bits("0x7fffffff")})`;
+  // Half of the last kept place less one, and one more where that place is odd: the carry rounds.
+  const odd = `((${magnitude} >> ${bits("13")}) & ${bits("1")})`;
+  const normal = `((${magnitude} + ${bits("0xfff")} + ${odd}) & ${bits("0xffffe000")})`;
+  const bounded = `select(${normal}, max(${magnitude}, ${bits("0x7f800000")}), ${normal} >= ${bits("0x47800000")})`;
+  // Below 2^-14 float16 is fixed point: whole multiples of 2^-24.
+  const small = `bitcast<${u}>(round(abs(${x}) * 16777216.0f) * 5.9604644775390625e-8f)`;
+  const rounded = `select(${bounded}, ${small}, ${magnitude} < ${bits("0x38800000")})`;
+  return `bitcast<${t}>(${rounded} | (bitcast<${u}>(${x}) & ${bits("0x80000000")}))`;
+}
+
+/** Conversion between dtypes; float to integer rounds towards zero, to f16 to the nearest, ties to even. */
 export const cast = defineOp<CastAttrs>({
   name: "cast",
   shape: ([a]) => a,
@@ -404,12 +432,12 @@ export const cast = defineOp<CastAttrs>({
   reference: ([a], out, { to }) => {
     for (let i = 0; i < out.data.length; i++) {
       const x = a.data[i];
-      out.data[i] =
-        to === "f32" ? x : to === "bool" ? Number(x !== 0) : to === "i32" ? Math.trunc(x) | 0 : Math.trunc(x) >>> 0;
+      out.data[i] = CONVERT[to](x);
     }
   },
-  vjp: (g, [x], _, { to }) => [to === "f32" && x.dtype === "f32" ? g : null],
-  lower: { kind: "elementwise", wgsl: ([x], t) => `${t}(${x})` },
+  vjp: (g, [x], _, { to }) => [isFloat(to) && isFloat(x.dtype) ? g.cast(x.dtype) : null],
+  lower: { kind: "elementwise", wgsl: ([x], t, { to }) => (to === "f16" ? roundedToHalf(x, t) : `${t}(${x})`) },
+  half: true,
   draw: (d) => ({ inputs: [{ shape: small(d), dtype: "i32", below: 9 }], attrs: { to: "f32" } }),
   rtol: 0,
 });

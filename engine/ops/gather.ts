@@ -1,8 +1,6 @@
-// Row lookup (embedding) and its gradient, which adds rows in a fixed order so that the same seed gives the same bits;
-// and nearest-neighbour resizing to any size, an index map whose gradient is a gather as well.
+// Row lookup (embedding) and its gradient, which adds rows in a fixed order so that the same seed gives the same bits.
 
 import { gatherRows as gatherFamily, gatherRowsGrad as gatherGradFamily } from "../../kernels/gather.ts";
-import { resizeNearestGrad as resizeGradFamily } from "../../kernels/resize.ts";
 import type { DType } from "../dtype.ts";
 import { DTypeError, ShapeError, show } from "../error.ts";
 import type { Shape } from "../shape.ts";
@@ -73,71 +71,5 @@ export const gatherRowsGrad = defineOp<GatherGradAttrs>({
   },
   rtol: 1e-6,
   why: "sums of a few rows",
-  sums: true,
-});
-
-export interface ResizeAttrs extends Attrs {
-  readonly height: number;
-  readonly width: number;
-}
-
-/** Nearest neighbour: [b, h, w, c] -> [b, height, width, c], source row floor(i h / height). */
-export const resizeNearest = defineOp<ResizeAttrs>({
-  name: "resizeNearest",
-  shape: ([x], { height, width }) => {
-    if (x.length !== 4) throw new ShapeError(`resizeNearest: expected "b h w c", got ${show(x)}`);
-    return [x[0], height, width, x[3]];
-  },
-  reference: ([x], out, { height, width }) => {
-    const [b, h, w, c] = x.shape;
-    for (let i = 0; i < b * height; i++) {
-      const row = Math.floor(i / height) * h + Math.floor(((i % height) * h) / height);
-      for (let j = 0; j < width; j++) {
-        const from = (row * w + Math.floor((j * w) / width)) * c;
-        out.data.set(x.data.subarray(from, from + c), (i * width + j) * c);
-      }
-    }
-  },
-  vjp: (g, [x]) => [g.resizeNearestGrad(x.shape[1], x.shape[2])],
-  lower: {
-    kind: "view",
-    read: ({ height, width }, node, [b, y, x, c]) => {
-      const [, h, w] = node.src[0].shape;
-      return [{ src: 0, at: [b, y.times(h).over(height), x.times(w).over(width), c], when: [] }];
-    },
-  },
-  draw: (d) => ({
-    inputs: [{ shape: [d.int(1, 2), d.int(1, 5), d.int(1, 5), d.int(1, 3)] }],
-    attrs: { height: d.int(1, 7), width: d.int(1, 7) },
-  }),
-  rtol: 0,
-});
-
-const resizeGrad: KernelLowering<ResizeAttrs> = {
-  kind: "kernel",
-  family: resizeGradFamily,
-  spec: ([g], { height, width }) => ({
-    batch: g[0],
-    inHeight: height,
-    inWidth: width,
-    outHeight: g[1],
-    outWidth: g[2],
-    channels: g[3],
-  }),
-};
-
-/** Gradient of `resizeNearest`: [b, H, W, c] -> [b, height, width, c], the sum over the pixels each source was copied to. */
-export const resizeNearestGrad = defineOp<ResizeAttrs>({
-  name: "resizeNearestGrad",
-  shape: ([g], { height, width }) => [g[0], height, width, g[3]],
-  reference: familyReference(resizeGrad),
-  vjp: (gx, [g]) => [gx.resizeNearest(g.shape[1], g.shape[2])],
-  lower: resizeGrad,
-  draw: (d) => ({
-    inputs: [{ shape: [d.int(1, 2), d.int(1, 7), d.int(1, 7), d.int(1, 3)] }],
-    attrs: { height: d.int(1, 5), width: d.int(1, 5) },
-  }),
-  rtol: 1e-6,
-  why: "sums of a few pixels",
   sums: true,
 });

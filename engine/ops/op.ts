@@ -134,6 +134,8 @@ export interface OpDef<A extends Attrs = AnySpec> extends Trust<A> {
   /** Gradients with respect to the inputs given that of the output; null where there is none. "none": not differentiable. */
   readonly vjp: ((g: Tensor, ins: readonly Tensor[], out: Tensor, attrs: A) => readonly (Tensor | null)[]) | "none";
   readonly lower: Lowering<A>;
+  /** Takes and gives f16 as it is. Others compute in f32 between casts (`apply`); index maps need not say it. */
+  readonly half?: true;
   draw(d: Draw): Sample<A>;
 }
 

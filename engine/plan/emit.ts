@@ -35,10 +35,22 @@ export interface EmitContext {
 }
 
 export function emit(group: Group, context: EmitContext): Emitted {
+  const { passes, scratch } = emitGroup(group, context);
+  return { passes: passes.map(enabled), scratch };
+}
+
+function emitGroup(group: Group, context: EmitContext): Emitted {
   if (!group.core) return emitElementwise(group.roots, context);
   return group.core.op.lower.kind === "reduce"
     ? emitReduce(group, group.core, context)
     : emitKernel(group, group.core, context);
+}
+
+/** Texts that bind 16-bit floats say so in their first line. */
+function enabled(pass: EmittedPass): EmittedPass {
+  const { wgsl } = pass.source;
+  if (!/array<(vec4<)?f16>/.test(wgsl) || wgsl.includes("enable f16;")) return pass;
+  return { ...pass, source: { ...pass.source, wgsl: `enable f16;\n${wgsl}` } };
 }
 
 /** Op names of the expressions, in order of evaluation: what a profiler shows. */
@@ -70,7 +82,7 @@ function emitElementwise(roots: readonly Node[], { boundary, caps, place }: Emit
   const body = buildBody(roots, roots[0].shape, boundary, null, new Set(roots));
   const { space, values } = simplify(body.space, body.values);
   const total = numel(space);
-  const bindings = new Bindings("b", place);
+  const bindings = new Bindings("b", place, caps.f16);
   const constants = new Constants("k");
   // Buffers are padded to 16 bytes, so a kernel that touches only matching elements may run over the end of the last vec4.
   const flat = space.length <= 1 && vectorizes(values, space.length - 1, 4) && !branches(values);
@@ -108,7 +120,8 @@ function emitElementwise(roots: readonly Node[], { boundary, caps, place }: Emit
       fields: constants.fields,
       flops: total * opNames(values).length,
       count: Math.ceil(total / width),
-      boundedBy: flat ? bindings.of(roots[0]).name : undefined,
+      // A buffer of halves is padded to more than the last vec4 of its values: its length says too much.
+      boundedBy: flat && !bindings.list.some((b) => b.dtype === "f16") ? bindings.of(roots[0]).name : undefined,
     },
     caps,
   );
@@ -145,7 +158,7 @@ function emitReduce(group: Group, core: Node, context: EmitContext): Emitted {
   const { axes } = core.attrs as ReduceAttrs;
   const loop = reductionSpace(buildBody([source], source.shape, boundary, null, new Set()), axes);
   const { kept, reduced, layout, value } = loop;
-  const bindings = new Bindings("b", place);
+  const bindings = new Bindings("b", place, caps.f16);
   const along = layout === "rows" ? kept.length + reduced.length - 1 : layout === "columns" ? kept.length - 1 : -1;
   const variables = [...kept.map((_, i) => `x${i}`), ...reduced.map((_, i) => `x${kept.length + i}`)];
   const constants = new Constants("k");
@@ -228,14 +241,14 @@ interface Finish extends Ending {
 function epilogueOf(
   group: Group,
   core: Node,
-  { boundary, place }: EmitContext,
+  { boundary, place, caps }: EmitContext,
   position: string,
   outputs: number,
 ): Finish {
   const root = group.roots[0];
   const body = buildBody([root], [outputs], boundary, core, new Set([root]));
   const { space, values } = simplify(body.space, body.values);
-  const bindings = new Bindings("e", place);
+  const bindings = new Bindings("e", place, caps.f16);
   // A vec4 of column results is stored element by element: the output then has one declaration whatever the width.
   const options = (core: string, at: string, constants: Constants): WriterOptions => ({
     bindings,
@@ -296,7 +309,7 @@ function emitKernel(group: Group, core: Node, context: EmitContext): Emitted {
 function matmulEpilogue(
   group: Group,
   core: Node,
-  { boundary, place }: EmitContext,
+  { boundary, place, caps }: EmitContext,
 ): { epilogue: Epilogue; list: Bindings["list"] } {
   const root = group.roots[0];
   const columns = core.shape[core.shape.length - 1];
@@ -311,7 +324,7 @@ function matmulEpilogue(
   const [rowSpace, colSpace] = [space.slice(0, split), space.slice(split)];
   const along =
     colSpace.length > 0 && vectorizes(values, space.length - 1, space[space.length - 1]) ? space.length - 1 : -1;
-  const bindings = new Bindings("e", place);
+  const bindings = new Bindings("e", place, caps.f16);
   // The uniforms are the kernel's own, so sizes are literals here.
   const constants = new Constants(null);
   const optionsFor = (vectorAlong: number, list: Bindings): WriterOptions => ({
@@ -344,7 +357,7 @@ function matmulEpilogue(
     code: (width) => {
       if (width === 4 && along >= 0)
         return { bindings: declared(bindings), wgsl: functionOf(along, bindings, "epilogue") };
-      const scalar = new Bindings("e", place);
+      const scalar = new Bindings("e", place, caps.f16);
       for (const b of bindings.list) scalar.of(b.node);
       if (width === 1) return { bindings: declared(scalar), wgsl: functionOf(-1, scalar, "epilogue") };
       const four = `fn epilogue(acc: vec4<f32>, row: u32, col: u32) -> vec4<f32> { return vec4<f32>(${lanes}); }`;

@@ -5,9 +5,9 @@
 import type { DType } from "../dtype.ts";
 import { show } from "../error.ts";
 import { type Node, toposort } from "../graph.ts";
-import { numel, type Shape } from "../shape.ts";
+import type { Shape } from "../shape.ts";
 import type { Group } from "./fuse.ts";
-import { type Dispatch, type Place, type Plan, paddedBytes } from "./plan.ts";
+import type { Dispatch, Place, Plan } from "./plan.ts";
 
 /** The whole plan, a few lines per dispatch. */
 export function explainPlan(plan: Plan): string {
@@ -148,7 +148,7 @@ export function boundBytes(d: Pick<Dispatch, "places">): number {
 
 /** Bytes of one place. */
 export function bytesOf(p: Place): number {
-  return p.kind === "storage" ? paddedBytes(numel(p.storage.shape)) : p.bytes;
+  return p.bytes;
 }
 
 /** One line per value of the arena, by offset: where it lies, which dispatches need it, what it is. */
@@ -179,11 +179,22 @@ function arenaMap(plan: Plan): string[] {
   ];
 }
 
+/** Places of the plan's storages, each once. */
+function storages(plan: Plan): Extract<Place, { kind: "storage" }>[] {
+  const places = [
+    ...plan.dispatches.flatMap((d) => d.places),
+    ...plan.outputs.map((o) => o.place),
+    ...plan.copies.flatMap((c) => [c.from, c.to]),
+  ];
+  const found = new Map(places.flatMap((p) => (p.kind === "storage" ? [[p.storage, p] as const] : [])));
+  return [...found.values()];
+}
+
 function totals(plan: Plan): string[] {
-  const sum = (list: readonly { readonly shape: Shape }[]): string =>
-    bytes(list.reduce((total, v) => total + paddedBytes(numel(v.shape)), 0));
+  const sum = (list: readonly { readonly bytes: number }[]): string =>
+    bytes(list.reduce((total, v) => total + v.bytes, 0));
   const all = [...plan.setup, ...plan.dispatches];
-  const [state, data] = [true, false].map((mutable) => plan.storages.filter((s) => s.mutable === mutable));
+  const [state, data] = [true, false].map((mutable) => storages(plan).filter((p) => p.storage.mutable === mutable));
   const tables = plan.setup.reduce((total, d) => total + boundBytes(d), 0);
   const words = all.reduce((total, d) => total + d.source.uniforms.length, 0);
   return [

@@ -3,7 +3,7 @@
 
 import type { Caps, KernelSource } from "../../kernels/wgsl.ts";
 import type { Program } from "../device.ts";
-import type { DType } from "../dtype.ts";
+import { type DType, elementBytes } from "../dtype.ts";
 import type { Node } from "../graph.ts";
 import { numel, type Shape } from "../shape.ts";
 import type { Storage } from "../storage.ts";
@@ -16,7 +16,7 @@ export type Place =
   /** A range of the arena. */
   | { readonly kind: "arena"; readonly index: number; readonly bytes: number }
   /** Memory of its own: a parameter, or data captured by the program. */
-  | { readonly kind: "storage"; readonly storage: Storage }
+  | { readonly kind: "storage"; readonly storage: Storage; readonly bytes: number }
   /** Filled once by a setup dispatch, the same at every call: address tables of convolutions. */
   | { readonly kind: "constant"; readonly index: number; readonly bytes: number }
   /** What the caller feeds, under this name. */
@@ -40,12 +40,18 @@ export interface Plan {
   /** Dispatches that read nothing: run once, when the program is recorded. Number i fills constant i. */
   readonly setup: readonly Dispatch[];
   readonly arena: Arena;
-  readonly inputs: readonly { readonly name: string; readonly shape: Shape; readonly dtype: DType }[];
+  readonly inputs: readonly {
+    readonly name: string;
+    readonly shape: Shape;
+    readonly dtype: DType;
+    readonly bytes: number;
+  }[];
   readonly outputs: readonly {
     readonly name: string;
     readonly place: Place;
     readonly shape: Shape;
     readonly dtype: DType;
+    readonly bytes: number;
   }[];
   /** State values that could not be written in place: copied in this order, after the last dispatch. */
   readonly copies: readonly Copy[];
@@ -67,8 +73,13 @@ export interface PlanOptions {
 }
 
 /** Bytes of a buffer that holds `n` elements: a whole number of vec4s, so that kernels may run over the end. */
-export function paddedBytes(n: number): number {
-  return Math.max(16, Math.ceil(n / 4) * 16);
+export function paddedBytes(n: number, element = 4): number {
+  return Math.max(16, Math.ceil((n * element) / 16) * 16);
+}
+
+/** Bytes of a tensor's buffer; `f16`: the adapter has 16-bit floats. */
+export function tensorBytes(t: { readonly shape: Shape; readonly dtype: DType }, { f16 }: Pick<Caps, "f16">): number {
+  return paddedBytes(numel(t.shape), elementBytes(t.dtype, f16));
 }
 
 /** Throws DeviceError when the program needs more than the adapter can bind (limits.ts). */
@@ -112,11 +123,13 @@ class Planner {
     const outputs = Object.entries(this.#program.outputs).map(([name, node]) => {
       const place = this.#place(this.#fusion.resolve(node));
       this.#touch(place, end);
-      return { name, place, shape: node.shape, dtype: node.dtype };
+      return { name, place, shape: node.shape, dtype: node.dtype, bytes: tensorBytes(node, this.#caps) };
     });
     const copies = this.#lateCopies(end);
     const arena = planMemory(this.#intervals as Interval[], this.#caps.maxBuffer);
-    const inputs = Object.entries(this.#program.inputs).map(([name, n]) => ({ name, shape: n.shape, dtype: n.dtype }));
+    const inputs = Object.entries(this.#program.inputs).map(([name, n]) => {
+      return { name, shape: n.shape, dtype: n.dtype, bytes: tensorBytes(n, this.#caps) };
+    });
     return {
       name: this.#program.name,
       dispatches,
@@ -195,16 +208,16 @@ class Planner {
   #place(node: Node): Place {
     const target = this.#inPlace.get(node) ?? node;
     const name = this.#inputName.get(target);
-    if (name !== undefined) return { kind: "input", name, bytes: paddedBytes(numel(target.shape)) };
-    if (target.storage) return { kind: "storage", storage: target.storage };
+    const bytes = tensorBytes(target, this.#caps);
+    if (name !== undefined) return { kind: "input", name, bytes };
+    if (target.storage) return { kind: "storage", storage: target.storage, bytes };
     const result = this.#resultName.get(target);
-    if (result !== undefined) return { kind: "result", name: result, bytes: paddedBytes(numel(target.shape)) };
-    return this.#arenaPlace(`n${target.id}`, numel(target.shape));
+    if (result !== undefined) return { kind: "result", name: result, bytes };
+    return this.#arenaPlace(`n${target.id}`, bytes);
   }
 
-  #arenaPlace(key: string, elements: number): Place {
+  #arenaPlace(key: string, bytes: number): Place {
     let index = this.#arenaIndex.get(key);
-    const bytes = paddedBytes(elements);
     if (index === undefined) {
       index = this.#intervals.push({ bytes, first: Number.POSITIVE_INFINITY, last: -1 }) - 1;
       this.#arenaIndex.set(key, index);
@@ -229,7 +242,7 @@ class Planner {
       ),
     );
     const scratch = emitted.scratch.map(
-      (elements, i) => constant.get(i) ?? this.#arenaPlace(`scratch ${time} ${i}`, elements),
+      (elements, i) => constant.get(i) ?? this.#arenaPlace(`scratch ${time} ${i}`, paddedBytes(elements)),
     );
     const written = new Set(group.roots.map((r) => keyOf(this.#place(r))));
     return emitted.passes
@@ -259,11 +272,11 @@ class Planner {
     const written = new Set(late.map((c) => c.state));
     const saves: Copy[] = [];
     const copies = late.map(({ state, value }): Copy => {
-      const bytes = paddedBytes(numel(state.shape));
+      const bytes = tensorBytes(state, this.#caps);
       let from = this.#place(value);
       // An old value that another copy overwrites (two states that swap) is put aside first.
       if (written.has(value)) {
-        const aside = this.#arenaPlace(`old ${value.id}`, numel(value.shape));
+        const aside = this.#arenaPlace(`old ${value.id}`, bytes);
         saves.push({ from, to: aside, bytes });
         from = aside;
       }

@@ -3,7 +3,7 @@
 
 import { f32 } from "../../kernels/wgsl.ts";
 import type { DType } from "../dtype.ts";
-import { storageType } from "../dtype.ts";
+import { bufferType, storageType } from "../dtype.ts";
 import type { Node } from "../graph.ts";
 import type { WgslType } from "../ops/op.ts";
 import type { Condition, Index } from "../ops/view.ts";
@@ -23,12 +23,15 @@ export interface Binding {
 /** Bindings of one kernel in order; each place once. */
 export class Bindings {
   readonly list: Binding[] = [];
+  readonly halves: boolean;
   readonly #prefix: string;
   readonly #place: PlaceOf;
 
-  constructor(prefix: string, place: PlaceOf) {
+  /** `halves`: f16 values lie in 16 bits. */
+  constructor(prefix: string, place: PlaceOf, halves: boolean) {
     this.#prefix = prefix;
     this.#place = place;
+    this.halves = halves;
   }
 
   of(node: Node): Binding {
@@ -47,7 +50,8 @@ export class Bindings {
   }
 
   element(b: Binding): string {
-    return b.vector ? `vec4<${storageType(b.dtype)}>` : storageType(b.dtype);
+    const type = bufferType(b.dtype, this.halves);
+    return b.vector ? `vec4<${type}>` : type;
   }
 }
 
@@ -166,9 +170,11 @@ export class Writer {
     return this.#o.vectorAlong >= 0 ? `vec4<${scalar}>` : scalar;
   }
 
-  /** Value as it is stored: bools become 0 or 1. */
+  /** Value as it is stored: bools become 0 or 1; an f16 has been rounded, so that its conversion is exact. */
   stored(name: string, dtype: DType): string {
-    return dtype === "bool" ? `${this.#o.vectorAlong >= 0 ? "vec4<u32>" : "u32"}(${name})` : name;
+    const type = dtype === "bool" ? "u32" : bufferType(dtype, this.#o.bindings.halves);
+    if (dtype !== "bool" && type !== "f16") return name;
+    return this.#o.vectorAlong >= 0 ? `vec4<${type}>(${name})` : `${type}(${name})`;
   }
 
   #declare(value: string): string {
@@ -203,8 +209,11 @@ export class Writer {
     const b = this.#o.bindings.of(node);
     const access = accessOf(index, this.#o.vectorAlong);
     const bool = (x: string, zero: string): string => (b.dtype === "bool" ? `(${x} != ${zero})` : x);
-    if (access === "vector") return bool(`${b.name}[${this.#overFour(index)}]`, "vec4<u32>()");
-    const one = (at: string): string => (b.vector ? `${b.name}[(${at}) / 4u][(${at}) % 4u]` : `${b.name}[${at}]`);
+    const half = bufferType(b.dtype, this.#o.bindings.halves) === "f16";
+    const wide = (x: string, type: string): string => (half ? `${type}(${x})` : x);
+    if (access === "vector") return bool(wide(`${b.name}[${this.#overFour(index)}]`, "vec4<f32>"), "vec4<u32>()");
+    const one = (at: string): string =>
+      wide(b.vector ? `${b.name}[(${at}) / 4u][(${at}) % 4u]` : `${b.name}[${at}]`, "f32");
     const at = this.#position(index);
     if (access === "scalar") return bool(one(at), "0u");
     const vec = `vec4<${storageType(b.dtype)}>`;
@@ -270,6 +279,7 @@ export function affine(index: Index, variables: readonly string[], constants: Co
 }
 
 function literal(value: number, dtype: DType): string {
+  if (dtype === "f16") return f32(Math.max(-65504, Math.min(65504, value)));
   if (dtype === "f32") return f32(Math.max(-3.4028234e38, Math.min(3.4028234e38, value)));
   if (dtype === "bool") return value !== 0 ? "true" : "false";
   return dtype === "i32" ? `i32(${value | 0})` : `${value >>> 0}u`;

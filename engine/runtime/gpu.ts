@@ -3,10 +3,10 @@
 
 import type { Caps } from "../../kernels/wgsl.ts";
 import type { Device, FeedValue, MemoryStats, Program, Tracing } from "../device.ts";
-import type { Data } from "../dtype.ts";
+import { type Data, elementBytes, packHalves, roundHalf, unpackHalf } from "../dtype.ts";
 import { DeviceError, type DeviceLostError, StaleTensorError } from "../error.ts";
 import { dispatchInfos, explainPlan, opsOf } from "../plan/explain.ts";
-import { type Dispatch, makePlan, type Place, type Plan, type PlanOptions, paddedBytes } from "../plan/plan.ts";
+import { type Dispatch, makePlan, type Place, type Plan, type PlanOptions, tensorBytes } from "../plan/plan.ts";
 import { numel } from "../shape.ts";
 import { Storage } from "../storage.ts";
 import { debugging, observed, timed } from "../timeline.ts";
@@ -135,15 +135,16 @@ export class GpuDevice implements Device {
     const copy = await timed("wait", `[${storage.shape.join(", ")}]`, () => this.#copyBack(buffer, storage));
     await Promise.all(this.#pending.splice(0));
     this.#check();
-    return storage.dtype === "f32"
+    if (storage.dtype === "f16" && this.caps.f16) return Float32Array.from(new Uint16Array(copy), unpackHalf);
+    return storage.dtype === "f32" || storage.dtype === "f16"
       ? new Float32Array(copy)
       : storage.dtype === "i32"
         ? new Int32Array(copy)
         : new Uint32Array(copy);
   }
 
-  async #copyBack(buffer: GPUBuffer, { shape }: Storage): Promise<ArrayBuffer> {
-    const bytes = paddedBytes(numel(shape));
+  async #copyBack(buffer: GPUBuffer, { shape, dtype }: Storage): Promise<ArrayBuffer> {
+    const bytes = tensorBytes({ shape, dtype }, this.caps);
     const kept = this.#staging.get(bytes) ?? [];
     this.#staging.set(bytes, kept);
     const staging =
@@ -152,7 +153,7 @@ export class GpuDevice implements Device {
     encoder.copyBufferToBuffer(buffer, 0, staging, 0, bytes);
     this.#device.queue.submit([encoder.finish()]);
     await staging.mapAsync(GPUMapMode.READ).catch((e: Error) => this.#unreadable(e));
-    const copy = staging.getMappedRange().slice(0, numel(shape) * 4);
+    const copy = staging.getMappedRange().slice(0, numel(shape) * elementBytes(dtype, this.caps.f16));
     staging.unmap();
     if (kept.length < 2) kept.push(staging);
     else this.#pool.destroy(staging);
@@ -248,7 +249,7 @@ export class GpuDevice implements Device {
       return buffer;
     };
     const arena = slabsOf(plan.arena).map((bytes) => take(bytes, "arena"));
-    const inputs = new Map(plan.inputs.map((i) => [i.name, take(paddedBytes(numel(i.shape)), `input ${i.name}`)]));
+    const inputs = new Map(plan.inputs.map((i) => [i.name, take(i.bytes, `input ${i.name}`)]));
     const constants = plan.setup.map((d) => take((d.places[0] as { bytes: number }).bytes, "table"));
     const memory = { plan, arena, constants, inputs };
     const all = [...plan.setup, ...plan.dispatches];
@@ -257,7 +258,7 @@ export class GpuDevice implements Device {
     const made: Recorded[][] = [];
     const results = Array.from(
       { length: sets },
-      () => new Map(plan.outputs.map((o) => [o.name, take(paddedBytes(numel(o.shape)), `result ${o.name}`)])),
+      () => new Map(plan.outputs.map((o) => [o.name, take(o.bytes, `result ${o.name}`)])),
     );
     for (const set of results) {
       const range = (p: Place): GPUBufferBinding => {
@@ -360,10 +361,10 @@ export class GpuDevice implements Device {
     const copy = (from: Memory, to: Memory, bytes: number): void =>
       encoder.copyBufferToBuffer(from.buffer, from.offset, to.buffer, to.offset, bytes);
     const memory = (p: Place): Memory => this.#memoryOf(recording, set.results, p);
-    for (const { name, place, shape } of plan.outputs) {
+    for (const { name, place, bytes } of plan.outputs) {
       const to = { buffer: set.results.get(name) as GPUBuffer, offset: 0 };
       // A result that is an input, state, or another result as well was not written where it belongs.
-      if (place.kind !== "result" || place.name !== name) copy(memory(place), to, paddedBytes(numel(shape)));
+      if (place.kind !== "result" || place.name !== name) copy(memory(place), to, bytes);
     }
     for (const { from, to, bytes } of plan.copies) copy(memory(from), memory(to), bytes);
     this.#device.queue.submit([encoder.finish()]);
@@ -383,7 +384,7 @@ export class GpuDevice implements Device {
     else {
       // Values that only the host has, such as a fresh batch, go straight into the input: no buffer of their own to collect.
       const host = this.#resident.has(value) || value.mutable ? null : value.host();
-      if (host) this.#device.queue.writeBuffer(target, 0, host.buffer as ArrayBuffer, host.byteOffset, host.byteLength);
+      if (host) this.#write(target, value, host);
       else encoder.copyBufferToBuffer(this.#use(value).buffer, 0, target, 0, target.size);
     }
   }
@@ -423,6 +424,12 @@ export class GpuDevice implements Device {
     return storages;
   }
 
+  /** Host values as they lie in a buffer. Parameters of f16 may have values that no f16 is: they are rounded here. */
+  #write(buffer: GPUBuffer, { dtype }: Storage, host: Data): void {
+    const data = dtype !== "f16" ? host : this.caps.f16 ? packHalves(host) : Float32Array.from(host, roundHalf);
+    this.#device.queue.writeBuffer(buffer, 0, data.buffer as ArrayBuffer, data.byteOffset, data.byteLength);
+  }
+
   /** The storage's buffer on this device, uploaded if the host has newer values. */
   #use(storage: Storage): Resident {
     const stale = storage.stale?.();
@@ -431,11 +438,10 @@ export class GpuDevice implements Device {
     if (held && held.version === storage.version) return held;
     const host = storage.host();
     if (!host) throw new DeviceError("a tensor's values live on another device or were lost with it");
-    const bytes = paddedBytes(host.length);
+    const bytes = tensorBytes(storage, this.caps);
     const buffer = held?.buffer ?? this.#pool.take(bytes, `tensor [${storage.shape.join(", ")}]`);
     if (!held) this.#pool.follow(storage, buffer);
-    if (host.length > 0)
-      this.#device.queue.writeBuffer(buffer, 0, host.buffer as ArrayBuffer, host.byteOffset, host.byteLength);
+    if (host.length > 0) this.#write(buffer, storage, host);
     const resident = { buffer, version: storage.version };
     this.#resident.set(storage, resident);
     if (storage.mutable) storage.releaseHost();

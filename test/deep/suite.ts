@@ -10,10 +10,9 @@ import { opChecks } from "../../engine/testing/ops.ts";
 import { convForward, convInputGrad, convWeightGrad } from "../../kernels/conv.ts";
 import { families as direct } from "../../kernels/conv_direct.ts";
 import { families as random } from "../../kernels/random.ts";
-import { families as resize } from "../../kernels/resize.ts";
 
 /** Families that no op lowers to as they are: parts of others, and kernels whose op is a view. */
-const parts: readonly AnyFamily[] = [convForward, convInputGrad, convWeightGrad, ...direct, ...resize, ...random];
+const parts: readonly AnyFamily[] = [convForward, convInputGrad, convWeightGrad, ...direct, ...random];
 
 export function suite(): Check[] {
   const ops = allOps().filter((op) => op.lower.kind !== "leaf");

@@ -21,3 +21,10 @@ export function channelsLast(x: Tensor): Tensor {
 export function channelsSecond(x: Tensor): Tensor {
   return x.permute([0, x.rank - 1, ...x.shape.slice(2).map((_, i) => i + 1)]);
 }
+
+/** f of x with a batch axis of one where x has none (rank one less than `rank`); the result then has none either. */
+export function withBatch(x: Tensor, rank: number, f: (x: Tensor) => Tensor): Tensor {
+  if (x.rank >= rank) return f(x);
+  const y = f(x.reshape([1, ...x.shape]));
+  return y.reshape(y.shape.slice(1));
+}

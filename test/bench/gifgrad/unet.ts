@@ -2,7 +2,7 @@
 // after every residual block, on the frames of one clip; and the DDIM loop around it. Called by gifgrad/index.ts.
 
 import { compile, type Device, type Tensor, tensor } from "../../../engine/index.ts";
-import { Attention, Conv, GroupNorm, LayerNorm, Linear, Module, mse } from "../../../engine/nn/index.ts";
+import { Attention, Conv, GroupNorm, interpolate, LayerNorm, Linear, Module, mse } from "../../../engine/nn/index.ts";
 import { channelsFirst, channelsLast, R } from "../data.ts";
 import { ddimSchedule, UNET_STEPS, VIDEO_STEP } from "../diffusion.ts";
 import type { Subject } from "../subject.ts";
@@ -111,7 +111,7 @@ class UNet extends Module {
     const own = tokens.add(this.sa.forward(this.saN.forward(tokens)));
     const told = own.add(this.ca.forward(this.caN.forward(own), text)).reshape(h1.shape);
     const h2 = this.r2.forward(told, time);
-    const grown = this.up.forward(h2.resizeNearest(x.shape[1], x.shape[2]));
+    const grown = this.up.forward(interpolate(h2, { size: x.shape.slice(1, 3) }));
     const h3 = this.r3.forward(grown.concat([h0], 3), time);
     return this.out.forward(this.on.forward(h3).silu());
   }

@@ -1,0 +1,151 @@
+// float16 tensors: exact rounding, ops that compute in f32 and round once, memory of two bytes, and the same bits whether or
+// not the adapter has 16-bit floats.
+
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { roundHalf, unpackHalf } from "../engine/dtype.ts";
+import { compile, full, grad, Parameter, type Tensor, tensor, useDevice } from "../engine/index.ts";
+import { makePlan } from "../engine/plan/plan.ts";
+import { ReferenceDevice } from "../engine/reference.ts";
+import { openGpu } from "../engine/runtime/gpu.ts";
+import { MINIMUM_CAPS } from "../kernels/wgsl.ts";
+import { expectClose } from "./close.ts";
+import { gpu, onEach, onGpu } from "./device.ts";
+import { uniforms } from "./draw.ts";
+
+const list = async (t: Tensor): Promise<number[]> => [...(await t.data())];
+const random = (n: number, seed: number, size = 2): Float32Array => {
+  const next = uniforms(seed);
+  return Float32Array.from({ length: n }, () => size * (2 * next() - 1));
+};
+const half = (values: ArrayLike<number>, shape: readonly number[]): Tensor =>
+  tensor(Float32Array.from(values), shape).cast("f16");
+
+/** Every finite half, the middle to its neighbour, and the floats beside that middle. */
+function awkward(): Float32Array {
+  const beside = (x: number, by: number): number => {
+    const word = new Uint32Array(Float32Array.of(x).buffer);
+    word[0] += by;
+    return new Float32Array(word.buffer)[0];
+  };
+  const out: number[] = [];
+  for (let h = 0; h < 0x7bff; h += 7) {
+    const middle = (unpackHalf(h) + unpackHalf(h + 1)) / 2;
+    out.push(unpackHalf(h), -middle, beside(middle, 1), beside(middle, -1));
+  }
+  return Float32Array.from([...out, 65504, 65519.99, -65519.99, 1e-8, -3e-8, 0]);
+}
+
+onEach("f32 is rounded to the nearest f16, ties to even, down to the smallest", async () => {
+  const xs = awkward();
+  const cast = half(xs, [xs.length]);
+  expect(cast.dtype).toBe("f16");
+  expect(await list(cast)).toEqual([...xs].map(roundHalf));
+  expect(await list(cast.cast("f32"))).toEqual([...xs].map(roundHalf));
+});
+
+onEach("what f16 cannot hold becomes infinite", async () => {
+  expect(await list(half([65520, -1e9, 3e38, 65519], [4]))).toEqual([Infinity, -Infinity, Infinity, 65504]);
+});
+
+/** Ops on half operands, each beside the same in float32: what apply() promises is the second, rounded. */
+const OPS: Record<string, (x: Tensor, y: Tensor) => Tensor> = {
+  arithmetic: (x, y) => x.mul(y).add(x),
+  numbers: (x) => x.mul(0.1).add(1 / 3),
+  "a sum over rows": (x) => x.sum(-1),
+  "a mean": (x) => x.mean(),
+  "a product of matrices": (x, y) => x.matmul(y.transpose()),
+  softmax: (x) => x.softmax(),
+  "moved around": (x, y) => x.concat([y], 0).transpose().flip([0]).slice(1, 1),
+  choices: (x, y) => x.less(y).where(x, y),
+  padding: (x) =>
+    x.pad([
+      [1, 0],
+      [0, 2],
+    ]),
+};
+
+onEach("ops on f16 compute in f32 and round their result, once per op", async () => {
+  for (const [name, op] of Object.entries(OPS)) {
+    // Halves of few bits: products and sums of them are exact in float32, so that one rounding is the whole difference.
+    const [a, b] = [1, 2].map((seed) => random(35, seed).map((v) => Math.round(v * 8) / 8));
+    const got = op(half(a, [5, 7]), half(b, [5, 7]));
+    const want = op(tensor(a, [5, 7]), tensor(b, [5, 7]));
+    expect([name, got.dtype, ...got.shape]).toEqual([name, "f16", ...want.shape]);
+    const tolerance = name === "numbers" ? 2 ** -11 : 2 ** -12; // two roundings, and one
+    expectClose(await list(got), (await list(want)).map(roundHalf), name, { rtol: tolerance });
+  }
+  expect((await list(half([1, 2, 3], [3]).less(2))).join()).toBe("1,0,0");
+});
+
+onEach("f16 and f32 do not mix unasked", async () => {
+  expect(() => half([1], [1]).add(tensor([1]))).toThrow("dtypes differ: f16 and f32 (cast one of them)");
+  expect(() => half([1, 2], [1, 2]).matmul(tensor([1, 2], [2, 1]))).toThrow("dtypes differ");
+});
+
+onEach("gradients flow through casts: f16 where the value is, f32 where the parameter is", async () => {
+  const w = new Parameter([3, 2], Float32Array.from([0.5, -1, 2, 0.25, -0.125, 1]));
+  const x = half([1, 2, -1, 0.5, 4, 8], [2, 3]);
+  const loss = (p: Tensor): Tensor => x.matmul(p.cast("f16")).square().sum().cast("f32");
+  const [g] = grad(loss(w), [w]);
+  expect(g.dtype).toBe("f32");
+  const x32 = x.cast("f32");
+  const want = x32.transpose().matmul(x32.matmul(w)).mul(2);
+  expectClose(await list(g), await list(want), "gradient", { rtol: 2 ** -10 }); // a few roundings to 11 bits
+});
+
+onEach("state in f16 of any length is fed, updated in place, and read", async () => {
+  for (const n of [1, 3, 4, 5, 17]) {
+    const start = random(n, n);
+    const p = new Parameter([n], start, { dtype: "f16" });
+    const step = compile(({ by }: { by: Tensor }) => {
+      p.assign(p.add(by));
+      return { twice: p.mul(2) };
+    });
+    const by = half(random(n, n + 1), [n]);
+    const { twice } = step({ by });
+    const want = [...start].map((v, i) => roundHalf(roundHalf(v) + roundHalf(random(n, n + 1)[i])));
+    expect(await list(p)).toEqual(want);
+    expect(await list(twice)).toEqual(want.map((v) => roundHalf(2 * v)));
+  }
+});
+
+test("an f16 value takes half the bytes of an f32 one where the adapter has 16-bit floats, and as many where not", () => {
+  useDevice(new ReferenceDevice());
+  const p = new Parameter([1000], new Float32Array(1000), { dtype: "f16" });
+  const step = compile(({ x }: { x: Tensor }) => ({ y: x.add(p) }));
+  step({ x: full([1000], 1, "f16") });
+  const bytes = (f16: boolean): number[] => {
+    const plan = makePlan(step.program(), { ...MINIMUM_CAPS, f16 });
+    return [plan.inputs[0].bytes, plan.outputs[0].bytes, ...plan.dispatches[0].places.map((place) => place.bytes)];
+  };
+  expect(bytes(true)).toEqual([2000, 2000, 2000, 2000, 2000]);
+  expect(bytes(false)).toEqual([4000, 4000, 4000, 4000, 4000]);
+});
+
+onGpu("with and without 16-bit floats the bits are the same", async (device) => {
+  const program = (seed: number): Tensor => {
+    const x = half(random(6 * 8, seed, 100), [6, 8]);
+    const y = half(random(6 * 8, seed + 1, 100), [6, 8]);
+    return x
+      .mul(y)
+      .add(x.sum(-1, { keepdims: true }))
+      .matmul(y.transpose().mul(1e-3))
+      .silu();
+  };
+  const other = await openGpu({ caps: { ...device.caps, f16: false } });
+  try {
+    await fc.assert(
+      fc.asyncProperty(fc.nat(1000), async (seed) => {
+        await gpu();
+        const here = await list(program(seed));
+        useDevice(other);
+        expect(await list(program(seed))).toEqual(here);
+      }),
+      { numRuns: 5, seed: 1 },
+    );
+  } finally {
+    other.close();
+    await gpu();
+  }
+});
