@@ -68,7 +68,7 @@ const TOP: Record<string, readonly string[]> = {
   plan: [],
   runtime: ["plan"],
   selfcheck: ["reference"],
-  testing: ["reference", "plan", "runtime"],
+  testing: ["nn", "reference", "plan", "runtime"],
   index: ["nn", "optim", "checkpoint", "reference", "plan", "runtime", "selfcheck"],
 };
 

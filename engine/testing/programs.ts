@@ -4,6 +4,7 @@
 import type { Draw } from "../../kernels/wgsl.ts";
 import { vjp } from "../autograd.ts";
 import type { DType } from "../dtype.ts";
+import { avgPool, interpolate } from "../nn/index.ts";
 import { broadcast, numel, type Shape } from "../shape.ts";
 import type { Tensor } from "../tensor.ts";
 
@@ -169,8 +170,8 @@ function block(d: Draw, x: Tensor, make: MakeLeaf): Tensor {
     () => x4.conv(make([3, 3, c, d.pick([1, 4])]), { padding: 1, stride: d.pick([1, 2]) }).mul(1 / c),
     () => x4.conv(make([d.int(1, Math.min(h, 3)), 1, c, 3])).mul(1 / c),
     () => x4.attention(x4.mul(0.5), x4.flip([1]), { causal: d.pick([true, false]) }),
-    () => (h > 1 && w > 1 ? x4.averagePool(2) : x4.softmax()),
-    () => x4.resizeNearest(d.int(1, 5), d.int(1, 5)),
+    () => (h > 1 && w > 1 ? avgPool(x4, 2) : x4.softmax()),
+    () => interpolate(x4, { size: [d.int(1, 5), d.int(1, 5)] }),
   ])();
 }
 
