@@ -472,7 +472,7 @@ export class Tensor {
   conv(w: Tensor, o: ConvOptions = {}): Tensor {
     const attrs = convolve.convAttrs("conv", this.shape, w.shape, o);
     if (convolve.isPointwise(w.shape, attrs)) return this.matmul(w.reshape(w.shape.slice(-2)));
-    if (convolve.isPatches(w.shape, attrs) && this.shape[this.rank - 1] === w.shape[w.rank - 2]) {
+    if (convolve.isPatches(w.shape, attrs)) {
       const { keep, split, order, merge } = convolve.patches(this.shape, w.shape);
       const cut = this.sliceWith({ start: keep.map(() => 0), size: keep, step: keep.map(() => 1) });
       const blocks = cut.reshape(split).permute(order).reshape(merge);

@@ -11,6 +11,7 @@ import {
 import type { Draw } from "../../kernels/wgsl.ts";
 import { ShapeError, show } from "../error.ts";
 import type { Shape } from "../shape.ts";
+import { checkWeight } from "./conv_options.ts";
 import { type Attrs, defineOp, familyReference, floats, type KernelLowering } from "./op.ts";
 
 export type Three = readonly [number, number, number];
@@ -58,20 +59,10 @@ function specOf(x: Shape, w: Shape, y: Shape, a: ConvAttrs): GroupedConvSpec {
   };
 }
 
-/** Throws unless a weight [..., c, o] fits `channels` in the groups of `a`. */
-function checkChannels(op: string, channels: number, w: Shape, { groups }: ConvAttrs): void {
-  const words = `weight ${show(w)} ([...kernel, c, o])`;
-  if (w[3] * groups !== channels) {
-    const expected = groups === 1 ? `c ${channels}` : `c ${channels} / ${groups} groups`;
-    throw new ShapeError(`${op}: expected a weight with ${expected} for ${channels} channels, got ${words}`);
-  }
-  if (w[4] % groups !== 0) throw new ShapeError(`${op}: ${w[4]} filters do not divide into ${groups} groups: ${words}`);
-}
-
 function forwardShape([x, w]: readonly Shape[], a: ConvAttrs): Shape {
   if (x.length !== 5 || w.length !== 5)
     throw new ShapeError(`conv: expected input "b d h w c" and weight "kd kh kw c o", got ${show(x)} and ${show(w)}`);
-  checkChannels("conv", x[4], w, a);
+  checkWeight("conv", x, w, a.groups);
   const out = outputSize(spatial(x), [w[0], w[1], w[2]], a);
   if (out.some((n) => n < 1))
     throw new ShapeError(

@@ -71,8 +71,27 @@ function sameSides(op: string, kernel: Shape, o: ConvOptions): readonly (readonl
   });
 }
 
+/** Throws unless a weight [...kernel, c / groups, o] fits x [b, ...spatial, c]. */
+export function checkWeight(op: string, x: Shape, w: Shape, groups: number): void {
+  const [channels, [c, o]] = [x[x.length - 1], w.slice(-2)];
+  if (c * groups !== channels) {
+    const share = groups === 1 ? "" : ` (${channels} in ${groups} groups)`;
+    throw new ShapeError(
+      `${op}: expected a weight [...kernel, ${channels / groups}, o]${share} for ${show(x)}, got ${show(w)}`,
+    );
+  }
+  if (o % groups !== 0)
+    throw new ShapeError(`${op}: the ${o} filters of ${show(w)} do not divide into ${groups} groups`);
+}
+
 /** Attributes for x [b, ...spatial, c] and w [...kernel, c / groups, o] of one rank from 3 to 5. */
 export function convAttrs(op: string, x: Shape, w: Shape, o: ConvOptions): ConvAttrs {
+  const attrs = commonAttrs(op, x, w, o);
+  checkWeight(op, x, w, attrs.groups);
+  return attrs;
+}
+
+function commonAttrs(op: string, x: Shape, w: Shape, o: ConvOptions): ConvAttrs {
   const axes = x.length - 2;
   if (axes < 1 || axes > 3 || w.length !== x.length) {
     throw new ShapeError(
@@ -101,7 +120,12 @@ export function convAttrs(op: string, x: Shape, w: Shape, o: ConvOptions): ConvA
  * Sizes are (n - 1) stride - padding + dilation (kernel - 1) + outputPadding + 1 (torch's ConvTranspose).
  */
 export function transposeAttrs(op: string, x: Shape, w: Shape, o: ConvTransposeOptions): InputGradAttrs {
-  const a = convAttrs(op, x, w, o);
+  const a = commonAttrs(op, x, w, o);
+  const channels = x[x.length - 1];
+  if (w[w.length - 1] !== channels || channels % a.groups !== 0)
+    throw new ShapeError(
+      `${op}: expected a weight [...kernel, o / groups, ${channels}] and groups that divide ${channels} for ${show(x)}, got ${show(w)} and ${a.groups}`,
+    );
   const axes = x.length - 2;
   const extra = three(perAxis(op, "outputPadding", o.outputPadding ?? 0, axes, 0), 0);
   const [from, kernel] = [three(x.slice(1, -1), 1), three(w.slice(0, axes), 1)];
