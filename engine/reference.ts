@@ -38,14 +38,21 @@ function evaluateNode(node: Node, values: Map<Node, Array64>, leaf: (n: Node) =>
 
 /** A composite means its decomposition: evaluate that on the values of its sources. */
 function evaluateComposite(node: Node, values: Map<Node, Array64>, leaf: (n: Node) => Array64): Array64 {
-  const { op, attrs } = node;
-  if (!isComposite(op)) throw new Error(`${op.name} is not a composite`);
-  const whole = op.decompose(
-    node.src.map((s) => new Tensor(s)),
-    attrs,
-  ).node;
+  const whole = decomposed.get(node) ?? decompose(node);
+  decomposed.set(node, whole);
   for (const inner of toposort([whole])) if (!values.has(inner)) values.set(inner, evaluateNode(inner, values, leaf));
   return values.get(whole) as Array64;
+}
+
+/** Decompositions made so far: a gradient check evaluates the same graph thousands of times. */
+const decomposed = new WeakMap<Node, Node>();
+
+function decompose({ op, src, attrs }: Node): Node {
+  if (!isComposite(op)) throw new Error(`${op.name} is not a composite`);
+  return op.decompose(
+    src.map((s) => new Tensor(s)),
+    attrs,
+  ).node;
 }
 
 export class ReferenceDevice implements Device {
