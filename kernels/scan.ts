@@ -172,7 +172,11 @@ function family(name: string, scaled: boolean): Family<ScanSpec> {
   return {
     name,
     variants: variants(name, scaled),
-    inputs: (s) => new Array(scaled ? 2 : 1).fill({ dtype: "f32", size: size(s) }),
+    inputs: (s) => {
+      const b = { dtype: "f32", size: size(s) } as const;
+      // Factors near 1: smaller ones would forget what earlier parts carry over before it shows.
+      return scaled ? [b, { ...b, domain: [0.95, 1.02] }] : [b];
+    },
     outputs: (s) => [{ dtype: "f32", size: size(s) }],
     reference(s, [b, a]) {
       const y = new Float64Array(size(s));

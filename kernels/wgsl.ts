@@ -81,6 +81,8 @@ export interface Operand {
   readonly size: number;
   /** For integer inputs: values lie in [0, below). */
   readonly below?: number;
+  /** For float inputs that are checked: values lie in this interval, [-2, 2] when absent. */
+  readonly domain?: readonly [lo: number, hi: number];
 }
 
 /** Source of small random choices; tests back it with fast-check, so that a failing spec shrinks. */

@@ -150,7 +150,9 @@ export function machinesOf(real: Caps): readonly Caps[] {
 /** Inputs of a spec, from one seed. @internal */
 export function kernelInputs(operands: readonly Operand[], seed: number): Values[] {
   const next = uniforms(seed);
-  return operands.map(({ dtype, size, below = 2 ** 31 }) => values({ shape: [size], dtype, below }, next) as Values);
+  return operands.map(
+    ({ dtype, size, below = 2 ** 31, domain }) => values({ shape: [size], dtype, below }, next, domain) as Values,
+  );
 }
 
 /** Every variant that some machine would run on this spec, against the definition. Same text and sizes run once. */
