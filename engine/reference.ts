@@ -26,7 +26,7 @@ export function evaluate64(
 function evaluateNode(node: Node, values: Map<Node, Array64>, leaf: (n: Node) => Array64): Array64 {
   const { op, attrs, shape } = node;
   if (isComposite(op)) return evaluateComposite(node, values, leaf);
-  if (op.lower.kind === "leaf" && op.name !== "constant") return leaf(node);
+  if (op.lower.kind === "leaf" && !op.lower.value) return leaf(node);
   const out: Array64 = { shape, data: new Float64Array(numel(shape)) };
   op.reference(
     node.src.map((s) => values.get(s) as Array64),

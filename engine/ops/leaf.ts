@@ -30,7 +30,7 @@ export const constant = defineOp<ConstantAttrs>({
     out.data.fill(value);
   },
   vjp: () => [],
-  lower: { kind: "leaf" },
+  lower: { kind: "leaf", value: (attrs) => attrs.value },
   draw: () => ({ inputs: [], attrs: { value: 2 } }),
   rtol: 0,
 });

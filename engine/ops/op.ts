@@ -46,7 +46,8 @@ export type Lowering<A> =
       readonly linear?: boolean;
     }
   | KernelLowering<A>
-  | { readonly kind: "leaf" };
+  /** No computation. `value`: the result is this number everywhere, which kernels write as a literal. */
+  | { readonly kind: "leaf"; value?(attrs: A): number };
 
 /** A composite without a kernel: always replaced by its decomposition. */
 export interface PartsLowering {
@@ -163,6 +164,12 @@ export type AnyOp = OpDef | CompositeDef;
 
 export function isComposite(op: AnyOp): op is CompositeDef {
   return "decompose" in op;
+}
+
+/** The one number that a leaf holds everywhere; undefined for leaves with memory and for everything that is computed. */
+export function literalOf(node: Node): number | undefined {
+  const { lower } = node.op;
+  return lower?.kind === "leaf" ? lower.value?.(node.attrs) : undefined;
 }
 
 const table = new Map<string, AnyOp>();

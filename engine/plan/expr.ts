@@ -3,6 +3,7 @@
 
 import type { DType } from "../dtype.ts";
 import type { Node } from "../graph.ts";
+import { literalOf } from "../ops/op.ts";
 import { type Condition, flatten, Index, type Space, SplitRequest, unflatten } from "../ops/view.ts";
 import { numel, type Shape, stridesOf } from "../shape.ts";
 
@@ -111,7 +112,8 @@ class Builder {
 
   #make(node: Node, at: readonly Index[]): Expr {
     if (node === this.#core) return { kind: "core", dtype: node.dtype };
-    if (node.op.name === "constant") return { kind: "const", value: node.attrs.value as number, dtype: node.dtype };
+    const literal = literalOf(node);
+    if (literal !== undefined) return { kind: "const", value: literal, dtype: node.dtype };
     const lower = node.op.lower;
     if (this.#isStored(node)) return this.#load(node, node.shape, at);
     const src = this.#boundary.sources(node);
@@ -122,7 +124,7 @@ class Builder {
 
   #isStored(node: Node): boolean {
     return node.op.lower.kind === "leaf"
-      ? node.op.name !== "constant"
+      ? literalOf(node) === undefined
       : this.#boundary.stored(node) && !this.#inline.has(node);
   }
 

@@ -9,7 +9,7 @@
 
 import type { Program } from "../device.ts";
 import { type Node, toposort } from "../graph.ts";
-import { contiguous, isComposite, type KernelLowering, type Layout } from "../ops/op.ts";
+import { contiguous, isComposite, type KernelLowering, type Layout, literalOf } from "../ops/op.ts";
 import { flatten, SplitRequest, unflatten } from "../ops/view.ts";
 import { numel, sameShape } from "../shape.ts";
 import { Tensor } from "../tensor.ts";
@@ -145,7 +145,7 @@ class Fuser {
     return uses;
   }
   #store(n: Node): void {
-    if (n.op.lower.kind !== "leaf" || n.op.name === "constant") this.#stored.add(n);
+    if (n.op.lower.kind !== "leaf" || literalOf(n) !== undefined) this.#stored.add(n);
   }
 
   // (2)
@@ -196,7 +196,7 @@ class Fuser {
       if (e instanceof SplitRequest) return null;
       throw e;
     }
-    if (node.op.name === "constant" || linear.quotients.length > 0) return null;
+    if (literalOf(node) !== undefined || linear.quotients.length > 0) return null;
     const strides = contiguous(n.shape).strides.map((s, i) => (n.shape[i] === 1 ? s : linear.coef[i]));
     return { node, layout: { offset: linear.off, strides } };
   }
@@ -273,7 +273,7 @@ class Fuser {
     for (const n of this.#order) {
       const lower = n.op.lower;
       if (lower.kind === "leaf" || (this.#isCore(n) && !this.#absorbed.has(n))) {
-        costs.set(n, n.op.name === "constant" ? FREE : loadOf(n));
+        costs.set(n, literalOf(n) !== undefined ? FREE : loadOf(n));
         continue;
       }
       let cost = this.#costOf(n, costs);
@@ -304,7 +304,7 @@ class Fuser {
 
   #costOf(n: Node, costs: Map<Node, Cost>): Cost {
     const sources = this.sources(n);
-    if (n.op.name === "expand" && numel(n.shape) >= 8 * numel(sources[0].shape)) {
+    if (n.op.lower.kind === "view" && sources.length === 1 && numel(n.shape) >= 8 * numel(sources[0].shape)) {
       const small = costs.get(sources[0]) as Cost;
       if (small.ops > BROADCAST_OPS && !this.#stored.has(sources[0])) {
         this.#store(sources[0]);
@@ -393,7 +393,7 @@ class Fuser {
       seen.add(n);
       const boundary = n.op.lower.kind === "leaf" || (this.#stored.has(n) && !inside.has(n));
       if (boundary) {
-        if (n.op.name !== "constant") found.add(n);
+        if (literalOf(n) === undefined) found.add(n);
       } else if (!(n === g.core && n.op.lower.kind === "kernel")) stack.push(...this.sources(n));
     }
     return found;
