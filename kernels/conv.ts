@@ -102,7 +102,7 @@ function positionsByTaps(walk: Walk, columns: number, vectors: boolean, caps: Ca
     batch: 1,
     table: tablePass(walk, load, caps),
     a: { load, wgsl: addressA(load, "positions") },
-    b: { vec4, wgsl: matrixB(vec4) },
+    b: { load: vec4 ? "n4" : "any", wgsl: matrixB(vec4) },
     yRow: { wgsl: ROW_OF_POSITION, rowsOut: walk.images * volume(walk.positions) },
     sparse: true,
     fields: [["tap_base", "u32", positionRows(walk)]],
@@ -141,7 +141,7 @@ function lowerWeightGrad(s: ConvSpec, generator: Generator, vectors: boolean, ca
     batch: 1,
     table: tablePass(walk, load, caps),
     a: { load, wgsl: addressA(load, "taps") },
-    b: { vec4, wgsl: matrixB(vec4) },
+    b: { load: vec4 ? "n4" : "any", wgsl: matrixB(vec4) },
     fields: [["tap_base", "u32", positionRows(walk)]],
   };
   return lowerGemm(gemm, generator, caps);

@@ -22,6 +22,12 @@ import {
  */
 export type LoadA = "k4" | "m4" | "any";
 
+/**
+ * The same for B: "n4" is a vec4 along the columns (row-major B), "k4" one along k (B stored transposed, as the weights of
+ * linear layers are), "any" four scalars.
+ */
+export type LoadB = "n4" | "k4" | "any";
+
 export type Field = readonly [name: string, type: Scalar, value: number];
 
 /** One product, or `batch` of them. Sizes reach the kernel as uniforms, so that one pipeline serves all shapes. */
@@ -37,8 +43,11 @@ export interface Gemm {
    * once per tile or block, and `a_at(r, c) -> f32 or vec4<f32>`, the load. What it gives past m or k is not used.
    */
   readonly a: { readonly load: LoadA; readonly wgsl: string };
-  /** Defines `alias Column`, `b_column(batch, col) -> Column` for 4 columns from `col` on, `b_at(c, k) -> vec4<f32>`. */
-  readonly b: { readonly vec4: boolean; readonly wgsl: string };
+  /**
+   * Defines `alias Column` and `b_column(batch, col) -> Column` for 4 columns from `col` on; then, unless the load is "k4",
+   * `b_at(c, k) -> vec4<f32>`, one k of the 4 columns, else `b_along(c, j, k) -> vec4<f32>`, 4 k of column j.
+   */
+  readonly b: { readonly load: LoadB; readonly wgsl: string };
   /** Defines `y_row(row) -> u32` where rows are stored in another order; past `rowsOut` means: do not store. */
   readonly yRow?: { readonly wgsl: string; readonly rowsOut: number };
   /** Most blocks of k are zero in A for most tiles: test for it. */
@@ -144,7 +153,7 @@ function tiles(g: Gemm, generator: Generator, splits: number, caps: Caps): Kerne
   const epilogue = hasBias(g, generator) ? BIAS : g.epilogue?.code(width);
   const bindings: [string, string][] = [
     ["a", g.a.load === "any" ? "f32" : "vec4<f32>"],
-    ["b", g.b.vec4 ? "vec4<f32>" : "f32"],
+    ["b", g.b.load === "any" ? "f32" : "vec4<f32>"],
     ...(g.table ? [["table", "vec4<u32>"] as [string, string]] : []),
     ...(epilogue?.bindings ?? []).map((e): [string, string] => [e.name, e.type]),
     ["y", width === 4 ? "vec4<f32>" : "f32"],

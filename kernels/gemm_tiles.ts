@@ -57,18 +57,45 @@ export function shuffleTile({ subgroup, across, rows, columns }: ShuffleShape): 
           for (var k = t.k_begin; k < t.k_end; k += ${across}u) {
             ${a.load}
             let end = min(k + ${across}u, t.k_end);
-            for (var kk = k; kk < end; kk++) {
-              let q = kk - k;
-              ${times(columns, (j) => `let b${j} = b_at(column${j}, kk);`)}
-              ${a.select}
-              ${times(rows, (i) => multiplyRow(i, columns, a.broadcast(i)))}
-            }
+            ${blockOfK(g, a, rows, columns)}
           }
           ${putRows(rows, columns, across * 4)}
         }
       `;
     },
   };
+}
+
+/** The product of a block of k: for each row of B, each row of A is broadcast and multiplied. */
+function blockOfK(g: Gemm, a: LoadsOfA, rows: number, columns: number): string[] {
+  if (g.b.load !== "k4")
+    return [
+      "for (var kk = k; kk < end; kk++) {",
+      "let q = kk - k;",
+      ...times(columns, (j) => `let b${j} = b_at(column${j}, kk);`),
+      ...a.select,
+      ...times(rows, (i) => {
+        const lines = times(columns, (j) => `acc${i * columns + j} = fma(s, b${j}, acc${i * columns + j});`);
+        return `{ let s = vec4<f32>(${a.broadcast(i)}); ${lines.join(" ")} }`;
+      }),
+      "}",
+    ];
+  // Four k of four columns at a time: the rows of B are the columns of these 4 x 4 blocks. Unrolled, because picking
+  // components by a counter costs as much as it saves; each accumulator is touched once.
+  const product = (i: number, j: number): string =>
+    [0, 1, 2, 3].reduce((sum, x) => `fma(s${x}, b${j}_${x}, ${sum})`, `acc${i * columns + j}`);
+  const row = (j: number, x: number): string => times(4, (c) => `w${j}_${c}.${"xyzw"[x]}`).join(", ");
+  return [
+    "for (var kk = k; kk < end; kk += 4u) {",
+    "let q = kk - k;",
+    ...times(4 * columns, (i) => `let w${i >> 2}_${i % 4} = b_along(column${i >> 2}, ${i % 4}u, kk);`),
+    ...times(4 * columns, (i) => `let b${i >> 2}_${i % 4} = vec4<f32>(${row(i >> 2, i % 4)});`),
+    ...times(rows, (i) => {
+      const lines = times(columns, (j) => `acc${i * columns + j} = ${product(i, j)};`);
+      return `{ ${times(4, (x) => `let s${x} = vec4<f32>(${a.broadcast4(i, x)});`).join(" ")} ${lines.join(" ")} }`;
+    }),
+    "}",
+  ];
 }
 
 /** Stores the registers acc0.. row by row; `step` columns lie between the vec4s of a row. */
@@ -82,22 +109,24 @@ function putRows(rows: number, columns: number, step: number): string[] {
   ];
 }
 
-function multiplyRow(row: number, columns: number, a: string): string {
-  const lines = times(columns, (j) => `acc${row * columns + j} = fma(s, b${j}, acc${row * columns + j});`);
-  return `{ let s = vec4<f32>(${a}); ${lines.join(" ")} }`;
+interface LoadsOfA {
+  readonly setup: readonly string[];
+  readonly load: readonly string[];
+  /** Before the rows of one k = q of the block are broadcast; then the broadcast of row i. */
+  readonly select: readonly string[];
+  broadcast(i: number): string;
+  /** Row i at k = q + x, where q is divisible by four. */
+  broadcast4(i: number, x: number): string;
 }
 
 /** Who loads what of A[rows, block], and which lane has A[row i, k + q]. */
-function loadsOfA(
-  g: Gemm,
-  across: number,
-  rows: number,
-): { setup: string[]; load: string[]; select: string[]; broadcast(i: number): string } {
+function loadsOfA(g: Gemm, across: number, rows: number): LoadsOfA {
   const skip = (loads: number): string[] =>
     g.sparse ? [`if (!subgroupAny(${times(loads, (v) => `(r${v}.y & c.y) == c.y`).join(" || ")})) { continue; }`] : [];
   if (g.a.load === "k4") {
     // A vec4 load covers 4 rows x the block: member -> (row = member / quads, k quad = member % quads).
     const quads = across / 4;
+    const lane = (i: number): string => `first + q / 4u + ${(i % 4) * quads}u`;
     return {
       setup: times(rows / 4, (v) => `let r${v} = a_row(t.batch, row0 + ${4 * v}u + member / ${quads}u);`),
       load: [
@@ -105,28 +134,34 @@ function loadsOfA(
         ...skip(rows / 4),
         ...times(rows / 4, (v) => `let a${v} = a_at(r${v}, c);`),
       ],
-      select: ["let source = first + q / 4u;", ...times(rows / 4, (v) => `let s${v} = a${v}[q % 4u];`)],
-      broadcast: (i) => `subgroupShuffle(s${i >> 2}, source + ${(i % 4) * quads}u)`,
+      select: times(rows / 4, (v) => `let s${v} = a${v}[q % 4u];`),
+      broadcast: (i) => `subgroupShuffle(s${i >> 2}, ${lane(i)})`,
+      broadcast4: (i, x) => `subgroupShuffle(a${i >> 2}.${"xyzw"[x]}, ${lane(i)})`,
     };
   }
   if (g.a.load === "m4") {
     // member -> k; the components are 4 rows.
+    const broadcast4 = (i: number, x: number): string =>
+      `subgroupShuffle(a${i >> 2}.${"xyzw"[i % 4]}, first + q + ${x}u)`;
     return {
       setup: times(rows / 4, (v) => `let r${v} = a_row(t.batch, row0 + ${4 * v}u);`),
       load: ["let c = a_col(k + member);", ...skip(rows / 4), ...times(rows / 4, (v) => `let a${v} = a_at(r${v}, c);`)],
-      select: ["let source = first + q;"],
-      broadcast: (i) => `subgroupShuffle(a${i >> 2}.${"xyzw"[i % 4]}, source)`,
+      select: [],
+      broadcast: (i) => broadcast4(i, 0),
+      broadcast4,
     };
   }
   // member -> k, one row per load. Each lane works out the address of some rows only, and they are shuffled around.
+  const broadcast4 = (i: number, x: number): string => `subgroupShuffle(a${i}, first + q + ${x}u)`;
   return {
     setup: [
       ...times(Math.ceil(rows / across), (s) => `let own${s} = a_row(t.batch, row0 + ${s * across}u + member);`),
       ...times(rows, (i) => `let r${i} = subgroupShuffle(own${Math.floor(i / across)}, first + ${i % across}u);`),
     ],
     load: ["let c = a_col(k + member);", ...skip(rows), ...times(rows, (i) => `let a${i} = a_at(r${i}, c);`)],
-    select: ["let source = first + q;"],
-    broadcast: (i) => `subgroupShuffle(a${i}, source)`,
+    select: [],
+    broadcast: (i) => broadcast4(i, 0),
+    broadcast4,
   };
 }
 
@@ -147,7 +182,7 @@ export const sharedTile: Generator = {
   directives: "",
   main: (g) => wgsl`
     var<workgroup> tile_a: array<f32, 1024>;
-    var<workgroup> tile_b: array<vec4<f32>, 256>;
+    var<workgroup> tile_b: ${g.b.load === "k4" ? "array<f32, 1024>" : "array<vec4<f32>, 256>"};
     @compute @workgroup_size(256)
     fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) id: u32) {
       let t = place(wg.y * u.grid_width + wg.x);
@@ -155,15 +190,15 @@ export const sharedTile: Generator = {
       let row0 = t.row + id / 16u * 4u;
       let col0 = t.col + id % 16u * 4u;
       ${SHARED_A[g.a.load].setup}
-      let column = b_column(t.batch, col0);
+      ${SHARED_B[g.b.load === "k4" ? "k4" : "n4"].setup}
       ${times(4, (i) => `var acc${i} = vec4<f32>();`)}
       for (var k = t.k_begin; k < t.k_end; k += 16u) {
         ${SHARED_A[g.a.load].copy}
-        tile_b[id] = b_at(column, k + id / 16u);
+        ${SHARED_B[g.b.load === "k4" ? "k4" : "n4"].copy}
         workgroupBarrier();
         let end = min(k + 16u, t.k_end);
         for (var kk = k; kk < end; kk++) {
-          let b = tile_b[(kk - k) * 16u + id % 16u];
+          ${SHARED_B[g.b.load === "k4" ? "k4" : "n4"].row}
           let a = (kk - k) * 64u + id / 16u * 4u;
           ${times(4, (i) => `acc${i} = fma(vec4<f32>(tile_a[a + ${i}u]), b, acc${i});`)}
         }
@@ -193,6 +228,23 @@ const SHARED_A: Record<LoadA, { setup: string; copy: string[] }> = {
   any: {
     setup: "let r = a_row(t.batch, t.row + id % 64u);",
     copy: times(4, (j) => `tile_a[id + ${256 * j}u] = a_at(r, a_col(k + id / 64u + ${4 * j}u));`),
+  },
+};
+
+/** Copies of B[16 k, 64 columns], and the four columns of one row that a thread multiplies with. */
+const SHARED_B: Record<"n4" | "k4", { setup: string; copy: string[]; row: string }> = {
+  n4: {
+    setup: "let column = b_column(t.batch, col0);",
+    copy: ["tile_b[id] = b_at(column, k + id / 16u);"],
+    row: "let b = tile_b[(kk - k) * 16u + id % 16u];",
+  },
+  k4: {
+    setup: "let column = b_column(t.batch, t.col + id / 4u);",
+    copy: [
+      "let b4 = b_along(column, 0u, k + (id % 4u) * 4u);",
+      ...times(4, (c) => `tile_b[((id % 4u) * 4u + ${c}u) * 64u + id / 4u] = b4[${c}];`),
+    ],
+    row: "let b_row = (kk - k) * 64u + id % 16u * 4u; let b = vec4<f32>(tile_b[b_row], tile_b[b_row + 1u], tile_b[b_row + 2u], tile_b[b_row + 3u]);",
   },
 };
 

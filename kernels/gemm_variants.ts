@@ -11,18 +11,28 @@ export interface Tiled<S> {
   columns(spec: S): number;
   /** Multiply-adds of the whole product. */
   macs(spec: S): number;
+  /** B is read along k, four columns at a time: then 64 columns are no better than 32, and twice the text. */
+  alongK?(spec: S): boolean;
   /** `vectors` is false for the portable tile, which loads scalars only. */
   lower(spec: S, generator: Generator, vectors: boolean, caps: Caps): Lowered;
 }
 
 /** From here on the large tile is a third faster. Its text takes twice as long to compile, but a program has few of them. */
 const LARGE_MACS = 2 ** 22;
+/** Do tiles of 64 columns waste no more than tiles of 32 would, or little? */
+const filled = (columns: number): boolean => columns > 128 || (columns > 32 && (columns - 1) % 64 >= 32);
 
 const shuffles = (caps: Caps): boolean => caps.adapter === "cpu" && [4, 8, 16].includes(caps.subgroupSize);
 
 /** 16 x 64 (16 x 32 with 4 lanes): fewest loads per multiply-add, three times the compile time of the base tile. */
 function large(subgroup: number): Generator {
   return shuffleTile({ subgroup, across: subgroup, rows: 16, columns: subgroup === 16 ? 1 : 2 });
+}
+
+/** 16 x 32 (16 x 16 with 4 lanes): where 64 columns would be half empty. */
+function tall(subgroup: number): Generator {
+  const across = Math.min(subgroup, 8);
+  return shuffleTile({ subgroup, across, rows: subgroup === 16 ? 8 : 16, columns: 1 });
 }
 
 /** 8 x 32 (16 x 32 with 16 lanes): the accumulators nearly fit the registers, and small products waste little. */
@@ -37,14 +47,15 @@ function narrow(subgroup: number): Generator {
 }
 
 /** All variants, fastest first. A product with at most 4 columns is fastest where lanes are rows: the portable tile. */
-export function tileVariants<S>({ columns, macs, lower }: Tiled<S>): readonly Variant<S>[] {
+export function tileVariants<S>({ columns, macs, alongK, lower }: Tiled<S>): readonly Variant<S>[] {
   const shuffle = (name: string, make: (subgroup: number) => Generator, fits: (s: S) => boolean): Variant<S> => ({
     name,
     supports: (s, caps) => shuffles(caps) && fits(s),
     emit: (s, caps) => lower(s, make(caps.subgroupSize), true, caps),
   });
   return [
-    shuffle("shuffle-large", large, (s) => columns(s) > 32 && macs(s) >= LARGE_MACS),
+    shuffle("shuffle-large", large, (s) => filled(columns(s)) && !alongK?.(s) && macs(s) >= LARGE_MACS),
+    shuffle("shuffle-tall", tall, (s) => columns(s) > 16 && macs(s) >= LARGE_MACS),
     shuffle("shuffle", base, (s) => columns(s) > 16),
     shuffle("shuffle-narrow", narrow, (s) => columns(s) > 4),
     {

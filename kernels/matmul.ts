@@ -1,8 +1,8 @@
 // Batched matrix multiplication C[b0, b1] = A[b0, b1] B[b0, b1] with any strides on the operands (so transposition and
-// broadcast over the batch cost no copy of A) and an optional epilogue. Here: the spec, the address functions of
+// broadcast over the batch cost no copy) and an optional epilogue. Here: the spec, the address functions of
 // strided operands, the list of variants. The loops are in gemm_tiles.ts. Called by engine/ops and engine/plan.
 
-import { type Gemm, type Generator, type LoadA, lowerGemm, type Relayout } from "./gemm.ts";
+import { type Gemm, type Generator, type LoadA, type LoadB, lowerGemm, type Relayout } from "./gemm.ts";
 import { tileVariants } from "./gemm_variants.ts";
 import type { Caps, Draw, Epilogue, Family, Lowered, Operand } from "./wgsl.ts";
 
@@ -40,7 +40,11 @@ function loadOfA({ a, batch, m, k }: MatmulSpec): LoadA {
   return "any";
 }
 
-const vec4B = ({ b, batch, n, k }: MatmulSpec): boolean => b.col === 1 && aligned(b, batch, k > 1 ? b.row : 0, n);
+function loadOfB({ b, batch, n, k }: MatmulSpec): LoadB {
+  if (b.col === 1 && aligned(b, batch, k > 1 ? b.row : 0, n)) return "n4";
+  if (b.row === 1 && aligned(b, batch, n > 1 ? b.col : 0, k)) return "k4";
+  return "any";
+}
 
 /** A copy of B as [b0, b1, k, n] without the broadcast batches, and how to read it: worth it, since rows of A share it. */
 function contiguousB(s: MatmulSpec): { relayout: Relayout; b: StridedOperand } {
@@ -68,10 +72,10 @@ fn a_col(k: u32) -> vec2<u32> { return vec2<u32>(${load === "k4" ? "k / 4u" : "k
 fn a_at(r: vec2<u32>, c: vec2<u32>) -> ${load === "any" ? "f32" : "vec4<f32>"} { return a[r.x + c.x]; }`;
 }
 
-function addressB(vec4: boolean): string {
+function addressB(load: LoadB): string {
   const base = `let outer = divide(batch, u.batch1);
   let base = u.b_offset + outer * u.b_batch0 + (batch - outer * u.batch1) * u.b_batch1;`;
-  if (vec4)
+  if (load === "n4")
     return `
 alias Column = u32;
 fn b_column(batch: u32, col: u32) -> Column {
@@ -85,24 +89,26 @@ fn b_column(batch: u32, col: u32) -> Column {
   ${base}
   return vec4<u32>(base) + min(vec4<u32>(col, col + 1u, col + 2u, col + 3u), vec4<u32>(u.n - 1u)) * u.b_col;
 }
-fn b_at(c: Column, k: u32) -> vec4<f32> {
+${load === "k4" ? "fn b_along(c: Column, j: u32, k: u32) -> vec4<f32> { return b[c[j] + k / 4u]; }" : SCALAR_B}`;
+}
+
+const SCALAR_B = `fn b_at(c: Column, k: u32) -> vec4<f32> {
   let p = c + k * u.b_row;
   return vec4<f32>(b[p.x], b[p.y], b[p.z], b[p.w]);
 }`;
-}
 
 /** The product as its tiles see it: offsets and strides in units of one load. */
-function gemm(s: MatmulSpec, load: LoadA, vec4: boolean): Gemm {
+function gemm(s: MatmulSpec, load: LoadA, loadB: LoadB): Gemm {
   const ua = load === "any" ? 1 : 4;
-  const ub = vec4 ? 4 : 1;
+  const ub = loadB === "any" ? 1 : 4;
   return {
-    label: `matmul ${load} ${vec4 ? "n4" : "any"}`,
+    label: `matmul ${load} ${loadB}`,
     m: s.m,
     n: s.n,
     k: s.k,
     batch: s.batch[0] * s.batch[1],
     a: { load, wgsl: addressA(load) },
-    b: { vec4, wgsl: addressB(vec4) },
+    b: { load: loadB, wgsl: addressB(loadB) },
     fields: [
       ["batch1", "u32", s.batch[1]],
       ["a_offset", "u32", s.a.offset / ua],
@@ -124,10 +130,11 @@ const macs = (s: MatmulSpec): number => s.batch[0] * s.batch[1] * s.m * s.n * s.
 
 function lower(s: MatmulSpec, tile: Generator, vectors: boolean, caps: Caps): Lowered {
   const load = vectors ? loadOfA(s) : "any";
-  if (vec4B(s)) return lowerGemm(gemm(s, load, true), tile, caps);
-  if (s.n % 4 !== 0) return lowerGemm(gemm(s, load, false), tile, caps);
+  const loadB = loadOfB(s);
+  if (loadB === "n4" || (loadB === "k4" && vectors)) return lowerGemm(gemm(s, load, loadB), tile, caps);
+  if (s.n % 4 !== 0) return lowerGemm(gemm(s, load, "any"), tile, caps);
   const { relayout, b } = contiguousB(s);
-  return lowerGemm(gemm({ ...s, b }, load, true), tile, caps, relayout);
+  return lowerGemm(gemm({ ...s, b }, load, "n4"), tile, caps, relayout);
 }
 
 /** Addresses [0, size) of an operand of the given extents. */
@@ -173,7 +180,7 @@ function draw(d: Draw): MatmulSpec {
 
 export const matmul: Family<MatmulSpec> = {
   name: "matmul",
-  variants: tileVariants<MatmulSpec>({ columns: (s) => s.n, macs, lower }),
+  variants: tileVariants<MatmulSpec>({ columns: (s) => s.n, macs, alongK: (s) => loadOfB(s) === "k4", lower }),
   inputs: (s): readonly Operand[] => [
     { dtype: "f32", size: sizeOf(s.a, s.batch, s.m, s.k) },
     { dtype: "f32", size: sizeOf(s.b, s.batch, s.k, s.n) },

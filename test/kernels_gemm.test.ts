@@ -84,6 +84,7 @@ const definition = <S>(family: Family<S>, spec: S, inputs: readonly Float32Array
 // biome-ignore lint/suspicious/noExplicitAny: a list of families of different specs
 const families = [matmul, convForward, convInputGrad, convWeightGrad] as readonly Family<any>[];
 
+const LARGE = ["shuffle-large", "shuffle-tall"];
 const row = (rows: number, cols: number) => ({ offset: 0, batch: [rows * cols, 0] as const, row: cols, col: 1 });
 const product = (m: number, n: number, k: number): MatmulSpec => ({
   m,
@@ -92,6 +93,11 @@ const product = (m: number, n: number, k: number): MatmulSpec => ({
   batch: [1, 1],
   a: row(m, k),
   b: row(k, n),
+});
+/** B is stored [n, k], as the weights of linear layers are. */
+const transposed = (m: number, n: number, k: number): MatmulSpec => ({
+  ...product(m, n, k),
+  b: { offset: 0, batch: [n * k, 0], row: 1, col: k },
 });
 const convolution = (change: Partial<ConvSpec>): ConvSpec => ({
   batch: 2,
@@ -135,10 +141,10 @@ describe.each(families)("$name", (family) => {
     fc.assert(
       fc.property(fc.gen(), (g) => {
         const spec = family.draw(drawer(g));
-        // The large tile is chosen for sizes that are never drawn, but emits for all.
+        // The two large tiles are chosen for sizes that are never drawn, but emit for all.
         for (const caps of [...[4, 8, 16].map(withSubgroups), MINIMUM_CAPS, noSubgroups])
           for (const variant of family.variants)
-            if (variant.supports(spec, caps) || (variant.name === "shuffle-large" && caps.subgroupSize > 0))
+            if (variant.supports(spec, caps) || (LARGE.includes(variant.name) && caps.subgroupSize > 0))
               for (const { source } of variant.emit(spec, caps).passes) sources.set(source.wgsl, source.label);
       }),
       { seed: SEED, numRuns: 100 },
@@ -229,15 +235,27 @@ describe.skipIf(!real)("on the adapter", () => {
     }
   });
 
-  test("the large tile is right where it ends", async () => {
+  test.each(LARGE)("%s is right where it ends", async (name) => {
     if (!real.caps.subgroupSize) return;
-    const large = matmul.variants.find((v) => v.name === "shuffle-large")!;
-    for (const spec of [product(37, 68, 44), product(16, 64, 8)]) {
+    const variant = matmul.variants.find((v) => v.name === name)!;
+    for (const spec of [product(37, 68, 44), product(16, 64, 8), transposed(37, 68, 44)]) {
       const inputs = inputsOf(matmul, spec, 3);
-      const got = await run(matmul, spec, large.emit(spec, real.caps), inputs);
+      const got = await run(matmul, spec, variant.emit(spec, real.caps), inputs);
       expect(distance(got, definition(matmul, spec, inputs))).toBeLessThan(1e-5);
     }
-    expect(choose(matmul, product(512, 512, 512), real.caps)).toBe(large);
+  });
+
+  test("large products get large tiles, and a transposed B is read in place", () => {
+    if (!real.caps.subgroupSize) return;
+    const chosen = (s: MatmulSpec): string => choose(matmul, s, real.caps).name;
+    expect([product(512, 512, 512), product(4096, 32, 512), transposed(512, 512, 512)].map(chosen)).toEqual([
+      "shuffle-large",
+      "shuffle-tall",
+      "shuffle-tall",
+    ]);
+    const spec = transposed(64, 64, 64);
+    for (const caps of [real.caps, MINIMUM_CAPS])
+      expect(choose(matmul, spec, caps).emit(spec, caps).passes.length).toBe(1);
   });
 
   test.each([

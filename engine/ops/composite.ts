@@ -6,6 +6,7 @@ import { moments as momentsFamily } from "../../kernels/norm.ts";
 import { softmaxRows } from "../../kernels/softmax.ts";
 import { ShapeError, show } from "../error.ts";
 import { numel } from "../shape.ts";
+import type { Tensor } from "../tensor.ts";
 import { type Attrs, defineComposite, floats } from "./op.ts";
 
 /** exp(x - max) / sum over the last axis. */
@@ -96,6 +97,29 @@ export interface AttentionAttrs extends Attrs {
 /** Large enough that exp underflows to zero, small enough to stay finite in f32 (WGSL may not see infinities). */
 const MASKED = -1e30;
 
+/** [b, n, heads, d] to [b, heads, n, d] and back. */
+const byHead = (x: Tensor): Tensor => x.permute([0, 2, 1, 3]);
+
+/** true where key j lies in the future of query i: [b, heads, n, m]. */
+function futureOf(q: Tensor, k: Tensor): Tensor {
+  const { b, n, heads } = q.dims("b n heads d");
+  const m = k.shape[1];
+  const row = q
+    .arange(n)
+    .reshape([n, 1])
+    .add(m - n);
+  return row
+    .less(q.arange(m).reshape([1, m]))
+    .reshape([1, 1, n, m])
+    .expand([b, heads, n, m]);
+}
+
+/** softmax(scale q k^T): [b, heads, n, m]. */
+function attentionWeights(q: Tensor, k: Tensor, { scale, causal }: AttentionAttrs): Tensor {
+  const scores = byHead(q).matmul(byHead(k).transpose()).mul(scale);
+  return (causal ? futureOf(q, k).where(MASKED, scores) : scores).softmax();
+}
+
 /**
  * softmax(scale q k^T) v per head: q [b, n, heads, d], k and v [b, m, heads, d] -> [b, n, heads, d]. Causal: query i sees
  * keys up to i + (m - n). Vaswani et al. 2017, eq. 1.
@@ -117,20 +141,16 @@ export const attention = defineComposite<AttentionAttrs>({
       );
     return q;
   },
-  decompose: ([q, k, v], { scale, causal }) => {
-    const { b, n, heads } = q.dims("b n heads d");
-    const m = k.shape[1];
-    const byHead = (x: typeof q): typeof q => x.permute([0, 2, 1, 3]);
-    let scores = byHead(q).matmul(byHead(k).transpose()).mul(scale);
-    if (causal) {
-      const row = q
-        .arange(n)
-        .reshape([n, 1])
-        .add(m - n);
-      const future = row.less(q.arange(m).reshape([1, m]));
-      scores = future.reshape([1, 1, n, m]).expand([b, heads, n, m]).where(MASKED, scores);
-    }
-    return byHead(scores.softmax().matmul(byHead(v)));
+  decompose: ([q, k, v], attrs) => byHead(attentionWeights(q, k, attrs).matmul(byHead(v))),
+  // The softmax's sum(gp * p) is sum(g * out) (Dao et al. 2022, appendix B.2), which needs no n x m matrix: so the
+  // gradient of the scores is the epilogue of a matmul.
+  vjp: (g, [q, k, v], out, attrs) => {
+    const p = attentionWeights(q, k, attrs); // [b, heads, n, m], the very nodes of the decomposition
+    const gy = byHead(g);
+    const dot = byHead(g.mul(out).sum(-1, { keepdims: true })); // [b, heads, n, 1]
+    const gs = p.mul(gy.matmul(byHead(v).transpose()).sub(dot)).mul(attrs.scale);
+    const seen = attrs.causal && q.shape[1] > k.shape[1] ? futureOf(q, k).where(0, gs) : gs;
+    return [seen.matmul(byHead(k)), seen.transpose().matmul(byHead(q)), p.transpose().matmul(gy)].map(byHead);
   },
   lower: {
     kind: "kernel",
