@@ -17,19 +17,19 @@ export interface Tiled<S> {
   lower(spec: S, generator: Generator, vectors: boolean, caps: Caps): Lowered;
 }
 
-/** From here on the large tile is a third faster. Its text takes twice as long to compile, but a program has few of them. */
+/** From here on the larger tiles are a third faster. Their texts take twice as long to compile, but a program has few of them. */
 const LARGE_MACS = 2 ** 22;
 /** Do tiles of 64 columns waste no more than tiles of 32 would, or little? */
 const filled = (columns: number): boolean => columns > 128 || (columns > 32 && (columns - 1) % 64 >= 32);
 
 const shuffles = (caps: Caps): boolean => caps.adapter === "cpu" && [4, 8, 16].includes(caps.subgroupSize);
 
-/** 16 x 64 (16 x 32 with 4 lanes): fewest loads per multiply-add, three times the compile time of the base tile. */
+/** 16 x 64 (16 x 32 with 4 lanes): fewest loads per multiply-add. */
 function large(subgroup: number): Generator {
   return shuffleTile({ subgroup, across: subgroup, rows: 16, columns: subgroup === 16 ? 1 : 2 });
 }
 
-/** 16 x 32 (16 x 16 with 4 lanes): where 64 columns would be half empty. */
+/** 16 x 32 (16 x 16 with 4 lanes): twice the work per load of B, half the text of the large tile. */
 function tall(subgroup: number): Generator {
   const across = Math.min(subgroup, 8);
   return shuffleTile({ subgroup, across, rows: subgroup === 16 ? 8 : 16, columns: 1 });
