@@ -19,6 +19,7 @@ export interface Tiled<S> {
 
 /** From here on the larger tiles are a third faster. Their texts take twice as long to compile, but a program has few of them. */
 const LARGE_MACS = 2 ** 22;
+
 /** Do tiles of 64 columns waste no more than tiles of 32 would, or little? */
 const filled = (columns: number): boolean => columns > 128 || (columns > 32 && (columns - 1) % 64 >= 32);
 
