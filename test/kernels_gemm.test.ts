@@ -255,7 +255,11 @@ describe.skipIf(!real)("on the adapter", () => {
     ]);
     const spec = transposed(64, 64, 64);
     for (const caps of [real.caps, MINIMUM_CAPS])
-      expect(choose(matmul, spec, caps).emit(spec, caps).passes.length).toBe(1);
+      expect(
+        choose(matmul, spec, caps)
+          .emit(spec, caps)
+          .passes.filter((p) => p.source.label.startsWith("relayout")),
+      ).toEqual([]);
   });
 
   test.each([
