@@ -10,9 +10,9 @@ import { explainPlan } from "../engine/plan/explain.ts";
 import { makePlan, type Plan } from "../engine/plan/plan.ts";
 import { Parameter } from "../engine/state.ts";
 import { type Tensor, tensor } from "../engine/tensor.ts";
+import { drawer } from "../engine/testing/draw.ts";
+import { drawProgram } from "../engine/testing/programs.ts";
 import { MINIMUM_CAPS } from "../kernels/wgsl.ts";
-import { drawer } from "./draw.ts";
-import { drawProgram } from "./programs.ts";
 
 function small(): Program {
   const [scale, momentum] = [8, 8].map((n) => new Parameter([n], new Float32Array(n)));

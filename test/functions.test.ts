@@ -7,11 +7,11 @@ import { einsum, grad, ShapeError, type Tensor, tensor } from "../engine/index.t
 import * as nn from "../engine/nn/index.ts";
 import type { Array64 } from "../engine/ops/op.ts";
 import { numel, type Shape } from "../engine/shape.ts";
+import { drawer, type Wanted } from "../engine/testing/draw.ts";
+import { gradientProblem, Inputs } from "../engine/testing/gradients.ts";
 import type { Draw } from "../kernels/wgsl.ts";
 import { difference } from "./close.ts";
 import { onEach } from "./device.ts";
-import { drawer, type Wanted } from "./draw.ts";
-import { gradientProblem, Inputs } from "./gradcheck.ts";
 
 /** One element of a row-major array. */
 type At = (...index: number[]) => number;

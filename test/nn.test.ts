@@ -7,11 +7,11 @@ import { compile, grad, type Parameter, Rng, type Tensor, tensor, useDevice } fr
 import * as nn from "../engine/nn/index.ts";
 import { ReferenceDevice } from "../engine/reference.ts";
 import { numel, type Shape } from "../engine/shape.ts";
+import { drawer, uniforms, values } from "../engine/testing/draw.ts";
+import { gradientProblem, Inputs } from "../engine/testing/gradients.ts";
 import type { Draw } from "../kernels/wgsl.ts";
 import { difference, expectClose } from "./close.ts";
 import { onEach, onGpu } from "./device.ts";
-import { drawer, uniforms, values } from "./draw.ts";
-import { gradientProblem, Inputs } from "./gradcheck.ts";
 
 /** One element of a row-major array. */
 type At = (...index: number[]) => number;

@@ -11,9 +11,9 @@ import { makePlan } from "../engine/plan/plan.ts";
 import { type Dawn, openDawn } from "../engine/runtime/dawn.ts";
 import { Parameter, Rng } from "../engine/state.ts";
 import { type Tensor, tensor } from "../engine/tensor.ts";
+import { drawer } from "../engine/testing/draw.ts";
+import { drawProgram } from "../engine/testing/programs.ts";
 import { type Caps, type KernelSource, MINIMUM_CAPS } from "../kernels/wgsl.ts";
-import { drawer } from "./draw.ts";
-import { drawProgram } from "./programs.ts";
 
 const CPU: Caps = {
   ...MINIMUM_CAPS,

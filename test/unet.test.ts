@@ -7,6 +7,8 @@ import { compile, type Data, grad, type Parameter, Rng, type Tensor, tensor, use
 import type { Module } from "../engine/nn/index.ts";
 import type { Array64 } from "../engine/ops/op.ts";
 import { ReferenceDevice } from "../engine/reference.ts";
+import { drawer, uniforms } from "../engine/testing/draw.ts";
+import { Inputs } from "../engine/testing/gradients.ts";
 import { type Preset, presetConfig, type StiConfig, type UNetConfig } from "../models/config.ts";
 import { LatentDiffusion, type Trained } from "../models/latent_diffusion.ts";
 import { SpatialTemporalInteraction } from "../models/sti.ts";
@@ -14,7 +16,6 @@ import { ResidualBlock, SpatialTransformer, TemporalConv, TemporalTransformer } 
 import { VideoUNet } from "../models/video_unet.ts";
 import { expectClose } from "./close.ts";
 import { gpu, onGpu } from "./device.ts";
-import { drawer, uniforms } from "./draw.ts";
 import {
   asParameter,
   channelsLast,
@@ -25,7 +26,6 @@ import {
   loadWeights,
   type Stored,
 } from "./golden.ts";
-import { Inputs } from "./gradcheck.ts";
 
 const reference = new ReferenceDevice();
 

@@ -41,32 +41,33 @@ export async function runDeep({ checks, state, path, stop, onBatch, onDevice }: 
     const check = checks[next];
     if (check.needs === "gpu") await onDevice?.();
     const tally = tallyOf(state, check);
-    const cases = Math.min(BATCH[check.needs], targets[next] - tally.cases);
-    const seed = bitsFrom(state.seed, keyOf(check))(tally.cases) >>> 1;
+    const cases = Math.min(BATCH[check.needs], targets[next] - tally.done);
+    const seed = bitsFrom(state.seed, keyOf(check))(tally.done) >>> 1;
     const outcome = await check.run({ seed, cases });
-    tally.cases += cases;
+    tally.done += cases;
+    tally.cases += outcome.cases;
     for (const [reason, n] of Object.entries(outcome.skipped)) tally.skipped[reason] = (tally.skipped[reason] ?? 0) + n;
     if (outcome.failure) tally.failures.push(outcome.failure);
-    onBatch?.(check, casesOf(state), total);
+    onBatch?.(check, doneOf(state), total);
   }
 }
 
 export function tallyOf(state: State, check: Check): Tally {
   const key = keyOf(check);
-  state.checks[key] ??= { cases: 0, skipped: {}, failures: [] };
+  state.checks[key] ??= { done: 0, cases: 0, skipped: {}, failures: [] };
   return state.checks[key];
 }
 
-export function casesOf(state: State): number {
-  return Object.values(state.checks).reduce((sum, t) => sum + t.cases, 0);
+function doneOf(state: State): number {
+  return Object.values(state.checks).reduce((sum, t) => sum + t.done, 0);
 }
 
 /** Index of the check with the smallest part of its share done; -1 when all are done or have failed often enough. */
 function furthestBehind(checks: readonly Check[], targets: readonly number[], state: State): number {
   let [best, least] = [-1, 1];
   checks.forEach((check, i) => {
-    const { cases, failures } = tallyOf(state, check);
-    const part = failures.length >= ENOUGH ? 1 : cases / targets[i];
+    const { done, failures } = tallyOf(state, check);
+    const part = failures.length >= ENOUGH ? 1 : done / targets[i];
     if (part < least) [best, least] = [i, part];
   });
   return best;

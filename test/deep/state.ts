@@ -8,6 +8,9 @@ import type { Failure } from "../../engine/testing/check.ts";
 
 /** Of one check. */
 export interface Tally {
+  /** How much of its share is done: a batch counts whole, also when it ended at a failure. */
+  done: number;
+  /** Cases that were run. */
   cases: number;
   skipped: Record<string, number>;
   failures: Failure[];
