@@ -231,19 +231,30 @@ function double(x: T): T {
   return tf.reshape(tf.image.resizeNearestNeighbor(deep, [2 * d, 4 * h * w]), [b, 2 * d, 2 * h, 2 * w, c]);
 }
 
+/**
+ * The nearest code of each row of z: argmin |z|^2 - 2 z e + |e|^2. Gradients go to the chosen codes alone; written out,
+ * because the gradient of a lookup does not accept an index that was computed from variables.
+ */
+const nearest = tf.customGrad((...args) => {
+  const [z, codes, save] = args as unknown as [T, T, tf.GradSaveFunc];
+  const products = tf.mul(tf.matMul(z, codes, false, true), 2);
+  const distance = tf.add(tf.sub(tf.sum(tf.square(z), -1, true), products), tf.sum(tf.square(codes), -1));
+  const index = tf.argMin(distance, -1) as tf.Tensor1D;
+  save([index]);
+  const gradFunc = (dy: T, saved: T[]): T[] => [
+    tf.zerosLike(dy),
+    tf.unsortedSegmentSum(dy, saved[0] as tf.Tensor1D, codes.shape[0]),
+  ];
+  return { value: tf.gather(codes, index), gradFunc };
+});
+
 function vqvae(): Subject {
   const shape = [2, 3, 8, 32, 32];
   const x = image(shape, 1);
   return training("vqvae", (p) => {
     const z = conv3d(p, "e3", silu(conv3d(p, "e2", silu(conv3d(p, "e1", x, 2)), 2)));
     const flat = tf.reshape(z, [256, 32]);
-    const fixed = stop(flat);
-    const codes = stop(p.code);
-    const distance = tf.add(
-      tf.sub(tf.sum(tf.square(fixed), -1, true), tf.mul(tf.matMul(fixed, codes, false, true), 2)),
-      tf.sum(tf.square(codes), -1),
-    );
-    const q = tf.gather(p.code, tf.argMin(distance, -1));
+    const q = nearest(flat, p.code);
     const through = tf.reshape(tf.add(flat, stop(tf.sub(q, flat))), z.shape);
     const y = conv3d(p, "d3", double(silu(conv3d(p, "d2", double(silu(conv3d(p, "d1", through)))))));
     const total = tf.add(mse(y, x), mse(q, stop(flat)));
