@@ -11,9 +11,12 @@ import fc from "fast-check";
 import { beforeAll, describe, expect, test } from "vitest";
 import { useDevice } from "../engine/device.ts";
 import { ReferenceDevice } from "../engine/reference.ts";
-import type { Tensor } from "../engine/tensor.ts";
-import { CheckError, checkKernel, checkLaws, drawn, gradcheck } from "../engine/testing/index.ts";
+import { Rng } from "../engine/state.ts";
+import { type Tensor, tensor } from "../engine/tensor.ts";
+import { CheckError, checkKernel, checkLaws, directional, drawn, gradcheck } from "../engine/testing/index.ts";
 import { type Caps, type Family, foldGrid, type Lowered, storage, uniforms, wgsl } from "../kernels/wgsl.ts";
+import { presetConfig } from "../models/config.ts";
+import { LatentDiffusion } from "../models/latent_diffusion.ts";
 import { onGpu } from "./device.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
@@ -167,6 +170,36 @@ describe("gradcheck", () => {
     await expect(gradcheck(lossy, pairs, { name: "lossy" })).rejects.toThrow(
       /^lossy: gradient\n {2}lossy, shapes \[1,1\] \[1,1\]: gradient of input 0, element 0: expected [-.\d]+, got [-.\d]+ \(seed 1\)/,
     );
+  });
+});
+
+describe("directional", () => {
+  const wave = (...shape: number[]): Tensor =>
+    tensor(
+      Float32Array.from({ length: shape.reduce((a, b) => a * b, 1) }, (_, i) => Math.sin(i * 0.7)),
+      shape,
+    );
+  const system = new LatentDiffusion(presetConfig("nano")).seed(1);
+
+  test("of the loss of the whole diffusion system: schedule, text encoder, video UNet", async () => {
+    useDevice(new ReferenceDevice());
+    const captions = tensor(
+      Int32Array.from({ length: 32 }, (_, i) => (i * 7) % 1000),
+      [1, 32],
+    );
+    const loss = system.loss({ latents: wave(1, 2, 4, 4, 4), captions, empty: captions.mul(0) }, new Rng(1));
+    const weights = [...system.unet.state().values(), ...system.textEncoder.state().values()];
+    expect(weights.length).toBeGreaterThan(500);
+    await directional(loss, weights, { directions: 1 });
+  });
+  test("of the autoencoder's loss", async () => {
+    useDevice(new ReferenceDevice());
+    const { loss } = system.autoencoder.loss(wave(1, 8, 8, 3), new Rng(1));
+    await directional(loss, [...system.autoencoder.state().values()], { directions: 2 });
+  });
+  test("refuses what is no leaf of the network", async () => {
+    const x = wave(2);
+    await expect(directional(x.square().sum(), [x.mul(2)])).rejects.toThrow(/tensor 0 of wrt is not a leaf/);
   });
 });
 
