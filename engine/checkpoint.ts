@@ -59,29 +59,40 @@ export interface LoadOptions {
 }
 
 /**
- * Replaces the values of `into` by those of a safetensors or torch file and returns its metadata (of a torch file: the
- * numbers and texts beside the tensors, by path). Floats of any width fill f32 and f16 parameters, signed integers i32,
+ * Replaces the values of `into` by those of a safetensors or torch file, by its path or already open (`parseTensors` of
+ * fetched bytes, in a browser), and returns its metadata (of a torch file: the numbers and texts beside the tensors, by
+ * path). Floats of any width fill f32 and f16 parameters, signed integers i32,
  * unsigned ones u32 and bool.
  * @throws LoadError when names, shapes or types differ: nothing is loaded then. SafetensorsError or TorchFileError when the
  * file is damaged, or would run code if it were unpickled.
  */
 export async function load(
-  path: string,
+  from: string | TensorFile,
   into: ReadonlyMap<string, Parameter>,
   options: LoadOptions = {},
 ): Promise<Record<string, string>> {
-  const file = await openTensors(path);
-  const torch = (options.layout ?? (file instanceof TorchFile ? "torch" : "own")) === "torch";
+  if (typeof from !== "string") return loadOpen(from, "the file", into, options);
+  const file = await openTensors(from);
   try {
-    const pairs = match(path, file, into, { ...options, layout: torch ? "torch" : "own" });
-    for (const { name, parameter } of pairs) {
-      const values = await file.read(name);
-      parameter.write(torch && isConv(parameter) ? fromTorch(values, parameter.shape) : values);
-    }
-    return { ...file.metadata };
+    return await loadOpen(file, from, into, options);
   } finally {
     await file.close();
   }
+}
+
+async function loadOpen(
+  file: TensorFile,
+  label: string,
+  into: ReadonlyMap<string, Parameter>,
+  options: LoadOptions,
+): Promise<Record<string, string>> {
+  const torch = (options.layout ?? (file instanceof TorchFile ? "torch" : "own")) === "torch";
+  const pairs = match(label, file, into, { ...options, layout: torch ? "torch" : "own" });
+  for (const { name, parameter } of pairs) {
+    const values = await file.read(name);
+    parameter.write(torch && isConv(parameter) ? fromTorch(values, parameter.shape) : values);
+  }
+  return { ...file.metadata };
 }
 
 const isConv = ({ layout, shape }: Parameter): boolean => layout === "conv" && shape.length > 2;
@@ -109,7 +120,7 @@ interface Pair {
 }
 
 function match(
-  path: string,
+  label: string,
   file: TensorFile,
   into: ReadonlyMap<string, Parameter>,
   { prefix = "", rename = (name) => name, partial = false, layout }: LoadOptions,
@@ -130,7 +141,7 @@ function match(
   }
   const missing = partial ? [] : [...into.keys()].filter((name) => !taken.has(name));
   problems.push(...missing.map((name) => `missing: ${name}`));
-  if (problems.length > 0) throw new LoadError(`${path} does not fit:\n  ${problems.join("\n  ")}`);
+  if (problems.length > 0) throw new LoadError(`${label} does not fit:\n  ${problems.join("\n  ")}`);
   return [...taken.values()];
 }
 

@@ -2,7 +2,7 @@
 
 export * as kernels from "../kernels/wgsl.ts";
 export { grad, hvp, valueAndGrad, vjp } from "./autograd.ts";
-export { LoadError, type LoadOptions, load, save } from "./checkpoint.ts";
+export { LoadError, type LoadOptions, load, type SaveOptions, save } from "./checkpoint.ts";
 export { type CompileOptions, compile, type Feed, type Named, type Step } from "./compile.ts";
 export { type Cotangents, checkpoint, customVjp, type Results } from "./custom.ts";
 export { type Device, type DeviceOptions, device, openDevice, useDevice } from "./device.ts";
@@ -31,9 +31,10 @@ export {
   type OpDef,
   type Sample,
 } from "./ops/op.ts";
-export { openSafetensors, parseSafetensors, SafetensorsError, type SafetensorsFile } from "./safetensors.ts";
+export { SafetensorsError } from "./safetensors.ts";
 export { type SelfCheck, selfCheck } from "./selfcheck.ts";
 export type { Shape } from "./shape.ts";
+export type { TensorFile } from "./source.ts";
 export { bitsFrom, Parameter, Rng } from "./state.ts";
 export {
   apply,
@@ -46,3 +47,5 @@ export {
   tensor,
   zeros,
 } from "./tensor.ts";
+export { openTensors, parseTensors } from "./tensor_file.ts";
+export { TorchFileError } from "./torch/index.ts";

@@ -9,7 +9,16 @@ import { fileURLToPath } from "node:url";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { LoadError, load, save } from "../engine/checkpoint.ts";
-import { type Device, openDevice, Parameter, packHalf, Rng, unpackHalf, useDevice } from "../engine/index.ts";
+import {
+  type Device,
+  openDevice,
+  Parameter,
+  packHalf,
+  parseTensors,
+  Rng,
+  unpackHalf,
+  useDevice,
+} from "../engine/index.ts";
 import { encode } from "../engine/safetensors/elements.ts";
 import {
   openSafetensors,
@@ -402,6 +411,15 @@ describe("save and load", () => {
     await expect(load(path("partial"), wrong, { partial: true })).rejects.toThrow(LoadError);
   });
 
+  it("an open file loads like its path, and its misfits are named", async () => {
+    const path = join(folder, "open.safetensors");
+    await save(path, new Map([["w", new Parameter([2], new Float32Array([1, 2]))]]), { from: "here" });
+    const file = await parseTensors(await readFile(path));
+    const w = new Parameter([2], new Float32Array(2));
+    expect(await load(file, new Map([["w", w]]))).toEqual({ from: "here" });
+    expect([...(await w.data())]).toEqual([1, 2]);
+    await expect(load(file, new Map())).rejects.toThrow("the file does not fit:\n  extra: w");
+  });
   it("rename maps the file's names, and null leaves a tensor out", async () => {
     await save(path("renamed"), model(7));
     const bias = new Parameter([3], new Float32Array(3));

@@ -234,8 +234,8 @@ describe("a planted bug is found:", () => {
       "carries of the parts before left out",
       scanFile.linearScan,
       { outer: 1, length: 400, inner: 2, reverse: true },
-      "total_a[at] * h + total_h[at]",
-      "total_h[at]",
+      "total_a[at] * h + own",
+      "own",
     ],
     [
       "ties in any order",

@@ -10,7 +10,7 @@ import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { allOps } from "../engine/ops/op.ts";
-import { hasChromium, openPage, WEBGPU } from "./browser/chromium.ts";
+import { type Browser, hasChromium, openPage, WEBGPU } from "./browser/chromium.ts";
 import { onGpu } from "./device.ts";
 import { fences } from "./markdown.ts";
 import "../engine/index.ts";
@@ -201,19 +201,40 @@ describe("bundled for a browser", () => {
   });
 
   test.skipIf(!hasChromium)("it trains the README's network in Chromium", async (context) => {
-    const files = new Map([
-      ["/", "<!doctype html><title>mlp</title>"],
-      ["/page.js", page],
-    ]);
-    const browser = await openPage(files, WEBGPU);
-    try {
-      if (!(await browser.page.evaluate("navigator.gpu?.requestAdapter()"))) context.skip("no WebGPU adapter");
-      const lines: string[] = [];
-      browser.page.on("console", (message) => lines.push(message.text()));
-      await browser.page.evaluate('import("/page.js").then(() => {})');
-      expectLearning(lines.join("\n"));
-    } finally {
-      await browser.close();
-    }
+    const files = new Map([["/", "<!doctype html>"]]).set("/page.js", page);
+    const lines = await inChromium(files, async (chromium) => {
+      const said: string[] = [];
+      chromium.on("console", (message) => said.push(message.text()));
+      await chromium.evaluate('import("/page.js").then(() => {})');
+      return said;
+    });
+    if (!lines) return context.skip("this Chromium has no WebGPU adapter");
+    expectLearning(lines.join("\n"));
   });
 });
+
+test.skipIf(!hasChromium)("without a bundler, the README's page computes in Chromium", async (context) => {
+  const built = packed.files.map(({ path }) => path).filter((path) => path.startsWith("dist/browser/"));
+  const folder = "node_modules/gifgrad";
+  const files = new Map(built.map((path) => [`/${folder}/${path}`, readFileSync(join(project, folder, path), "utf8")]));
+  files.set("/", programs("README.md", "html")[0]);
+  const title = await inChromium(files, async (chromium) => {
+    await chromium.waitForFunction("document.title");
+    return chromium.title();
+  });
+  if (title === null) return context.skip("this Chromium has no WebGPU adapter");
+  expect(title).toMatch(/^.+: 7,10,15,22$/);
+});
+
+/** What `use` makes of the page "/" of these files; null where Chromium has no adapter. */
+async function inChromium<T>(
+  files: Map<string, string>,
+  use: (page: Browser["page"]) => Promise<T>,
+): Promise<T | null> {
+  const { page, close } = await openPage(files, WEBGPU);
+  try {
+    return (await page.evaluate("navigator.gpu?.requestAdapter()")) ? await use(page) : null;
+  } finally {
+    await close();
+  }
+}

@@ -36,8 +36,14 @@ function outcome(task: Task): Outcome {
     name: task.fullTestName || task.name,
     state: failed ? "failed" : state === "pass" ? "passed" : "skipped",
     ms: duration,
-    message: failed ? errors.map(({ message }) => message).join("\n") : note,
+    message: failed ? errors.map(explain).join("\n") : note,
   };
+}
+
+/** The message with those of its causes: fast-check's says which case failed, its cause why. */
+function explain(error: { readonly message: string; readonly cause?: unknown }): string {
+  const { cause } = error as { cause?: { message: string } };
+  return cause ? `${error.message}\n${explain(cause)}` : error.message;
 }
 
 function outcomes(task: Task): Outcome[] {
