@@ -25,6 +25,8 @@ export interface Outcome {
   readonly cases: number;
   /** Cases drawn that say nothing about the law, by reason. */
   readonly skipped: Readonly<Record<string, number>>;
+  /** For kernels: runs by variant. One that no drawn spec suits is missing. */
+  readonly runs?: Readonly<Record<string, number>>;
   readonly failure: Failure | null;
 }
 

@@ -41,9 +41,11 @@ export function kernelChecks(family: AnyFamily): Check[] {
   return [
     check(COVERS, "host", (budget) => forAll(specs, budget, (spec) => coverageProblem(family, spec))),
     check("WGSL compiles for every machine", "dawn", (budget) => compileAll(family, budget)),
-    check("every variant equals the definition", "gpu", (budget) =>
-      forAll(specs, budget, (spec, seed) => variantsProblem(family, spec, seed)),
-    ),
+    check("every variant equals the definition", "gpu", async (budget) => {
+      const runs: Record<string, number> = {};
+      const outcome = await forAll(specs, budget, (spec, seed) => variantsProblem(family, spec, seed, runs));
+      return { ...outcome, runs };
+    }),
   ];
 }
 
@@ -161,7 +163,12 @@ export function kernelInputs(operands: readonly Operand[], seed: number): Values
 }
 
 /** Every variant that some machine would run on this spec, against the definition. Same text and sizes run once. */
-async function variantsProblem(family: AnyFamily, spec: unknown, seed: number): Promise<string | null> {
+async function variantsProblem(
+  family: AnyFamily,
+  spec: unknown,
+  seed: number,
+  runs: Record<string, number>,
+): Promise<string | null> {
   const bare = machine();
   const inputs = kernelInputs(family.inputs(spec), seed);
   const want = family.reference(
@@ -176,6 +183,7 @@ async function variantsProblem(family: AnyFamily, spec: unknown, seed: number): 
       const key = JSON.stringify(lowered.passes.map(({ source }) => [source.wgsl, source.uniforms, source.workgroups]));
       if (ran.has(key)) continue;
       ran.add(key);
+      runs[variant.name] = (runs[variant.name] ?? 0) + 1;
       const wrong = await kernelProblem(bare, family, spec, lowered, inputs, want);
       if (wrong) return `${family.name}/${variant.name}, ${JSON.stringify(spec)}: ${wrong}`;
     }

@@ -25,6 +25,7 @@ export function summary(state: State): string {
   const bySubject = new Map<string, number>();
   const byLaw = new Map<string, number>();
   const skipped = new Map<string, number>();
+  const runs = new Map<string, number>();
   const failures: string[] = [];
   for (const [key, tally] of Object.entries(state.checks)) {
     const [subject, law] = [key.slice(0, key.indexOf(": ")), key.slice(key.indexOf(": ") + 2)];
@@ -32,6 +33,7 @@ export function summary(state: State): string {
     byLaw.set(law, (byLaw.get(law) ?? 0) + tally.cases);
     for (const [reason, n] of Object.entries(tally.skipped))
       skipped.set(`${law}: ${reason}`, (skipped.get(`${law}: ${reason}`) ?? 0) + n);
+    for (const [variant, n] of Object.entries(tally.runs)) runs.set(`${subject}/${variant}`, n);
     for (const f of tally.failures) failures.push(`${key}\n  ${f.message}\n  (seed ${f.seed}, ${f.cases} cases)`);
   }
   const rows = (counts: ReadonlyMap<string, number>): string[] =>
@@ -43,6 +45,7 @@ export function summary(state: State): string {
     "Cases by law:",
     ...rows(byLaw),
     ...(skipped.size > 0 ? ["Of these, cases that say nothing:", ...rows(skipped)] : []),
+    ...(runs.size > 0 ? ["Runs by variant:", ...rows(runs)] : []),
     ...(failures.length > 0 ? ["Failures:", ...failures] : []),
     `${number(total)} cases, ${failures.length} failures, seed ${state.seed}`,
   ].join("\n");

@@ -46,15 +46,20 @@ export async function runDeep({ checks, state, path, stop, onBatch, onDevice }: 
     const outcome = await check.run({ seed, cases });
     tally.done += cases;
     tally.cases += outcome.cases;
-    for (const [reason, n] of Object.entries(outcome.skipped)) tally.skipped[reason] = (tally.skipped[reason] ?? 0) + n;
+    add(tally.skipped, outcome.skipped);
+    add(tally.runs, outcome.runs ?? {});
     if (outcome.failure) tally.failures.push(outcome.failure);
     onBatch?.(check, doneOf(state), total);
   }
 }
 
+function add(to: Record<string, number>, counts: Readonly<Record<string, number>>): void {
+  for (const [name, n] of Object.entries(counts)) to[name] = (to[name] ?? 0) + n;
+}
+
 export function tallyOf(state: State, check: Check): Tally {
   const key = keyOf(check);
-  state.checks[key] ??= { done: 0, cases: 0, skipped: {}, failures: [] };
+  state.checks[key] ??= { done: 0, cases: 0, skipped: {}, runs: {}, failures: [] };
   return state.checks[key];
 }
 

@@ -13,11 +13,13 @@ export interface Tally {
   /** Cases that were run. */
   cases: number;
   skipped: Record<string, number>;
+  /** Kernel runs by variant. */
+  runs: Record<string, number>;
   failures: Failure[];
 }
 
 export interface State {
-  readonly format: 1;
+  readonly format: 2;
   readonly seed: number;
   readonly cases: number;
   readonly only: string;
@@ -26,7 +28,7 @@ export interface State {
 }
 
 export function newState(seed: number, cases: number, only: string): State {
-  return { format: 1, seed, cases, only, finished: false, checks: {} };
+  return { format: 2, seed, cases, only, finished: false, checks: {} };
 }
 
 /** The state at `path`, or null when there is none. Throws when the file is of another format. */
@@ -38,7 +40,7 @@ export function readState(path: string): State | null {
     return null;
   }
   const state = JSON.parse(text) as State;
-  if (state.format !== 1) throw new Error(`${path} has format ${state.format}, expected 1: start over with --fresh`);
+  if (state.format !== 2) throw new Error(`${path} has format ${state.format}, expected 2: start over with --fresh`);
   return state;
 }
 
