@@ -17,6 +17,7 @@ import {
   type StartOptions,
   seed,
   type TrainOptions,
+  type TuneOptions,
   whole,
 } from "./options.ts";
 
@@ -41,7 +42,8 @@ function createProgram(): Command {
       "after",
       "\nOptions of a command: gifgrad <command> --help. Where an error arose: DEBUG=stack gifgrad ...",
     );
-  for (const add of [addStart, addStarter, addTrain, addGenerate, addProfile, addDoctor, addGolden]) add(program);
+  for (const add of [addStart, addStarter, addTrain, addGenerate, addProfile, addTune, addDoctor, addGolden])
+    add(program);
   return program;
 }
 
@@ -121,6 +123,22 @@ function addProfile(program: Command): void {
     .action(async (command: string[], options: Omit<ProfileOptions, "command">) =>
       (await import("./profile.ts")).run({ command, ...options }),
     );
+}
+
+function addTune(program: Command): void {
+  program
+    .command("tune")
+    .description("measure which kernel variants are fastest on this adapter, and store the choices for openDevice")
+    .addOption(
+      new Option("--preset <name>", "size of the model whose shapes are tuned").choices(PRESETS).default("nano"),
+    )
+    .addOption(new Option("--recipe <name>", "one stage's training step only").choices(RECIPES))
+    .option("--batch <n>", "stickers per step", whole(1), 4)
+    .option("--limit <n>", "only the n classes of shapes with the most work", whole(1))
+    .option("-o, --out <file>", "the tuning file (default: one per adapter in the user's cache folder)")
+    .option("--fresh", "measure again what the file has already", false)
+    .option("--json", "print the file", false)
+    .action(async (options: TuneOptions) => (await import("./tune.ts")).run(options));
 }
 
 function addDoctor(program: Command): void {

@@ -75,6 +75,20 @@ export interface ProfileOptions {
   json: boolean;
 }
 
+export interface TuneOptions {
+  preset: (typeof PRESETS)[number];
+  /** Whose training step's shapes; absent: those of all recipes. */
+  recipe?: (typeof RECIPES)[number];
+  batch: number;
+  /** Most classes of shapes to measure; absent: all. */
+  limit?: number;
+  /** The tuning file; absent: where openDevice looks. */
+  out?: string;
+  /** Measure again what the file has. */
+  fresh: boolean;
+  json: boolean;
+}
+
 /** A parser of whole numbers in [min, max] for commander's option(). */
 export function whole(min: number, max = Number.MAX_SAFE_INTEGER): (text: string) => number {
   return (text) => {

@@ -5,14 +5,12 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { readFileSync, rmSync, statSync } from "node:fs";
 import { resolve } from "node:path";
-import { compile, grad, openDevice, Rng, type Tensor, tensor } from "../engine/index.ts";
-import { AdamW, clipGradNorm } from "../engine/optim/index.ts";
+import { compile, openDevice } from "../engine/index.ts";
 import { formatProfile } from "../engine/runtime/profile.ts";
 import { kernelTimes, type TraceEvent, type TraceFile } from "../engine/runtime/tracing.ts";
-import { Autoencoder } from "../models/autoencoder.ts";
-import { presetConfig, type SystemConfig } from "../models/config.ts";
-import { LatentDiffusion } from "../models/latent_diffusion.ts";
+import { presetConfig } from "../models/config.ts";
 import type { ProfileOptions } from "./options.ts";
+import { STEPS } from "./steps.ts";
 import { announce } from "./train.ts";
 
 /** Writes the trace and prints the table. The exit code is the command's own. */
@@ -53,55 +51,14 @@ async function tracePreset(o: ProfileOptions, file: string): Promise<void> {
   const device = await openDevice({ device: "gpu" });
   try {
     announce(device);
-    const step = STEPS[o.recipe](presetConfig(o.preset), o.batch);
+    const { step, feed } = STEPS[o.recipe](presetConfig(o.preset), o.batch);
+    const train = compile(step, { name: o.recipe });
     const tracing = device.traceTo(file);
-    for (let i = 0; i < o.steps; i++) await step().item(); // waits for the device
+    for (let i = 0; i < o.steps; i++) await train(feed).loss.item(); // waits for the device
     await tracing.stop();
   } finally {
     device.close();
   }
-}
-
-/** A training step of each recipe on random data; calling one submits it and gives its loss. */
-const STEPS: Readonly<Record<ProfileOptions["recipe"], (c: SystemConfig, batch: number) => () => Tensor>> = {
-  autoencoder(config, batch) {
-    const model = new Autoencoder(config.autoencoder).seed(1);
-    const rng = new Rng(1);
-    const frames = random([batch, config.size, config.size, 3]);
-    const optimizer = new AdamW(model.state());
-    const train = compile(
-      ({ frames, lr }: { frames: Tensor; lr: Tensor }) => {
-        const { loss } = model.loss(frames, rng, { klWeight: 1e-6 });
-        optimizer.step(clipGradNorm(grad(loss, optimizer.targets), 1).grads, { lr });
-        return { loss };
-      },
-      { name: "autoencoder" },
-    );
-    return () => train({ frames, lr: 1e-4 }).loss;
-  },
-  diffusion(config, batch) {
-    const model = new LatentDiffusion(config).seed(1);
-    const rng = new Rng(1);
-    const side = config.size / 2 ** (config.autoencoder.channels.length - 1);
-    const latents = random([batch, config.frames, side, side, config.autoencoder.latent]);
-    const captions = tensor(new Int32Array(batch * config.text.length), [batch, config.text.length]);
-    const empty = tensor(new Int32Array(config.text.length));
-    const state = new Map([...model.state()].filter(([name]) => !name.startsWith("autoencoder.")));
-    const optimizer = new AdamW(state);
-    const train = compile(
-      ({ latents, captions, lr }: { latents: Tensor; captions: Tensor; lr: Tensor }) => {
-        const loss = model.loss({ latents, captions, empty }, rng);
-        optimizer.step(clipGradNorm(grad(loss, optimizer.targets), 1).grads, { lr });
-        return { loss };
-      },
-      { name: "diffusion" },
-    );
-    return () => train({ latents, captions, lr: 1e-4 }).loss;
-  },
-};
-
-function random(shape: readonly number[]): Tensor {
-  return new Rng(2).normal(shape).keep();
 }
 
 interface HostTime {

@@ -80,6 +80,11 @@ export interface DeviceOptions {
   readonly minimum?: boolean;
   /** Most bytes of device memory. A call that needs more throws OutOfMemoryError, with the largest buffers in use. */
   readonly memoryLimit?: number;
+  /**
+   * A tuning file of this adapter (`gifgrad tune`), or false for none. Absent: the one in the user's cache folder, if there
+   * is one. Another choice of kernels may round differently: bits are the same for the same file.
+   */
+  readonly tuned?: string | false;
 }
 
 /** Opens a device and makes it the current one. Throws DeviceError when there is no adapter. */
@@ -90,7 +95,8 @@ export async function openDevice(options: DeviceOptions = {}): Promise<Device> {
     return useDevice(new ReferenceDevice());
   }
   const { openGpu } = await import("./runtime/gpu.ts");
-  const gpu = useDevice(await openGpu(options));
+  const { tunedChoices } = await import("./tuning.ts");
+  const gpu = useDevice(await openGpu({ ...options, tuned: (adapter) => tunedChoices(options.tuned, adapter) }));
   if (env.TRACE) gpu.traceTo(env.TRACE); // written when the device is closed or the process ends
   return gpu;
 }

@@ -158,7 +158,7 @@ const why = "sums of up to a few hundred products rounded to 6e-8 each";
 /** Inputs x and weight, output y. */
 export const convForward: Family<ConvSpec> = {
   name: "convForward",
-  variants: tileVariants<ConvSpec>({ columns: (s) => s.filters, macs, lower: lowerForward }),
+  ...tileVariants<ConvSpec>({ columns: (s) => s.filters, macs, lower: lowerForward }),
   inputs: (s) => f32s(inputSize(s), weightSize(s)),
   outputs: (s) => f32s(outputSize(s)),
   reference: (s, [x, w]) => {
@@ -177,7 +177,7 @@ export const convForward: Family<ConvSpec> = {
 /** Inputs gy and weight, output gx. */
 export const convInputGrad: Family<ConvSpec> = {
   name: "convInputGrad",
-  variants: tileVariants<ConvSpec>({ columns: (s) => s.channels, macs, lower: lowerInputGrad }),
+  ...tileVariants<ConvSpec>({ columns: (s) => s.channels, macs, lower: lowerInputGrad }),
   inputs: (s) => f32s(outputSize(s), weightSize(s)),
   outputs: (s) => f32s(inputSize(s)),
   reference: (s, [gy, w]) => {
@@ -196,7 +196,7 @@ export const convInputGrad: Family<ConvSpec> = {
 /** Inputs x and gy, output the gradient of the weight. Long sums are split and added in order: no atomics. */
 export const convWeightGrad: Family<ConvSpec> = {
   name: "convWeightGrad",
-  variants: tileVariants<ConvSpec>({ columns: (s) => s.filters, macs, lower: lowerWeightGrad }),
+  ...tileVariants<ConvSpec>({ columns: (s) => s.filters, macs, lower: lowerWeightGrad }),
   inputs: (s) => f32s(inputSize(s), outputSize(s)),
   outputs: (s) => f32s(weightSize(s)),
   reference: (s, [x, gy]) => {

@@ -5,7 +5,17 @@
 import { type ConvSpec, convForward, convInputGrad, convWeightGrad } from "./conv.ts";
 import { forwardText, inputGradText, type Lanes, sumPartsText, weightGradText } from "./conv_direct_text.ts";
 import { MAX_TAPS, map3, type Three, volume } from "./conv_table.ts";
-import { type Caps, type Draw, type Family, type Field, foldGrid, type Lowered, type Pass, uniforms } from "./wgsl.ts";
+import {
+  type Caps,
+  type Draw,
+  type Family,
+  type Field,
+  foldGrid,
+  type Lowered,
+  type Pass,
+  uniforms,
+  type Variant,
+} from "./wgsl.ts";
 
 /**
  * As ConvSpec, with channels and filters in `groups` equal runs: a filter reads the channels of its own run only.
@@ -227,11 +237,12 @@ export const families: readonly Family<GroupedConvSpec>[] = [directForward, dire
 /** The tiles of a family of conv.ts where they apply, the direct loops everywhere else. */
 function anyConv(tiles: Family<ConvSpec>, direct: Family<GroupedConvSpec>): Family<GroupedConvSpec> {
   const applies = (s: GroupedConvSpec): boolean => s.groups === 1 && s.kernel.every((k) => k <= MAX_TAPS);
-  const dense = tiles.variants.map((v) => ({
+  const where = (v: Variant<ConvSpec>): Variant<GroupedConvSpec> => ({
     ...v,
-    supports: (s: GroupedConvSpec, caps: Caps): boolean => applies(s) && v.supports(s, caps),
-  }));
-  return { ...direct, name: tiles.name, variants: [...dense, ...direct.variants] };
+    supports: (s, caps) => applies(s) && v.supports(s, caps),
+  });
+  const variants = [...tiles.variants.map(where), ...direct.variants];
+  return { ...direct, name: tiles.name, variants, candidates: tiles.candidates?.map(where) };
 }
 
 export const anyConvForward: Family<GroupedConvSpec> = anyConv(convForward, directForward);

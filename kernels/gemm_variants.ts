@@ -3,7 +3,7 @@
 
 import type { Generator } from "./gemm.ts";
 import { portableTile, SHARED_BYTES, sharedTile, shuffleTile } from "./gemm_tiles.ts";
-import type { Caps, Lowered, Variant } from "./wgsl.ts";
+import type { Caps, Family, Lowered, Variant } from "./wgsl.ts";
 
 /** What a family says to get one variant per generator. */
 export interface Tiled<S> {
@@ -47,14 +47,40 @@ function narrow(subgroup: number): Generator {
   return shuffleTile({ subgroup, across: 4, rows: 8, columns: 1 });
 }
 
-/** All variants, fastest first. A product with at most 4 columns is fastest where lanes are rows: the portable tile. */
-export function tileVariants<S>({ columns, macs, alongK, lower }: Tiled<S>): readonly Variant<S>[] {
+/** Shapes of shuffle tiles that tuning may try beside those above: rows of each lane, vec4 columns of each lane. */
+const OTHER_TILES = [
+  [8, 2],
+  [32, 1],
+] as const;
+
+/** Variants, fastest first, and what tuning may choose instead. With at most 4 columns lanes are best as rows: portable. */
+export function tileVariants<S>({
+  columns,
+  macs,
+  alongK,
+  lower,
+}: Tiled<S>): Pick<Family<S>, "variants" | "candidates"> {
   const shuffle = (name: string, make: (subgroup: number) => Generator, fits: (s: S) => boolean): Variant<S> => ({
     name,
     supports: (s, caps) => shuffles(caps) && fits(s),
     emit: (s, caps) => lower(s, make(caps.subgroupSize), true, caps),
   });
-  return [
+  const anywhere = (): boolean => true;
+  const other = OTHER_TILES.map(([rows, columns]) =>
+    shuffle(
+      `shuffle-${rows}x${columns}`,
+      (subgroup) => shuffleTile({ subgroup, across: Math.min(subgroup, 8), rows, columns }),
+      anywhere,
+    ),
+  );
+  const candidates = [
+    shuffle("shuffle-large", large, anywhere),
+    shuffle("shuffle-tall", tall, anywhere),
+    shuffle("shuffle", base, anywhere),
+    shuffle("shuffle-narrow", narrow, anywhere),
+    ...other,
+  ];
+  const variants: Variant<S>[] = [
     shuffle("shuffle-large", large, (s) => filled(columns(s)) && !alongK?.(s) && macs(s) >= LARGE_MACS),
     shuffle("shuffle-tall", tall, (s) => columns(s) > 16 && macs(s) >= LARGE_MACS),
     shuffle("shuffle", base, (s) => columns(s) > 16),
@@ -67,4 +93,5 @@ export function tileVariants<S>({ columns, macs, alongK, lower }: Tiled<S>): rea
     },
     { name: "portable", supports: () => true, emit: (s, caps) => lower(s, portableTile, false, caps) },
   ];
+  return { variants, candidates };
 }

@@ -180,7 +180,7 @@ function draw(d: Draw): MatmulSpec {
 
 export const matmul: Family<MatmulSpec> = {
   name: "matmul",
-  variants: tileVariants<MatmulSpec>({ columns: (s) => s.n, macs, alongK: (s) => loadOfB(s) === "k4", lower }),
+  ...tileVariants<MatmulSpec>({ columns: (s) => s.n, macs, alongK: (s) => loadOfB(s) === "k4", lower }),
   inputs: (s): readonly Operand[] => [
     { dtype: "f32", size: sizeOf(s.a, s.batch, s.m, s.k) },
     { dtype: "f32", size: sizeOf(s.b, s.batch, s.k, s.n) },

@@ -23,6 +23,8 @@ export interface Caps {
   /** Bytes of one storage binding, and of one buffer. */
   readonly maxBinding: number;
   readonly maxBuffer: number;
+  /** Which variant serves a family's class of shapes (`tuningKey`) where measuring on this adapter said so. */
+  readonly tuned?: Readonly<Record<string, string>>;
 }
 
 /** WebGPU's guaranteed minimum: every family must have a variant that supports this. */
@@ -96,6 +98,8 @@ export interface Family<S> {
   readonly name: string;
   /** Fastest first; `choose` takes the first that supports the spec. */
   readonly variants: readonly Variant<S>[];
+  /** More of them, chosen only where tuning names them: other tiles, and variants outside of where they usually win. */
+  readonly candidates?: readonly Variant<S>[];
   inputs(spec: S): readonly Operand[];
   outputs(spec: S): readonly Operand[];
   /** The definition: plain loops in float64. Slow and obvious on purpose. */
@@ -110,11 +114,42 @@ export interface Family<S> {
   readonly sums?: true;
 }
 
-/** First variant of the list that supports the spec on this adapter. Throws when none does: the family is incomplete. */
-export function choose<S>(family: Pick<Family<S>, "name" | "variants">, spec: S, caps: Caps): Variant<S> {
-  const found = family.variants.find((v) => v.supports(spec, caps));
+type Choice<S> = Pick<Family<S>, "name" | "variants" | "candidates">;
+
+/**
+ * The variant that tuning names for such shapes, if it supports the spec; else the first of the list that supports it on
+ * this adapter. Throws when none does: the family is incomplete.
+ */
+export function choose<S>(family: Choice<S>, spec: S, caps: Caps): Variant<S> {
+  const tuned = caps.tuned?.[tuningKey(family.name, spec)];
+  const named = tuned && candidatesOf(family, spec, caps).find((v) => v.name === tuned);
+  const found = named || family.variants.find((v) => v.supports(spec, caps));
   if (!found) throw new Error(`${family.name}: no variant supports ${JSON.stringify(spec)}`);
   return found;
+}
+
+/** All variants that support the spec on this adapter, each name once, the default first. */
+export function candidatesOf<S>(family: Choice<S>, spec: S, caps: Caps): Variant<S>[] {
+  const able = [...family.variants, ...(family.candidates ?? [])].filter((v) => v.supports(spec, caps));
+  return able.filter((v, i) => able.findIndex((w) => w.name === v.name) === i);
+}
+
+/**
+ * A family's class of shapes: specs whose whole numbers lie between the same powers of two share a tuned choice, as in
+ * `matmul m32 n64 k16 batch1,1 ...`. Other numbers (a scale, an epsilon) do not matter to speed.
+ */
+export function tuningKey(family: string, spec: unknown): string {
+  const size = (n: number): string => (Number.isInteger(n) ? String(n > 0 ? 2 ** Math.floor(Math.log2(n)) : n) : "");
+  const words = (v: unknown): string => {
+    if (typeof v === "number") return size(v);
+    if (Array.isArray(v)) return v.map(words).join();
+    if (typeof v !== "object" || v === null) return typeof v === "string" || typeof v === "boolean" ? String(v) : "";
+    return Object.entries(v)
+      .filter(([name]) => name !== "epilogue")
+      .map(([name, x]) => `${name}${typeof x === "object" ? `(${words(x)})` : words(x)}`)
+      .join(" ");
+  };
+  return `${family} ${words(spec)}`;
 }
 
 /**

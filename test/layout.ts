@@ -68,6 +68,8 @@ const TOP: Record<string, readonly string[]> = {
   plan: [],
   runtime: ["plan"],
   selfcheck: ["reference"],
+  tuning: [],
+  tune: ["plan", "runtime", "testing", "tuning"],
   testing: ["nn", "reference", "plan", "runtime"],
   index: ["nn", "optim", "checkpoint", "reference", "plan", "runtime", "selfcheck"],
 };
@@ -77,6 +79,7 @@ const TOP: Record<string, readonly string[]> = {
  * and the least capabilities of an adapter are defined beside the kernels that they belong to.
  */
 const KERNEL_USERS = [
+  "engine/tune.ts",
   "engine/index.ts",
   "engine/testing/",
   "engine/ops/",

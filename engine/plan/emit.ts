@@ -286,17 +286,25 @@ function epilogueOf(
 
 // ---- hand-written kernels --------------------------------------------------------------------------------------------
 
+/** The family and the spec of the kernel that a group is made around; null where it is made around none. */
+export function kernelOf({ core, operands }: Group, { sources }: Pick<Boundary, "sources">): Kernel | null {
+  if (core?.op.lower.kind !== "kernel") return null;
+  const lower: KernelLowering<unknown> = core.op.lower;
+  const shapes = sources(core).map((s) => s.shape);
+  const layouts = operands.map((o) => o.layout);
+  return { family: lower.family, spec: lower.spec(shapes, core.attrs, layouts) };
+}
+
+export interface Kernel {
+  readonly family: KernelLowering<unknown>["family"];
+  readonly spec: object;
+}
+
 function emitKernel(group: Group, core: Node, context: EmitContext): Emitted {
-  const lower = core.op.lower as KernelLowering<unknown>;
-  const sources = context.boundary.sources(core);
-  const spec = lower.spec(
-    sources.map((s) => s.shape),
-    core.attrs,
-    group.operands.map((o) => o.layout),
-  );
+  const { family, spec } = kernelOf(group, context.boundary) as Kernel;
   const root = group.roots[0];
   const hole = root === core ? null : matmulEpilogue(group, core, context);
-  const variant = choose(lower.family, spec, context.caps);
+  const variant = choose(family, spec, context.caps);
   const lowered = variant.emit(hole ? { ...spec, epilogue: hole.epilogue } : spec, context.caps);
   const slot = (node: Node): { place: string; node: Node } => ({ place: context.place(node), node });
   return separate(

@@ -66,10 +66,19 @@ export interface GpuOptions {
   /** Most bytes of device memory; past them a call throws OutOfMemoryError. */
   readonly memoryLimit?: number;
   readonly plan?: PlanOptions;
+  /** Tuned choices of kernels for an adapter, by its name. */
+  readonly tuned?: (adapter: string) => Caps["tuned"];
 }
 
 export async function openGpu(options: GpuOptions = {}): Promise<GpuDevice> {
-  return new GpuDevice(await openDawn({ minimum: options.minimum }), options);
+  const dawn = await openDawn({ minimum: options.minimum });
+  try {
+    const tuned = options.tuned?.(dawn.adapterName);
+    return new GpuDevice(dawn, tuned ? { ...options, caps: { tuned, ...options.caps } } : options);
+  } catch (e) {
+    dawn.release(); // else the process would not end
+    throw e;
+  }
 }
 
 export class GpuDevice implements Device {
@@ -212,6 +221,7 @@ export class GpuDevice implements Device {
       "bindings per kernel": String(limits.maxStorageBuffersPerShaderStage),
       "workgroup memory": bytes(limits.maxComputeWorkgroupStorageSize),
       "workgroup invocations": String(limits.maxComputeInvocationsPerWorkgroup),
+      ...(this.caps.tuned ? { tuned: `${Object.keys(this.caps.tuned).length} kernel choices` } : {}),
     };
   }
 
