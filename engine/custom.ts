@@ -123,10 +123,11 @@ const checkpointed = overlay("checkpoint of", (g, value, ins) => {
 
 /**
  * `f`, remembering only its inputs and results: what it computes on the way is computed again for the gradient, from the
- * same random numbers (Chen et al. 2016, arXiv 1604.06174). The results and the gradients are those of `f`, to the bit.
- * It costs the forward pass of `f` once more and saves the memory of its intermediate values, so it pays around each of
- * the blocks of a deep network. Tensors that `f` captures, such as parameters, get their gradients; a value from inside
- * that is seen outside in another way than as a result does not.
+ * same random numbers (Chen et al. 2016, arXiv 1604.06174). The results and the gradients are those of `f`: to the bit,
+ * except where an op that is differentiated through its parts (attention) now runs as one kernel in the forward pass. It
+ * costs the forward pass of `f` once more and saves the memory of its intermediate values, so it pays around each of the
+ * blocks of a deep network. Tensors that `f` captures, such as parameters, get their gradients; a value from inside that is
+ * seen outside in another way than as a result does not.
  */
 export function checkpoint<X extends readonly Tensor[], R extends Results>(f: (...xs: X) => R): (...xs: X) => R {
   return (...xs) => {
