@@ -7,12 +7,14 @@ import { grad } from "../engine/autograd.ts";
 import { trace } from "../engine/compile.ts";
 import type { Program } from "../engine/device.ts";
 import { interpolate, maxPool } from "../engine/nn/index.ts";
+import { allOps } from "../engine/ops/op.ts";
 import { makePlan } from "../engine/plan/plan.ts";
 import { type Dawn, openDawn } from "../engine/runtime/dawn.ts";
 import { Parameter, Rng } from "../engine/state.ts";
 import { type Tensor, tensor } from "../engine/tensor.ts";
 import { drawer } from "../engine/testing/draw.ts";
 import { drawProgram } from "../engine/testing/programs.ts";
+import { withHalves } from "../kernels/half.ts";
 import { type Caps, type KernelSource, MINIMUM_CAPS } from "../kernels/wgsl.ts";
 
 const CPU: Caps = {
@@ -154,4 +156,33 @@ test("a wrong kernel is found, with its line", async () => {
   const found = await complaints({ label: "broken", wgsl, workgroups: [1, 1, 1], uniforms: [] });
   expect(found.length).toBe(1);
   expect(found[0]).toMatch(/^broken: .*: {3}let x: u32 = 1.5f;$/s);
+});
+
+test("every variant of every family type-checks with its float operands in 16 bits", async () => {
+  expect(dawn.features).toContain("shader-f16");
+  const families = new Map(
+    allOps().flatMap((op) => (op.lower.kind === "kernel" ? [[op.lower.family.name, op.lower.family]] : [])),
+  );
+  const bad: string[] = [];
+  const seen = new Set<string>();
+  const narrow = (source: KernelSource, operands: readonly number[], halves: ReadonlySet<number>): KernelSource => {
+    const text = operands.reduce((wgsl, o, i) => (halves.has(o) ? withHalves(wgsl, i) : wgsl), source.wgsl);
+    return { ...source, wgsl: text === source.wgsl ? text : `enable f16;\n${text}` };
+  };
+  for (const [, caps] of machines)
+    for (const [name, family] of families)
+      for (const spec of fc.sample(
+        fc.gen().map((g) => family.draw(drawer(g))),
+        { numRuns: 10, seed: 1 },
+      )) {
+        const halves = new Set(family.inputs(spec).flatMap((o, i) => (o.dtype === "f32" ? [i] : [])));
+        for (const variant of family.variants.filter((v) => v.supports(spec, caps)))
+          for (const { source, operands } of variant.emit(spec, caps).passes) {
+            const { wgsl, label } = narrow(source, operands, halves);
+            if (/array<(vec4<)?f16>/.test(wgsl)) seen.add(name);
+            bad.push(...(await complaints({ ...source, wgsl, label: `${name} ${label}` })));
+          }
+      }
+  expect(bad).toEqual([]);
+  expect(seen.size).toBeGreaterThan(10);
 });

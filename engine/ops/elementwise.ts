@@ -438,6 +438,7 @@ export const cast = defineOp<CastAttrs>({
   vjp: (g, [x], _, { to }) => [isFloat(to) && isFloat(x.dtype) ? g.cast(x.dtype) : null],
   lower: { kind: "elementwise", wgsl: ([x], t, { to }) => (to === "f16" ? roundedToHalf(x, t) : `${t}(${x})`) },
   half: true,
+  widens: true,
   draw: (d) => ({ inputs: [{ shape: small(d), dtype: "i32", below: 9 }], attrs: { to: "f32" } }),
   rtol: 0,
 });

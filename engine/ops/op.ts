@@ -137,6 +137,8 @@ export interface OpDef<A extends Attrs = AnySpec> extends Trust<A> {
   readonly lower: Lowering<A>;
   /** Takes and gives f16 as it is. Others compute in f32 between casts (`apply`); index maps need not say it. */
   readonly half?: true;
+  /** From f16 to f32 it keeps every value: a kernel may read its input in its place. */
+  readonly widens?: true;
   draw(d: Draw): Sample<A>;
 }
 

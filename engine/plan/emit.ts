@@ -2,9 +2,10 @@
 // kernel of kernels/. The only place, beside ops/, that imports kernels.
 
 import { elementwiseKernel } from "../../kernels/elementwise.ts";
+import { withHalves } from "../../kernels/half.ts";
 import { type Ending, reduceKernel } from "../../kernels/reduce.ts";
 import { type Caps, choose, type Epilogue, type KernelSource } from "../../kernels/wgsl.ts";
-import { storageType } from "../dtype.ts";
+import { bufferType } from "../dtype.ts";
 import type { Node } from "../graph.ts";
 import type { KernelLowering } from "../ops/op.ts";
 import type { ReduceAttrs } from "../ops/reduce.ts";
@@ -307,10 +308,10 @@ function emitKernel(group: Group, core: Node, context: EmitContext): Emitted {
   const variant = choose(family, spec, context.caps);
   const lowered = variant.emit(hole ? { ...spec, epilogue: hole.epilogue } : spec, context.caps);
   const slot = (node: Node): { place: string; node: Node } => ({ place: context.place(node), node });
-  return separate(
-    resolveSlots(lowered, [...group.operands.map((o) => slot(o.node)), ...(hole?.list ?? []), slot(root)]),
-    context,
-  );
+  const list = [...group.operands.map((o) => slot(o.node)), ...(hole?.list ?? []), slot(root)];
+  const resolved = resolveSlots(lowered, list);
+  const passes = context.caps.f16 ? resolved.passes.map(inHalves) : resolved.passes;
+  return separate({ ...resolved, passes }, context);
 }
 
 /** Elementwise ops behind a product of [rows, columns], as the kernel's epilogue. */
@@ -384,6 +385,15 @@ function isBias(e: Expr, along: number): boolean {
   return off === 0 && quotients.length === 0 && coef.every((c, i) => c === Number(i === along));
 }
 
+/** Kernels are written for f32: what they read or write in 16 bits is converted at the access. */
+function inHalves(pass: EmittedPass): EmittedPass {
+  const text = pass.slots.reduce(
+    (wgsl, slot, i) => ("node" in slot && slot.node.dtype === "f16" ? withHalves(wgsl, i) : wgsl),
+    pass.source.wgsl,
+  );
+  return { ...pass, source: { ...pass.source, wgsl: text } };
+}
+
 interface LoweredLike {
   readonly passes: readonly { readonly source: KernelSource; readonly operands: readonly number[] }[];
   readonly scratch: readonly number[];
@@ -409,7 +419,7 @@ function separate(emitted: Emitted, { caps }: EmitContext): Emitted {
         if ("place" in slot) seen.add(slot.place);
         return slot;
       }
-      const type = `vec4<${storageType(slot.node.dtype)}>`;
+      const type = `vec4<${bufferType(slot.node.dtype, caps.f16)}>`;
       const bindings = `@group(0) @binding(0) var<storage, read_write> a: array<${type}>;\n@group(0) @binding(1) var<storage, read_write> b: array<${type}>;`;
       const source = elementwiseKernel(
         {
@@ -419,7 +429,7 @@ function separate(emitted: Emitted, { caps }: EmitContext): Emitted {
           fields: [],
           body: ["b[i] = a[i];"],
           count: Math.ceil(numel(slot.node.shape) / 4),
-          boundedBy: "b",
+          boundedBy: slot.node.dtype === "f16" ? undefined : "b", // see emitElementwise
         },
         caps,
       );

@@ -8,6 +8,7 @@
 // reader is one elementwise group are stored by that group (this is what makes an optimiser update one kernel).
 
 import type { Program } from "../device.ts";
+import { isFloat } from "../dtype.ts";
 import { type Node, toposort } from "../graph.ts";
 import { contiguous, isComposite, type KernelLowering, type Layout, literalOf } from "../ops/op.ts";
 import { flatten, SplitRequest, unflatten } from "../ops/view.ts";
@@ -180,8 +181,13 @@ class Fuser {
     let node = n;
     let linear = identity(space);
     try {
-      while (node.op.lower.kind === "view" && !this.#stored.has(node)) {
+      while (!this.#stored.has(node)) {
         const lower = node.op.lower;
+        if (widens(node)) {
+          node = this.sources(node)[0];
+          continue;
+        }
+        if (lower.kind !== "view") break;
         let src = 0;
         // A reshape keeps row-major positions, so only the other movements need to know where in the shape they are.
         if (!lower.linear) {
@@ -226,7 +232,7 @@ class Fuser {
       const user = (this.#uses.get(cur) as readonly Node[])[0];
       const lower = user.op.lower;
       const passes =
-        lower.kind === "elementwise" ? user.dtype === "f32" : lower.kind === "view" && lower.linear === true;
+        lower.kind === "elementwise" ? isFloat(user.dtype) : lower.kind === "view" && lower.linear === true;
       if (!passes || claimed.has(user) || numel(user.shape) !== numel(core.shape)) break;
       if (lower.kind === "elementwise" && !this.#mayEnd(core, cur, user)) break;
       // One buffer cannot be bound twice in a dispatch, so an epilogue does not read what the kernel itself reads.
@@ -436,4 +442,9 @@ const FREE: Cost = { loads: new Set(), ops: 0, core: null, coreLoads: 0 };
 
 function loadOf(n: Node): Cost {
   return { loads: new Set([n]), ops: 0, core: null, coreLoads: 0 };
+}
+
+/** Is it the f32 cast of an f16 value? Kernels widen what they load, so that they read the f16 itself. */
+function widens(n: Node): boolean {
+  return "widens" in n.op && n.op.widens === true && n.dtype === "f32" && n.src[0].dtype === "f16";
 }
