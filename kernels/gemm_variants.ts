@@ -62,6 +62,7 @@ export function tileVariants<S>({
 }: Tiled<S>): Pick<Family<S>, "variants" | "candidates"> {
   const shuffle = (name: string, make: (subgroup: number) => Generator, fits: (s: S) => boolean): Variant<S> => ({
     name,
+    epilogues: "bias",
     supports: (s, caps) => shuffles(caps) && fits(s),
     emit: (s, caps) => lower(s, make(caps.subgroupSize), true, caps),
   });

@@ -1,50 +1,12 @@
 // Batched matrix multiplication C[b0, b1] = A[b0, b1] B[b0, b1] with any strides on the operands (so transposition and
-// broadcast over the batch cost no copy) and an optional epilogue. Here: the spec, the address functions of
+// broadcast over the batch cost no copy) and an optional epilogue. Here: the address functions of
 // strided operands, the list of variants. The loops are in gemm_tiles.ts. Called by engine/ops and engine/plan.
 
 import { type Gemm, type Generator, type LoadA, type LoadB, lowerGemm, type Relayout } from "./gemm.ts";
 import { tileVariants } from "./gemm_variants.ts";
-import type { Caps, Draw, Epilogue, Family, Lowered, Operand } from "./wgsl.ts";
-
-/**
- * Where an operand's elements lie, in elements: A[b0, b1, i, kk] at offset + b0 * batch[0] + b1 * batch[1] + i * row +
- * kk * col, and B[b0, b1, kk, j] with row as the stride of kk and col as that of j. A stride of 0 broadcasts.
- */
-export interface StridedOperand {
-  readonly offset: number;
-  readonly batch: readonly [number, number];
-  readonly row: number;
-  readonly col: number;
-}
-
-/** C is contiguous [batch[0], batch[1], m, n]; the row of an epilogue counts over [batch[0], batch[1], m]. */
-export interface MatmulSpec {
-  readonly m: number;
-  readonly n: number;
-  readonly k: number;
-  readonly batch: readonly [number, number];
-  readonly a: StridedOperand;
-  readonly b: StridedOperand;
-  readonly epilogue?: Epilogue;
-}
-
-/** Every load of 4 along the dimension with stride 1 is aligned; strides over dimensions of size 1 do not count. */
-function aligned(o: StridedOperand, batch: readonly [number, number], outer: number, length: number): boolean {
-  const steps = [o.offset, batch[0] > 1 ? o.batch[0] : 0, batch[1] > 1 ? o.batch[1] : 0, outer, length];
-  return steps.every((s) => s % 4 === 0);
-}
-
-function loadOfA({ a, batch, m, k }: MatmulSpec): LoadA {
-  if (a.col === 1 && aligned(a, batch, m > 1 ? a.row : 0, k)) return "k4";
-  if (a.row === 1 && aligned(a, batch, k > 1 ? a.col : 0, m)) return "m4";
-  return "any";
-}
-
-function loadOfB({ b, batch, n, k }: MatmulSpec): LoadB {
-  if (b.col === 1 && aligned(b, batch, k > 1 ? b.row : 0, n)) return "n4";
-  if (b.row === 1 && aligned(b, batch, n > 1 ? b.col : 0, k)) return "k4";
-  return "any";
-}
+import { loadOfA, loadOfB, type MatmulSpec, type StridedOperand } from "./matmul_spec.ts";
+import { matvec } from "./matvec.ts";
+import type { Caps, Draw, Family, Lowered, Operand } from "./wgsl.ts";
 
 /** A copy of B as [b0, b1, k, n] without the broadcast batches, and how to read it: worth it, since rows of A share it. */
 function contiguousB(s: MatmulSpec): { relayout: Relayout; b: StridedOperand } {
@@ -178,9 +140,12 @@ function draw(d: Draw): MatmulSpec {
   return { m, n, k, batch, a: drawOperand(d, batch, m, k), b: drawOperand(d, batch, k, n) };
 }
 
+const tiles = tileVariants<MatmulSpec>({ columns: (s) => s.n, macs, alongK: (s) => loadOfB(s) === "k4", lower });
+
 export const matmul: Family<MatmulSpec> = {
   name: "matmul",
-  ...tileVariants<MatmulSpec>({ columns: (s) => s.n, macs, alongK: (s) => loadOfB(s) === "k4", lower }),
+  variants: [matvec, ...tiles.variants],
+  candidates: tiles.candidates,
   inputs: (s): readonly Operand[] => [
     { dtype: "f32", size: sizeOf(s.a, s.batch, s.m, s.k) },
     { dtype: "f32", size: sizeOf(s.b, s.batch, s.k, s.n) },

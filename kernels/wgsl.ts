@@ -73,6 +73,11 @@ export interface Lowered {
 /** One implementation of a family. The slowest and plainest comes last in the list and supports everything. */
 export interface Variant<S> {
   readonly name: string;
+  /**
+   * "bias": of epilogues it should be given nothing but a bias. For kernels that take a second to compile on adapters where
+   * a pass over the result takes a hundredth of the kernel's time.
+   */
+  readonly epilogues?: "bias";
   supports(spec: S, caps: Caps): boolean;
   emit(spec: S, caps: Caps): Lowered;
 }

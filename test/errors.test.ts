@@ -50,10 +50,10 @@ onGpu("a kernel that is refused: its line, its label and the ops fused into it",
     const error = await rejection(step(feed).y.data());
     expect(error, `attempt ${attempt}`).toBeInstanceOf(KernelError);
     expect(error.message).toMatch(
-      /^bad: the device refused the kernel "add broken mul": line \d+: unresolved call target 'tan_h'/,
+      /^bad: the device refused the kernel "matmul .* broken.*": line \d+: unresolved call target 'tan_h'/,
     );
     expect(error.message).toMatch(/\n> +(\d+) \| .*tan_h\(.*\n +\| +\^+\n/);
-    expect(error.message).toMatch(/ops fused into it: .*add broken mul/);
+    expect(error.message).toContain("ops fused into it: matmul ");
     expect(error.message).toMatch(/broken mul/);
   }
   // The device itself is well.

@@ -6,7 +6,8 @@ import fc from "fast-check";
 import { afterAll, describe, expect, test } from "vitest";
 import { kernelProblem } from "../engine/testing/kernels.ts";
 import { type ConvSpec, convForward, convInputGrad, convWeightGrad } from "../kernels/conv.ts";
-import { type MatmulSpec, matmul } from "../kernels/matmul.ts";
+import { matmul } from "../kernels/matmul.ts";
+import type { MatmulSpec } from "../kernels/matmul_spec.ts";
 import {
   type Caps,
   choose,

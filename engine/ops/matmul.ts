@@ -1,7 +1,8 @@
 // Matrix product over the last two axes. Operands may be transposed or broadcast views: the kernel reads them in place
 // (engine/plan folds the views into strides), so neither a transpose nor a permute costs a dispatch.
 
-import { matmul as family, type MatmulSpec } from "../../kernels/matmul.ts";
+import { matmul as family } from "../../kernels/matmul.ts";
+import type { MatmulSpec } from "../../kernels/matmul_spec.ts";
 import { ShapeError, show } from "../error.ts";
 import { type Shape, sameShape } from "../shape.ts";
 import { type Attrs, defineOp, floats, type KernelLowering, type Layout } from "./op.ts";

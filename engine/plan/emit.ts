@@ -288,7 +288,10 @@ function epilogueOf(
 // ---- hand-written kernels --------------------------------------------------------------------------------------------
 
 /** The family and the spec of the kernel that a group is made around; null where it is made around none. */
-export function kernelOf({ core, operands }: Group, { sources }: Pick<Boundary, "sources">): Kernel | null {
+export function kernelOf(
+  { core, operands }: Pick<Group, "core" | "operands">,
+  { sources }: Pick<Boundary, "sources">,
+): Kernel | null {
   if (core?.op.lower.kind !== "kernel") return null;
   const lower: KernelLowering<unknown> = core.op.lower;
   const shapes = sources(core).map((s) => s.shape);

@@ -44,11 +44,8 @@ export interface FuseOptions {
   readonly maxBindings: number;
   /** false: every node on its own, for tests that compare the two. */
   readonly fuse: boolean;
-  /**
-   * What hand-written kernels take along: any elementwise ops, or just a bias. On a software adapter a product with ops of
-   * its own takes a second to compile, and a pass over its result takes a hundredth of the product's time.
-   */
-  readonly epilogues?: "any" | "bias";
+  /** What a hand-written kernel takes along, given how its operands lie: any elementwise ops (when absent), or just a bias. */
+  readonly epilogues?: (core: Node, operands: readonly Operand[]) => "any" | "bias";
 }
 
 /** Ops and transcendental calls worth recomputing rather than storing, given that one large operand is read either way. */
@@ -249,7 +246,8 @@ class Fuser {
 
   /** May the epilogue of `core`, so far `cur`, go on with the elementwise `user`? */
   #mayEnd(core: Node, cur: Node, user: Node): boolean {
-    if (this.#options.epilogues !== "bias" || core.op.lower.kind === "reduce") return true;
+    const operands = this.#operands.get(core);
+    if (!operands || (this.#options.epilogues?.(core, operands) ?? "any") === "any") return true;
     const lower = user.op.lower;
     const other = this.sources(user).find((s) => s !== cur);
     const first = cur === core || (cur.op.lower.kind === "view" && cur.op.lower.linear === true);

@@ -1,13 +1,13 @@
 // Program -> Plan: groups in order, one place in memory for everything they read and write, kernels emitted. Pure: a plan can
 // be made, printed and tested without a device. runtime/gpu.ts turns it into buffers and pipelines.
 
-import type { Caps, KernelSource } from "../../kernels/wgsl.ts";
+import { type Caps, choose, type KernelSource } from "../../kernels/wgsl.ts";
 import type { Program } from "../device.ts";
 import { type DType, elementBytes } from "../dtype.ts";
 import type { Node } from "../graph.ts";
 import { numel, type Shape } from "../shape.ts";
 import type { Storage } from "../storage.ts";
-import { type EmittedPass, emit, type Slot } from "./emit.ts";
+import { type EmittedPass, emit, kernelOf, type Slot } from "./emit.ts";
 import { type Fusion, fuse, type Group } from "./fuse.ts";
 import { checkLimits } from "./limits.ts";
 import { type Arena, type Interval, planMemory } from "./memory.ts";
@@ -87,7 +87,10 @@ export function makePlan(program: Program, caps: Caps, options: PlanOptions = {}
   const fusion = fuse(program, {
     maxBindings: caps.maxBindings,
     fuse: options.fuse ?? true,
-    epilogues: caps.adapter === "cpu" ? "bias" : "any",
+    epilogues: (core, operands) => {
+      const kernel = kernelOf({ core, operands }, { sources: (n) => n.src });
+      return (kernel && choose(kernel.family, kernel.spec, caps).epilogues) ?? "any";
+    },
   });
   const plan = new Planner(program, caps, fusion).plan();
   checkLimits(plan, caps);

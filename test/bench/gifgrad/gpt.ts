@@ -71,10 +71,10 @@ export function gpt(device: Device): Subject {
   );
 }
 
-/** One row [1, in] through a linear layer, as a dot product per feature: [1, out]. */
+/** One row through a linear layer: [1, in] -> [1, out]. */
 function row(x: Tensor, weight: Tensor, bias: Tensor | null): Tensor {
-  const y = weight.mul(x).sum(-1); // [out, in] -> [out]
-  return (bias ? y.add(bias) : y).reshape([1, -1]);
+  const y = x.matmul(weight.transpose());
+  return bias ? y.add(bias) : y;
 }
 
 /** A block that sees one token at a time and remembers the keys and values of those before it. */
