@@ -5,7 +5,16 @@ export { grad, hvp, valueAndGrad, vjp } from "./autograd.ts";
 export { LoadError, type LoadOptions, load, type SaveOptions, save } from "./checkpoint.ts";
 export { type CompileOptions, compile, type Feed, type Named, type Step } from "./compile.ts";
 export { type Cotangents, checkpoint, customVjp, type Results } from "./custom.ts";
-export { type Device, type DeviceOptions, device, openDevice, useDevice } from "./device.ts";
+export {
+  type Device,
+  type DeviceOptions,
+  device,
+  type KernelTime,
+  type MemoryStats,
+  openDevice,
+  type Tracing,
+  useDevice,
+} from "./device.ts";
 export { type Data, type DType, packHalf, unpackHalf } from "./dtype.ts";
 export { einsum } from "./einsum.ts";
 export {
