@@ -106,13 +106,34 @@ function binary(name: string, b: Binary): OpDef<Attrs> {
 }
 
 export const neg = unary("neg", { whole: true, f: (x) => -x, df: (g) => g.neg(), wgsl: (x) => `(-${x})` });
+const whole = (t: WgslType): string => (t === "f32" ? "i32" : "vec4<i32>");
+
+/** exp(r) for |r| <= 0.35: its series, whose next term is 1e-8 / 2. */
+function expSeries(r: string, t: WgslType): string {
+  let sum = `${t}(${1 / 5040})`;
+  for (const factorial of [720, 120, 24, 6, 2, 1, 1]) sum = `fma(${sum}, ${r}, ${t}(${1 / factorial}))`;
+  return sum;
+}
+
+/**
+ * exp(x) = 2^n exp(x - n log 2), log 2 in two parts. The builtin may be off by 3 + 2|x| units in the last place, because it
+ * may multiply x by 1 / log 2 first, whose rounding is |x| times larger in the result; drivers do use that freedom. -104
+ * gives 0, and 88 the largest result that is finite.
+ */
+function expWgsl(x: string, t: WgslType): string {
+  const inside = `clamp(${x}, ${t}(-104.0), ${t}(88.0))`;
+  const n = `round(${inside} * ${t}(1.44269504))`;
+  const rest = `fma(${n}, ${t}(-1.42860677e-6), fma(${n}, ${t}(-0.693145751953125), ${inside}))`;
+  return `ldexp(${expSeries(`(${rest})`, t)}, ${whole(t)}(${n}))`;
+}
+
 export const exp = unary("exp", {
   f: Math.exp,
   df: (g, _, y) => g.mul(y),
-  wgsl: (x, t) => `exp(min(${x}, ${t}(88.0)))`,
+  wgsl: expWgsl,
   domain: [-3, 3],
-  rtol: 1e-5,
-  why: "WGSL allows exp an error of 3 + 2|x| ULP",
+  rtol: 1e-6,
+  why: "a series whose last terms round near 1, and an exact power of two",
 });
 export const log = unary("log", {
   f: Math.log,
@@ -237,7 +258,7 @@ export const detach = defineOp({
   rtol: 0,
 });
 
-/** Error function. WGSL has none: a ratio of odd polynomials on [-4, 4], outside of which erf rounds to +-1 in float32. */
+/** Error function. WGSL has none: polynomials for small and for large arguments, within two units in the last place of 1. */
 export const erf = unary("erf", {
   f: erf64,
   df: (g, x) =>
@@ -272,20 +293,24 @@ export function erf64(x: number): number {
   return Math.sign(x) * (1 - Math.exp(-a * a) / (Math.sqrt(Math.PI) * (a + fraction)));
 }
 
-// Minimax coefficients of x P(x^2) / Q(x^2) as used by several maths libraries for float32, highest power first.
+// Minimax fits, lowest power first: erf(x) = x + x P(x^2) up to 0.95 with error 1e-8, and beyond
+// log(1 - erf(t)) = t Q(t), t at most 4, with an error of erf of 6e-10.
 const ERF_P = [
-  -2.72614225801306e-10, 2.77068142495902e-8, -2.10102402082508e-6, -5.69250639462346e-5, -7.34990630326855e-4,
-  -2.954599808545515e-3, -1.60960333262415e-2,
+  0.12837903201580048, -0.37612202763557434, 0.11279843002557755, -0.026712050661444664, 0.004927229136228561,
+  -0.0005701415939256549,
 ];
 const ERF_Q = [
-  -1.45660718464996e-5, -2.13374055278905e-4, -1.68282697438203e-3, -7.37332916720468e-3, -1.42647390514189e-2,
+  -1.1286578178405762, -0.6351132392883301, -0.10630040615797043, 0.02381722629070282, -0.0036687401589006186,
+  0.00032931327586993575, -0.00001188587339129299,
 ];
 
 function erfWgsl(x: string, t: WgslType): string {
-  const c = `clamp(${x}, ${t}(-4.0), ${t}(4.0))`;
-  const poly = (terms: readonly number[]): string =>
-    terms.slice(1).reduce((sum, k) => `fma(${sum}, ${c} * ${c}, ${t}(${k}))`, `${t}(${terms[0]})`);
-  return `(${c} * ${poly(ERF_P)} / ${poly(ERF_Q)})`;
+  const size = `min(abs(${x}), ${t}(4.0))`;
+  const poly = (terms: readonly number[], at: string): string =>
+    terms.reduceRight((sum, k) => (sum === "" ? `${t}(${k})` : `fma(${sum}, ${at}, ${t}(${k}))`), "");
+  const small = `fma(${poly(ERF_P, `(${x} * ${x})`)}, ${x}, ${x})`;
+  const large = `(sign(${x}) * (${t}(1.0) - exp(${size} * ${poly(ERF_Q, size)})))`;
+  return `select(${large}, ${small}, abs(${x}) <= ${t}(0.95))`;
 }
 
 export const add = binary("add", {
@@ -314,14 +339,35 @@ export const pow = binary("pow", {
   df: (g, a, b, y) => [g.mul(b).mul(a.pow(b.sub(1))), g.mul(y).mul(a.greater(0).where(a, 1).log())],
   wgsl: powWgsl,
   domain: [0.3, 2],
-  rtol: 3e-5,
-  why: "exp2(b * log2(a)): the error of log2 is multiplied by b",
+  rtol: 2e-6,
+  why: "two series whose last terms round near 1, a division, and an exact power of two",
 });
-/** WGSL's pow knows no negative base and leaves 0^b to the driver: powers of |a|, with the sign of odd exponents. */
+/**
+ * WGSL's pow knows no negative base, leaves 0^b to the driver, and may round b log2(a) as a whole, whose rounding is that
+ * many times larger in the result. Here |a| = m 2^e with m near 1, so that b e, less its whole part, and b log2(m) are
+ * small; the sign is that of odd exponents.
+ */
 function powWgsl(a: string, b: string, t: WgslType): string {
-  const size = `select(pow(max(abs(${a}), ${t}(1e-38)), ${b}), ${t}(0.0), (${a} == ${t}(0.0)) & (${b} > ${t}(0.0)))`;
+  const parts = `frexp(max(abs(${a}), ${t}(1e-37)))`;
+  const low = `(${parts}.fract < ${t}(0.70710678))`;
+  const m = `(${parts}.fract * select(${t}(1.0), ${t}(2.0), ${low}))`;
+  const e = `(${t}(${parts}.exp) - select(${t}(0.0), ${t}(1.0), ${low}))`;
+  // log2(m) = 2 / log(2) atanh(s), s = (m - 1) / (m + 1): the builtin is only good to 2^-21 near 1.
+  const s = `((${m} - ${t}(1.0)) / (${m} + ${t}(1.0)))`;
+  const series = [7, 5, 3, 1].reduce(
+    (sum, k) => `fma(${sum}, ${s} * ${s}, ${t}(${2 / Math.LN2 / k}))`,
+    `${t}(${2 / Math.LN2 / 9})`,
+  );
+  const log = `(${s} * ${series})`;
+  const n = `round(clamp(${b} * (${e} + ${log}), ${t}(-150.0), ${t}(127.0)))`;
+  // Upper bits of b, times the small whole number e exactly: an fma may be two roundings.
+  const upper = `(${b} * ${t}(4097.0) - (${b} * ${t}(4097.0) - ${b}))`;
+  const exact = `(${upper} * ${e} - ${n} + (${b} - ${upper}) * ${e})`;
+  const rest = `clamp(${exact} + ${b} * ${log}, ${t}(-1.0), ${t}(1.0))`;
+  const size = `ldexp(${expSeries(`(${rest} * ${t}(${Math.LN2}))`, t)}, ${whole(t)}(${n}))`;
+  const finite = `select(${size}, ${t}(0.0), (${a} == ${t}(0.0)) & (${b} > ${t}(0.0)))`;
   const odd = `${b} - ${t}(2.0) * floor(${b} * ${t}(0.5)) == ${t}(1.0)`;
-  return `(${size} * select(${t}(1.0), ${t}(-1.0), (${a} < ${t}(0.0)) & (${odd})))`;
+  return `(${finite} * select(${t}(1.0), ${t}(-1.0), (${a} < ${t}(0.0)) & (${odd})))`;
 }
 /** 1 where a > b, 0 where a < b; at ties both inputs get half of the gradient, which keeps max(x, x) right. */
 const share = (a: Tensor, b: Tensor): Tensor => a.sub(b).sign().add(1).mul(0.5);
