@@ -372,6 +372,41 @@ describe("save and load", () => {
     expect((await readFile(path("identity2"))).equals(await readFile(path("identity")))).toBe(true);
   });
 
+  it("in short floats round to the nearest value that the type has, ties to even, and leave the other dtypes alone", async () => {
+    // The neighbours of x among values with `bits` bits of precision from 2^least on, by arithmetic instead of bit patterns.
+    const rounded = (x: number, bits: number, least: number): number => {
+      const unit = 2 ** Math.max(least, Math.floor(Math.log2(Math.abs(x))) + 1 - bits);
+      const low = Math.floor(x / unit);
+      const rest = x / unit - low;
+      return (rest > 0.5 || (rest === 0.5 && low % 2 !== 0) ? low + 1 : low) * unit;
+    };
+    const number = fc.tuple(fc.float({ min: 1, max: 2, noNaN: true }), fc.integer({ min: -20, max: 14 }), fc.boolean());
+    await fc.assert(
+      fc.asyncProperty(fc.array(number, { minLength: 1, maxLength: 20 }), async (drawn) => {
+        const values = Float32Array.from(drawn, ([m, e, negative]) => (negative ? -m : m) * 2 ** e);
+        const make = (data: Float32Array) =>
+          new Map<string, Parameter>([
+            ["w", new Parameter([data.length], data)],
+            ["n", new Parameter([1], Int32Array.of(-5), { dtype: "i32" })],
+          ]);
+        for (const [floats, bits, least] of [
+          ["BF16", 8, -133],
+          ["F16", 11, -24],
+        ] as const) {
+          const back = make(new Float32Array(values.length));
+          await save(path("short"), make(values), {}, { floats });
+          await load(path("short"), back);
+          const found = await contents(back);
+          expect([...found.w]).toEqual([...values].map((x) => rounded(x, bits, least)));
+          expect(found.n).toEqual(Int32Array.of(-5));
+          await save(path("short2"), back, {}, { floats }); // what the type holds is kept
+          expect((await readFile(path("short2"))).equals(await readFile(path("short")))).toBe(true);
+        }
+      }),
+      { numRuns: 40, seed: 1 },
+    );
+  });
+
   it("names every missing, extra and misshapen parameter at once and loads nothing", async () => {
     await save(path("other"), model(7));
     const to = model(3);

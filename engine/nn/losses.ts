@@ -98,7 +98,7 @@ export interface CrossEntropyOptions extends ClassOptions {
  */
 export function crossEntropy(logits: Tensor, target: Tensor, o: CrossEntropyOptions = {}): Tensor {
   const axis = axisOf("crossEntropy", o.axis ?? -1, logits.rank);
-  const logs = logSoftmax(logits, axis);
+  const logs = logSoftmax(logits.cast("f32"), axis);
   const smoothing = o.labelSmoothing ?? 0;
   if (target.dtype === "f32") return withProbabilities(logs, target, axis, smoothing, o);
   const { losses, factors } = picked("crossEntropy", logs, target, axis, o);
