@@ -1,10 +1,12 @@
 // float16 tensors: exact rounding, ops that compute in f32 and round once, memory of two bytes, and the same bits whether or
 // not the adapter has 16-bit floats.
 
+import fc from "fast-check";
 import { expect, test } from "vitest";
 import { roundHalf, unpackHalf } from "../engine/dtype.ts";
-import { compile, type Device, full, grad, Parameter, type Tensor, tensor, useDevice } from "../engine/index.ts";
+import { apply, compile, type Device, full, grad, Parameter, type Tensor, tensor, useDevice } from "../engine/index.ts";
 import { avgPool } from "../engine/nn/index.ts";
+import { type AnyOp, type Attrs, allOps, type Sample } from "../engine/ops/op.ts";
 import { makePlan } from "../engine/plan/plan.ts";
 import { ReferenceDevice } from "../engine/reference.ts";
 import { openGpu } from "../engine/runtime/gpu.ts";
@@ -13,7 +15,7 @@ import { withHalves } from "../kernels/half.ts";
 import { MINIMUM_CAPS } from "../kernels/wgsl.ts";
 import { expectClose } from "./close.ts";
 import { gpu, onEach, onGpu } from "./device.ts";
-import { uniforms } from "./draw.ts";
+import { drawer, uniforms, values } from "./draw.ts";
 
 const list = async (t: Tensor): Promise<number[]> => [...(await t.data())];
 const random = (n: number, seed: number, size = 2): Float32Array => {
@@ -79,6 +81,32 @@ onEach("ops on f16 compute in f32 and round their result, once per op", async ()
   }
   expect((await list(half([1, 2, 3], [3]).less(2))).join()).toBe("1,0,0");
 });
+
+test("every op of the table takes f16, and rounds what it gives in f32 from the same values", async () => {
+  useDevice(new ReferenceDevice());
+  let ops = 0;
+  for (const op of allOps().filter((o) => o.lower.kind !== "leaf"))
+    for (const { inputs, attrs, seed } of fc.sample(callsOf(op), { numRuns: 5, seed: 1 })) {
+      const next = uniforms(seed);
+      const ins = inputs.map((i) => tensor(values(i, next, op.domain), i.shape, i.dtype));
+      if (!ins.some((t) => t.dtype === "f32")) continue;
+      ops++;
+      const halves = ins.map((t) => (t.dtype === "f32" ? t.cast("f16") : t));
+      const got = apply(op, halves, attrs);
+      const singles = halves.map((t) => (t.dtype === "f16" ? t.cast("f32") : t));
+      const want = apply(op, singles, attrs);
+      const converts = op.name === "cast" || want.dtype !== "f32";
+      expect([op.name, got.dtype]).toEqual([op.name, converts ? want.dtype : "f16"]);
+      const [x, y] = [await list(got), await list(want)];
+      expect([op.name, ...x]).toEqual([op.name, ...(converts ? y : y.map(roundHalf))]);
+    }
+  expect(ops).toBeGreaterThan(200);
+});
+
+/** Random legal calls of an op, and a seed of their values. */
+function callsOf(op: AnyOp): fc.Arbitrary<Sample<Attrs> & { readonly seed: number }> {
+  return fc.gen().map((g) => ({ ...op.draw(drawer(g)), seed: g(fc.nat) }));
+}
 
 onEach("f16 and f32 do not mix unasked", async () => {
   expect(() => half([1], [1]).add(tensor([1]))).toThrow("dtypes differ: f16 and f32 (cast one of them)");

@@ -9,8 +9,9 @@ import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { load } from "../engine/checkpoint.ts";
 import { type Device, openDevice, Parameter, useDevice } from "../engine/index.ts";
+import { memorySource } from "../engine/source.ts";
 import { parseTensors } from "../engine/tensor_file.ts";
-import { parseTorch, TorchFileError } from "../engine/torch/index.ts";
+import { parseTorch, TorchFileError, torch } from "../engine/torch/index.ts";
 import { torchPickle } from "../eval/golden/torch_pickle.ts";
 import { describeFolder } from "./golden.ts";
 import { type Made, type MadeTensor, TYPES, torchCalling, torchLegacy, torchZip, zip } from "./torch_files.ts";
@@ -127,6 +128,26 @@ test("a storage larger than one read is gathered across its chunks", async () =>
   const [a, b] = [await file.read("plain"), await file.read("columns")];
   expect(a.every((x, i) => x === i % 1000)).toBe(true);
   expect(b.every((x, i) => x === (2 * (i % (n / 2)) + Number(i >= n / 2)) % 1000)).toBe(true);
+});
+
+test("of a large file only its directory, its pickle and the tensor that is asked for are read", async () => {
+  const n = 1 << 20;
+  const storages = [0, 1, 2].map(() => ({ dtype: "F32" as const, values: new Array<number>(n).fill(1) }));
+  const tensors = Object.fromEntries(
+    storages.map((_, i) => [`w${i}`, { storage: i, offset: 0, shape: i === 1 ? [10] : [n], strides: [1] }]),
+  );
+  for (const bytes of [torchZip({ storages, tensors }), torchLegacy({ storages, tensors })]) {
+    let read = 0;
+    const source = memorySource(bytes, "large");
+    const counted = (from: number, to: number): Promise<ArrayBuffer> => {
+      read += to - from;
+      return source.bytes(from, to);
+    };
+    const counting = { ...source, bytes: counted };
+    const file = await torch(counting);
+    expect([...(await file.read("w1"))]).toEqual(new Array(10).fill(1));
+    expect(read).toBeLessThan(bytes.length / 20);
+  }
 });
 
 // ---- what must not be read
