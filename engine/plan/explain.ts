@@ -39,7 +39,7 @@ export function opsOf(group: Group, plan: Pick<Plan, "fusion">): string {
 /** Nodes of a group in order of evaluation: from its results back to what is in memory or constant. */
 function computed(group: Group, { fusion }: Pick<Plan, "fusion">): Node[] {
   const inside = new Set(group.core ? [...group.roots, group.core] : group.roots);
-  const isRead = (n: Node): boolean => n.op.lower.kind === "leaf" || (fusion.stored(n) && !inside.has(n));
+  const isRead = (n: Node): boolean => !inside.has(n) && (n.op.lower.kind === "leaf" || fusion.stored(n));
   const whole = (n: Node): boolean => n === group.core && n.op.lower.kind === "kernel";
   return toposort(group.roots, (n) => (isRead(n) || whole(n) ? [] : fusion.sources(n))).filter((n) => !isRead(n));
 }
@@ -80,7 +80,7 @@ function touches(
     const at = name(d.places[i]);
     if ("scratch" in slot) lists[seen.has(at) ? "reads" : "writes"].push(`${at} scratch`);
     else if (!d.written.has(slot.place)) lists.reads.push(`${at} ${typed(slot.node)}`);
-    else lists[slot.node.op.lower.kind === "leaf" ? "updates" : "writes"].push(`${at} ${typed(slot.node)}`);
+    else lists[slot.node.storage ? "updates" : "writes"].push(`${at} ${typed(slot.node)}`);
     seen.add(at);
   });
   return lists;
