@@ -10,6 +10,7 @@ import * as composite from "./ops/composite.ts";
 import * as convolution from "./ops/conv.ts";
 import type { ConvOptions, ConvTransposeOptions } from "./ops/conv_options.ts";
 import * as convolve from "./ops/conv_options.ts";
+import { convolveBack, convolve as convolveParts } from "./ops/conv_parts.ts";
 import * as elementwise from "./ops/elementwise.ts";
 import * as gathers from "./ops/gather.ts";
 import * as leaves from "./ops/leaf.ts";
@@ -479,7 +480,7 @@ export class Tensor {
       return blocks.matmul(w.reshape([-1, w.shape[w.rank - 1]]));
     }
     const lifted = this.reshape(convolve.withUnits(this.shape, 1));
-    const y = lifted.convWith(w.reshape(convolve.withUnits(w.shape, 0)), attrs);
+    const y = convolveParts(lifted, w.reshape(convolve.withUnits(w.shape, 0)), attrs);
     return y.reshape(convolve.withoutUnits(y.shape, this.rank));
   }
   /**
@@ -490,7 +491,7 @@ export class Tensor {
   convTranspose(w: Tensor, o: ConvTransposeOptions = {}): Tensor {
     const attrs = convolve.transposeAttrs("convTranspose", this.shape, w.shape, o);
     const lifted = this.reshape(convolve.withUnits(this.shape, 1));
-    const y = lifted.convInputGrad(w.reshape(convolve.withUnits(w.shape, 0)), attrs);
+    const y = convolveBack(lifted, w.reshape(convolve.withUnits(w.shape, 0)), attrs);
     return y.reshape(convolve.withoutUnits(y.shape, this.rank));
   }
   convWith(w: Tensor, attrs: convolution.ConvAttrs): Tensor {

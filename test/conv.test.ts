@@ -21,12 +21,15 @@ interface DrawnConv {
   };
 }
 
-/** A transposed convolution of x and its weight; the result has at least one element. */
+/**
+ * A transposed convolution of x and its weight; the result has at least one element. Some groups are wide enough, and some
+ * kernels long enough, to be computed in parts.
+ */
 function drawTransposed(d: Draw): { x: number[]; w: number[]; o: DrawnConv["o"] } {
   const axes = d.int(1, 3);
   const per = <T>(f: () => T): T[] => Array.from({ length: axes }, f);
   const groups = d.int(1, 3);
-  const kernel = per(() => d.int(1, 3));
+  const kernel = per(() => d.pick([1, 2, 3, axes === 1 ? 23 : 2]));
   const stride = per(() => d.int(1, 3));
   const dilation = per(() => d.int(1, 2));
   const spatial = per(() => d.int(1, 3));
@@ -36,7 +39,12 @@ function drawTransposed(d: Draw): { x: number[]; w: number[]; o: DrawnConv["o"] 
     const low = d.int(0, Math.min(2, room));
     return [low, d.int(0, Math.min(2, room - low))];
   });
-  const [c, f] = [d.int(1, 2), d.int(1, 2)];
+  const [c, f] = d.pick([
+    [1, 1],
+    [1, 2],
+    [2, 1],
+    [4, 5],
+  ]);
   return {
     x: [d.int(1, 2), ...spatial, c * groups],
     w: [...kernel, f, c * groups],
@@ -93,7 +101,9 @@ describe("convolution", () => {
     law(30, (d, inputs) => {
       const { x: xs, w: ws, o } = drawTransposed(d);
       const [channels, filters] = [xs[xs.length - 1] / o.groups, ws[ws.length - 2]];
-      const x = inputs.make({ shape: xs.map((n, i) => (i > 0 && i < xs.length - 1 ? n + 6 : n)) });
+      const x = inputs.make({
+        shape: xs.map((n, i) => (i > 0 && i < xs.length - 1 ? n + o.dilation[i - 1] * (ws[i - 1] - 1) : n)),
+      });
       const w = inputs.make({ shape: [...ws.slice(0, -2), channels, filters * o.groups] });
       const parts = Array.from({ length: o.groups }, (_, g) =>
         x

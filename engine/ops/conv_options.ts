@@ -1,7 +1,6 @@
 // The options of a convolution as people write them, and as attributes of the three-axis ops of conv.ts; and which
 // convolutions are products of matrices already. Pure functions on shapes, called by tensor.ts and the nn layers.
 
-import { MAX_TAPS } from "../../kernels/conv_table.ts";
 import { ShapeError, show } from "../error.ts";
 import { numel, type Shape } from "../shape.ts";
 import type { ConvAttrs, InputGradAttrs, Three } from "./conv.ts";
@@ -161,13 +160,13 @@ export function isPointwise(w: Shape, a: ConvAttrs): boolean {
 }
 
 /**
- * Blocks side by side (patch embeddings) with more taps than the tables of the implicit product count: unfolding copies
- * each element once, so that one plain matrix product does the rest.
+ * Blocks side by side (patch embeddings), larger than 2 x 2 x 2: unfolding copies each element once, so that one plain
+ * matrix product does the rest, and its gradients are two more, without the gaps that a stride leaves in the implicit one.
  */
 export function isPatches(w: Shape, a: ConvAttrs): boolean {
   const kernel = three(w.slice(0, -2), 1);
   const tiled = kernel.every((k, i) => k === a.stride[i] && a.dilation[i] === 1);
-  return a.groups === 1 && tiled && unpadded(a) && kernel.some((k) => k > MAX_TAPS);
+  return a.groups === 1 && tiled && unpadded(a) && numel(kernel) > 8;
 }
 
 /** How x [b, ...spatial, c] becomes rows of blocks [b, ...spatial', kernel * c]: sizes kept, split, order, merged. */
