@@ -24,6 +24,8 @@ export interface Plan {
   readonly ref: string;
   /** Progress and profiles, for people. */
   say(text: string): void;
+  /** Called after each workload with everything measured so far. */
+  done(measured: Measured): void;
 }
 
 /** What was measured, and on what. */
@@ -215,6 +217,9 @@ async function measureWorkload(plan: Plan, workload: Workload, measured: Measure
 /** Measures every framework on every workload. A framework that fails on one is named with the reason and goes on with the next. */
 export async function measure(plan: Plan): Promise<Measured> {
   const measured: Measured = { results: [], versions: {}, adapters: {} };
-  for (const workload of plan.workloads) await measureWorkload(plan, workload, measured);
+  for (const workload of plan.workloads) {
+    await measureWorkload(plan, workload, measured);
+    plan.done(measured);
+  }
   return measured;
 }

@@ -5,7 +5,7 @@ import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { availableParallelism, loadavg } from "node:os";
 import { dirname, join } from "node:path";
-import { measure } from "./harness.ts";
+import { type Measured, measure } from "./harness.ts";
 import { parseOptions } from "./options.ts";
 import { GIFGRAD, type Report, type Result, verdicts } from "./results.ts";
 import { render } from "./table.ts";
@@ -23,44 +23,51 @@ function commit(): string {
   }
 }
 
-/** Results of peers that this run did not measure, from an earlier one. */
+/** Results of peers that this run did not measure, from an earlier report. */
 function earlier(now: readonly Result[]): Result[] {
   if (!options.against) return [];
-  const { results } = JSON.parse(readFileSync(options.against, "utf8")) as Report;
-  const same = (a: Result, b: Result): boolean => a.workload === b.workload && a.framework === b.framework;
-  return results.filter((r) => now.some((n) => n.workload === r.workload) && !now.some((n) => same(n, r)));
+  const { date, results } = JSON.parse(readFileSync(options.against, "utf8")) as Report;
+  const missing = ({ workload, framework }: Result): boolean =>
+    framework !== GIFGRAD &&
+    now.some((n) => n.workload === workload) &&
+    !now.some((n) => n.workload === workload && n.framework === framework);
+  return results.filter(missing).map((r) => ({ ...r, earlier: r.earlier ?? date }));
 }
 
-const load = loadavg()[0];
-const measured = await measure({
-  ...options,
-  frameworks: [GIFGRAD, ...options.peers],
-  child: process.env.BENCH_CHILD as string,
-  ref: join(root, "..", "shared", "bench", "data", "ref.json"),
-  say,
-});
+const ref = join(root, "..", "shared", "bench", "data", "ref.json");
+const began = { load: loadavg()[0], commit: commit() };
 const order = new Map(options.workloads.map(({ id }, i) => [id, i]));
 const rank = (r: Result): number => order.get(r.workload) ?? 0;
-const results = [...measured.results, ...earlier(measured.results)].toSorted((a, b) => rank(a) - rank(b));
-const [adapter, driver] = (measured.adapters[GIFGRAD] ?? "no adapter").split("; ");
-const report: Report = {
-  date: new Date().toISOString(),
-  commit: commit(),
-  node: process.versions.node,
-  adapter,
-  driver: driver ?? "",
-  versions: measured.versions,
-  cores: availableParallelism(),
-  load: [load, loadavg()[0]],
-  results,
-  targets: verdicts(results),
-};
-const text = JSON.stringify(report, null, 1);
-if (options.out) {
+
+function report({ results: now, versions, adapters }: Measured): Report {
+  const results = [...now, ...earlier(now)].toSorted((a, b) => rank(a) - rank(b));
+  const [adapter, driver = ""] = (adapters[GIFGRAD] ?? "no adapter").split(": "); // as Dawn describes it
+  return {
+    date: new Date().toISOString(),
+    commit: began.commit,
+    node: process.versions.node,
+    adapter,
+    driver,
+    versions,
+    cores: availableParallelism(),
+    load: [began.load, loadavg()[0]],
+    results,
+    targets: verdicts(results),
+  };
+}
+
+/** After every workload, so that a run that is stopped has not been for nothing. */
+function write(measured: Measured): void {
+  if (!options.out) return;
   const path = options.out.includes("/") ? options.out : join(root, "test", "bench", "results", options.out);
   mkdirSync(dirname(path), { recursive: true });
-  writeFileSync(path, `${text}\n`);
+  writeFileSync(path, `${JSON.stringify(report(measured), null, 1)}\n`);
 }
-console.log(options.json ? text : render(report));
-if (!existsSync(join(root, "..", "shared", "bench", "data", "ref.json")))
-  say("no ref.json beside the checkout: errors of the small workloads only");
+
+const frameworks = [GIFGRAD, ...options.peers];
+const child = process.env.BENCH_CHILD as string;
+const measured = await measure({ ...options, frameworks, child, ref, say, done: write });
+const final = report(measured);
+console.log(options.json ? JSON.stringify(final, null, 1) : render(final));
+if (!existsSync(ref)) say("no ref.json beside the checkout: errors of the small workloads only");
+if (measured.results.some((r) => r.framework === GIFGRAD && r.failed !== undefined)) process.exitCode = 1;

@@ -14,6 +14,8 @@ export interface Result {
   readonly framework: string;
   /** Why there are no numbers, or not all. */
   readonly failed?: string;
+  /** Taken from a report of this date; measured by this run when absent. */
+  readonly earlier?: string;
   /** Import and device creation. */
   readonly initMs?: number;
   /** First execution, compilation included, with the driver's cache as `cache` says. */

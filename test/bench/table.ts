@@ -50,7 +50,15 @@ export function resultTable(results: readonly Result[]): string {
     const ratio = r.framework !== GIFGRAD && r.cpuMs !== undefined && base !== undefined ? r.cpuMs / base : undefined;
     const cold = r.coldMs === undefined ? "-" : `${short(r.coldMs)}${r.cache === "empty" ? "*" : ""}`;
     const numbers = [r.cpuMs, ratio, r.minMs, r.medMs, r.gflops].map(short);
-    return [r.workload, r.framework, ...numbers, cold, short(r.initMs), short(r.rssMb), error(r)];
+    return [
+      r.workload,
+      r.earlier ? `${r.framework} \u2020` : r.framework,
+      ...numbers,
+      cold,
+      short(r.initMs),
+      short(r.rssMb),
+      error(r),
+    ];
   });
   const failures = results
     .filter((r) => r.failed !== undefined)
@@ -89,6 +97,7 @@ export function render(report: Report): string {
     targetTable(report.targets),
     "",
     "cpu: least process CPU time of one execution, all threads. ratio: over Gifgrad's. cold: first execution; * with an empty driver cache.",
+    ...(report.results.some((r) => r.earlier) ? ["\u2020 measured earlier"] : []),
     titles.join("; "),
   ].join("\n");
 }
