@@ -6,8 +6,8 @@ import { describe, expect, test } from "vitest";
 import { Conv, ConvTranspose } from "../engine/nn/index.ts";
 import type { Array64 } from "../engine/ops/op.ts";
 import { zeros } from "../engine/tensor.ts";
+import { gradientProblem, hvpProblem } from "../engine/testing/gradients.ts";
 import type { Draw } from "../kernels/wgsl.ts";
-import { gradientProblem, hvpProblem } from "./gradcheck.ts";
 import { dataOf, eachPoint, equal, filled, flatOf, inside, law, messages } from "./plain.ts";
 
 interface DrawnConv {

@@ -1,4 +1,4 @@
-// Fusion: random programs evaluated group by group equal the op-by-op reference, exactly on the host (interpret.ts) and
+// Fusion: random programs evaluated group by group equal the op-by-op reference, exactly on the host (engine/testing) and
 // within float32 on the GPU, fused or not; then one case for each bug that was found this way.
 
 import { afterAll, describe, expect, test } from "vitest";

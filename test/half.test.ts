@@ -11,11 +11,11 @@ import { makePlan } from "../engine/plan/plan.ts";
 import { ReferenceDevice } from "../engine/reference.ts";
 import { openGpu } from "../engine/runtime/gpu.ts";
 import { numel } from "../engine/shape.ts";
+import { drawer, uniforms, values } from "../engine/testing/draw.ts";
 import { withHalves } from "../kernels/half.ts";
 import { MINIMUM_CAPS } from "../kernels/wgsl.ts";
 import { expectClose } from "./close.ts";
 import { gpu, onEach, onGpu } from "./device.ts";
-import { drawer, uniforms, values } from "./draw.ts";
 
 const list = async (t: Tensor): Promise<number[]> => [...(await t.data())];
 const random = (n: number, seed: number, size = 2): Float32Array => {

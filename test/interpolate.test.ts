@@ -7,11 +7,11 @@ import { avgPool, type InterpolateMode, interpolate, maxPool, type PadMode, pad 
 import type { Array64 } from "../engine/ops/op.ts";
 import type { Shape } from "../engine/shape.ts";
 import { type Tensor, tensor, zeros } from "../engine/tensor.ts";
+import { uniforms, values } from "../engine/testing/draw.ts";
+import { gradientProblem, Inputs } from "../engine/testing/gradients.ts";
 import type { Draw } from "../kernels/wgsl.ts";
 import { difference } from "./close.ts";
 import { onGpu } from "./device.ts";
-import { uniforms, values } from "./draw.ts";
-import { gradientProblem, Inputs } from "./gradcheck.ts";
 import { dataOf, drawImages, eachPoint, equal, filled, flatOf, law, messages } from "./plain.ts";
 
 const MODES: readonly InterpolateMode[] = ["nearest", "nearest-exact", "linear", "cubic", "area"];

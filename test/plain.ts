@@ -7,10 +7,10 @@ import { ShapeError } from "../engine/error.ts";
 import type { Array64 } from "../engine/ops/op.ts";
 import { numel, type Shape } from "../engine/shape.ts";
 import type { Tensor } from "../engine/tensor.ts";
+import { drawer } from "../engine/testing/draw.ts";
+import { Inputs } from "../engine/testing/gradients.ts";
 import type { Draw } from "../kernels/wgsl.ts";
 import { difference } from "./close.ts";
-import { drawer } from "./draw.ts";
-import { Inputs } from "./gradcheck.ts";
 
 const seeds = fc.integer({ min: 0, max: 2 ** 31 - 1 });
 

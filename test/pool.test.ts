@@ -11,8 +11,8 @@ import {
 } from "../engine/nn/index.ts";
 import { numel } from "../engine/shape.ts";
 import { ones, zeros } from "../engine/tensor.ts";
+import { gradientProblem, Inputs } from "../engine/testing/gradients.ts";
 import type { Draw } from "../kernels/wgsl.ts";
-import { gradientProblem, Inputs } from "./gradcheck.ts";
 import { dataOf, drawImages, eachPoint, equal, filled, flatOf, inside, law, messages } from "./plain.ts";
 
 interface Pool {
