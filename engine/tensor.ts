@@ -68,7 +68,7 @@ function applyInSingle(op: AnyOp, ins: readonly Tensor[], attrs: Attrs): Tensor 
   const result = apply(
     op,
     ins.map((t) => (t.dtype === "f16" ? t.cast("f32") : t)),
-    attrs,
+    "halves" in op && op.halves === true ? { ...attrs, halves: true } : attrs,
   );
   return result.dtype === "f32" ? result.cast("f16") : result;
 }
@@ -448,10 +448,13 @@ export class Tensor {
 
   // ---- products ----------------------------------------------------------------------------------------------------
 
-  /** [..., m, k] @ [..., k, n]; leading axes broadcast, and a vector is a row on the left, a column on the right. */
-  matmul(y: Tensor): Tensor {
-    if (this.rank === 1 && y.rank > 0) return dropAxis(this.reshape([1, -1]).matmul(y), y.rank === 1 ? -1 : -2);
-    if (y.rank === 1 && this.rank > 0) return dropAxis(this.matmul(y.reshape([-1, 1])), -1);
+  /**
+   * [..., m, k] @ [..., k, n]; leading axes broadcast, and a vector is a row on the left, a column on the right. `halves`:
+   * f16 holds every element of both exactly, so that f16 matrix units may multiply them (f16 tensors say so themselves).
+   */
+  matmul(y: Tensor, o: { readonly halves?: boolean } = none): Tensor {
+    if (this.rank === 1 && y.rank > 0) return dropAxis(this.reshape([1, -1]).matmul(y, o), y.rank === 1 ? -1 : -2);
+    if (y.rank === 1 && this.rank > 0) return dropAxis(this.matmul(y.reshape([-1, 1]), o), -1);
     const [m, k] = this.shape.slice(-2);
     const n = y.shape[y.rank - 1];
     if (this.rank < 2 || y.rank < 2 || k !== y.shape[y.rank - 2]) {
@@ -459,12 +462,12 @@ export class Tensor {
         `matmul: inner dimensions differ: ${show(this.shape)} @ ${show(y.shape)} (${k} vs ${y.shape[y.rank - 2]})`,
       );
     }
-    if (y.rank === 2) return apply(matmulOp, [this.reshape([-1, k]), y]).reshape([...this.shape.slice(0, -1), n]);
+    if (y.rank === 2) return apply(matmulOp, [this.reshape([-1, k]), y], o).reshape([...this.shape.slice(0, -1), n]);
     const batch = broadcast("matmul", this.shape.slice(0, -2), y.shape.slice(0, -2));
     const folded = batch.length <= 2 ? batch : [numel(batch.slice(0, -1)), batch[batch.length - 1]];
     const a = this.expand([...batch, m, k]).reshape([...folded, m, k]);
     const b = y.expand([...batch, k, n]).reshape([...folded, k, n]);
-    return apply(matmulOp, [a, b]).reshape([...batch, m, n]);
+    return apply(matmulOp, [a, b], o).reshape([...batch, m, n]);
   }
   /**
    * Channels-last convolution: x [b, ...spatial, c], w [...kernel, c / groups, o] -> [b, ...spatial', o], with one to three

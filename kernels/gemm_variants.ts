@@ -2,8 +2,9 @@
 // shape. Called by matmul.ts and conv.ts.
 
 import type { Generator } from "./gemm.ts";
+import { matrixShape, matrixTile } from "./gemm_matrix.ts";
 import { portableTile, SHARED_BYTES, sharedTile, shuffleTile } from "./gemm_tiles.ts";
-import type { Caps, Family, Lowered, Variant } from "./wgsl.ts";
+import type { Caps, Family, Lowered, MatrixShape, Variant } from "./wgsl.ts";
 
 /** What a family says to get one variant per generator. */
 export interface Tiled<S> {
@@ -13,6 +14,8 @@ export interface Tiled<S> {
   macs(spec: S): number;
   /** B is read along k, four columns at a time: then 64 columns are no better than 32, and twice the text. */
   alongK?(spec: S): boolean;
+  /** f16 holds every element of A and B exactly. */
+  halves?(spec: S): boolean;
   /** `vectors` is false for the portable tile, which loads scalars only. */
   lower(spec: S, generator: Generator, vectors: boolean, caps: Caps): Lowered;
 }
@@ -58,6 +61,7 @@ export function tileVariants<S>({
   columns,
   macs,
   alongK,
+  halves,
   lower,
 }: Tiled<S>): Pick<Family<S>, "variants" | "candidates"> {
   const shuffle = (name: string, make: (subgroup: number) => Generator, fits: (s: S) => boolean): Variant<S> => ({
@@ -86,6 +90,11 @@ export function tileVariants<S>({
     shuffle("shuffle-tall", tall, (s) => columns(s) > 16 && macs(s) >= LARGE_MACS),
     shuffle("shuffle", base, (s) => columns(s) > 16),
     shuffle("shuffle-narrow", narrow, (s) => columns(s) > 4),
+    {
+      name: "matrix",
+      supports: (s, caps) => columns(s) > 16 && matrixShape(caps, halves?.(s) ?? false) !== null,
+      emit: (s, caps) => lower(s, matrixTile(matrixShape(caps, halves?.(s) ?? false) as MatrixShape), true, caps),
+    },
     {
       name: "shared",
       supports: (_, caps) =>

@@ -140,7 +140,13 @@ function draw(d: Draw): MatmulSpec {
   return { m, n, k, batch, a: drawOperand(d, batch, m, k), b: drawOperand(d, batch, k, n) };
 }
 
-const tiles = tileVariants<MatmulSpec>({ columns: (s) => s.n, macs, alongK: (s) => loadOfB(s) === "k4", lower });
+const tiles = tileVariants<MatmulSpec>({
+  columns: (s) => s.n,
+  macs,
+  alongK: (s) => loadOfB(s) === "k4",
+  halves: (s) => s.halves === true,
+  lower,
+});
 
 export const matmul: Family<MatmulSpec> = {
   name: "matmul",

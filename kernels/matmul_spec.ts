@@ -24,6 +24,8 @@ export interface MatmulSpec {
   readonly a: StridedOperand;
   readonly b: StridedOperand;
   readonly epilogue?: Epilogue;
+  /** f16 holds every element of A and B exactly: matrix units for f16 lose nothing. */
+  readonly halves?: boolean;
 }
 
 /** Every load of 4 along the dimension with stride 1 is aligned; strides over dimensions of size 1 do not count. */

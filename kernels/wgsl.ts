@@ -6,6 +6,15 @@
 // `var<storage, read_write>` (one arena buffer bound both `read` and `read_write` in a dispatch is a WebGPU error);
 // then, when there are any, the scalars of this dispatch in one uniform struct. The entry point is `main`.
 
+/** A product in hardware: [m, k] x [k, n] of `input`, summed in `result`. */
+export interface MatrixShape {
+  readonly m: number;
+  readonly n: number;
+  readonly k: number;
+  readonly input: "f16" | "f32";
+  readonly result: "f16" | "f32";
+}
+
 /** What a kernel may rely on. Filled from the adapter by engine/runtime, or by hand in tests. */
 export interface Caps {
   /** Software rasterisers punish shared memory and reward shuffles; discrete GPUs do the opposite. */
@@ -20,6 +29,8 @@ export interface Caps {
   /** Bytes of `var<workgroup>` memory. */
   readonly maxWorkgroupMemory: number;
   readonly maxWorkgroupsPerDim: number;
+  /** Shapes that the adapter's matrix units multiply; none when absent. */
+  readonly matrices?: readonly MatrixShape[];
   /** Bytes of one storage binding, and of one buffer. */
   readonly maxBinding: number;
   readonly maxBuffer: number;

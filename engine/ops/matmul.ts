@@ -14,14 +14,20 @@ function operand({ offset, strides }: Layout): MatmulSpec["a"] {
   return { offset, batch: [batch[0], batch[1]], row, col };
 }
 
-const lower: KernelLowering<Attrs> = {
+export interface MatmulAttrs extends Attrs {
+  /** f16 holds every element of both operands exactly, and will hold those of the result's gradient. */
+  readonly halves?: boolean;
+}
+
+const lower: KernelLowering<MatmulAttrs> = {
   kind: "kernel",
   family,
   epilogue: true,
-  spec: ([a, b], _, layouts): MatmulSpec => {
+  spec: ([a, b], { halves }, layouts): MatmulSpec => {
     const batch = [1, 1, ...a.slice(0, -2)].slice(-2);
     const [m, k] = a.slice(-2);
-    return { m, n: b[b.length - 1], k, batch: [batch[0], batch[1]], a: operand(layouts[0]), b: operand(layouts[1]) };
+    const [left, right] = layouts.map(operand);
+    return { m, n: b[b.length - 1], k, batch: [batch[0], batch[1]], a: left, b: right, halves };
   },
   // The fast kernels need unit stride along rows or columns and vec4 alignment of everything else.
   strided: ({ offset, strides }, shape) => {
@@ -43,7 +49,7 @@ function check([a, b]: readonly Shape[]): Shape {
   return [...a.slice(0, -1), b[rank - 1]];
 }
 
-export const matmul = defineOp<Attrs>({
+export const matmul = defineOp<MatmulAttrs>({
   name: "matmul",
   dtype: floats("matmul"),
   shape: check,
@@ -59,7 +65,8 @@ export const matmul = defineOp<Attrs>({
       }
     }
   },
-  vjp: (g, [a, b]) => [g.matmul(b.transpose()), a.transpose().matmul(g)],
+  vjp: (g, [a, b], _, attrs) => [g.matmul(b.transpose(), attrs), a.transpose().matmul(g, attrs)],
+  halves: true,
   lower,
   draw: (d) => {
     const batch = Array.from({ length: d.int(0, 2) }, () => d.int(1, 3));

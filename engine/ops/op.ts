@@ -139,6 +139,8 @@ export interface OpDef<A extends Attrs = AnySpec> extends Trust<A> {
   readonly half?: true;
   /** From f16 to f32 it keeps every value: a kernel may read its input in its place. */
   readonly widens?: true;
+  /** Computes in f32, and is told by the attribute `halves` that all its operands came from f16. */
+  readonly halves?: true;
   draw(d: Draw): Sample<A>;
 }
 

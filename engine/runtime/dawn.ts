@@ -2,7 +2,7 @@
 // describes it as Caps. Keeps the object from create() alive: Dawn dies with it.
 
 import { create, globals } from "webgpu";
-import type { Caps } from "../../kernels/wgsl.ts";
+import type { Caps, MatrixShape } from "../../kernels/wgsl.ts";
 import { env } from "../env.ts";
 import { DeviceError } from "../error.ts";
 
@@ -20,7 +20,7 @@ export interface Dawn {
   release(): void;
 }
 
-const FEATURES = ["subgroups", "shader-f16", "timestamp-query"];
+const FEATURES = ["subgroups", "shader-f16", "timestamp-query", "chromium-experimental-subgroup-matrix"];
 const LIMITS = [
   "maxStorageBuffersPerShaderStage",
   "maxStorageBufferBindingSize",
@@ -40,11 +40,27 @@ export interface DawnOptions {
   readonly minimum?: boolean;
 }
 
+/** Dawn's description of a matrix product in hardware. */
+interface MatrixConfig {
+  readonly componentType: string;
+  readonly resultComponentType: string;
+  readonly M: number;
+  readonly N: number;
+  readonly K: number;
+}
+
+/** The shapes of floats; integer ones are left out. */
+function matrixShape({ componentType, resultComponentType, M, N, K }: MatrixConfig): MatrixShape[] {
+  const [input, result] = [componentType, resultComponentType].map((t) => (t === "f16" || t === "f32" ? t : null));
+  return input && result ? [{ m: M, n: N, k: K, input, result }] : [];
+}
+
 /** Throws DeviceError when there is no adapter. */
 export async function openDawn(options: DawnOptions = {}): Promise<Dawn> {
   env.XDG_RUNTIME_DIR ||= "/tmp"; // lavapipe warns without one
   let gpu: GPU | null = create([
     "disable-dawn-features=timestamp_quantization", // timestamps in 0.1 ms steps are for pages that are not trusted
+    "enable-dawn-features=allow_unsafe_apis", // subgroup matrices are experimental
     ...(options.backend ? [`backend=${options.backend}`] : []),
   ]);
   const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
@@ -58,6 +74,7 @@ export async function openDawn(options: DawnOptions = {}): Promise<Dawn> {
   const info = adapter.info as GPUAdapterInfo & {
     readonly subgroupMinSize?: number;
     readonly subgroupMaxSize?: number;
+    readonly subgroupMatrixConfigs?: readonly MatrixConfig[];
   };
   const text = [info.vendor, info.architecture, info.device, info.description].join(" ");
   const software =
@@ -79,6 +96,9 @@ export async function openDawn(options: DawnOptions = {}): Promise<Dawn> {
       maxWorkgroupsPerDim: limits.maxComputeWorkgroupsPerDimension,
       maxBinding: limits.maxStorageBufferBindingSize,
       maxBuffer: limits.maxBufferSize,
+      matrices: features.includes("chromium-experimental-subgroup-matrix")
+        ? (info.subgroupMatrixConfigs ?? []).flatMap(matrixShape)
+        : [],
     },
     release: () => {
       device.destroy();
