@@ -340,6 +340,28 @@ describe("a module", () => {
   });
 });
 
+onEach("batch normalisation assigns its statistics in training only", async () => {
+  const layer = new nn.BatchNorm(2, { momentum: 0.5 });
+  expect([...layer.state()].map(([name, p]) => `${name} ${p.trainable}`)).toEqual([
+    "weight true",
+    "bias true",
+    "running_mean false",
+    "running_var false",
+  ]);
+  const x = tensor(new Float32Array([1, 2, 3, 6]), [2, 2]); // means 2 and 4, variances 2 and 8 (unbiased)
+  const step = compile(({ batch }: { batch: Tensor }) => ({ y: layer.forward(batch, { training: true }) }));
+  const { y } = step({ batch: x });
+  expectClose(await y.data(), [-1, -1, 1, 1], "normalised", { rtol: 1e-4 }); // eps beside a variance of 1
+  const running = async (): Promise<number[]> => [
+    ...(await layer.runningMean.data()),
+    ...(await layer.runningVar.data()),
+  ];
+  expectClose(await running(), [1, 2, 1.5, 4.5], "running", { rtol: 1e-6 });
+  const still = await layer.forward(x).data();
+  expectClose(still, [0, 0, 2 / Math.sqrt(1.5), 4 / Math.sqrt(4.5)], "evaluated", { rtol: 1e-4 });
+  expectClose(await running(), [1, 2, 1.5, 4.5], "after evaluation", { rtol: 1e-6 });
+});
+
 describe("a layer that is given something else says so:", () => {
   const x = (...shape: number[]): Tensor => tensor(new Float32Array(numel(shape)), shape);
   test.each([

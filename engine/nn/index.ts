@@ -51,6 +51,7 @@ export { type InterpolateMode, type InterpolateOptions, interpolate } from "./in
 export {
   Attention,
   type AttentionLayerOptions,
+  BatchNorm,
   Conv,
   type ConvLayerOptions,
   ConvTranspose,
@@ -61,6 +62,7 @@ export {
   LayerNorm,
   Linear,
   type LinearOptions,
+  RmsNorm,
 } from "./layers.ts";
 export {
   type BceOptions,

@@ -6,7 +6,7 @@ import type { Parameter, Rng } from "../state.ts";
 import type { ConvOptions, ConvTransposeOptions, Tensor } from "../tensor.ts";
 import { fanInInit, type Initializer, normalInit, onesInit, zerosInit } from "./init.ts";
 import { Module, parameter } from "./module.ts";
-import { groupNorm, layerNorm } from "./norms.ts";
+import { batchNorm, groupNorm, layerNorm, rmsNorm } from "./norms.ts";
 import { linear } from "./products.ts";
 
 export interface LinearOptions {
@@ -132,6 +132,52 @@ export class LayerNorm extends Module {
 
   forward(x: Tensor): Tensor {
     return layerNorm(x, { weight: this.weight, bias: this.bias, eps: this.#eps });
+  }
+}
+
+/** Root mean square normalisation over the last axis (Zhang & Sennrich 2019). */
+export class RmsNorm extends Module {
+  readonly weight: Parameter;
+  readonly #eps: number;
+
+  constructor(features: number, eps = 1e-6) {
+    super();
+    this.weight = parameter([features], onesInit);
+    this.#eps = eps;
+  }
+
+  forward(x: Tensor): Tensor {
+    return rmsNorm(x, { weight: this.weight, eps: this.#eps });
+  }
+}
+
+/** Batch normalisation (Ioffe & Szegedy 2015) of [b, ..., channels]. The running statistics are state that is not trained. */
+export class BatchNorm extends Module {
+  readonly weight: Parameter;
+  readonly bias: Parameter;
+  readonly runningMean: Parameter;
+  readonly runningVar: Parameter;
+  readonly #options: { readonly eps: number; readonly momentum: number };
+
+  constructor(channels: number, { eps = 1e-5, momentum = 0.1 } = {}) {
+    super();
+    this.weight = parameter([channels], onesInit);
+    this.bias = parameter([channels], zerosInit);
+    this.runningMean = parameter([channels], zerosInit, { trainable: false });
+    this.runningVar = parameter([channels], onesInit, { trainable: false });
+    this.#options = { eps, momentum };
+  }
+
+  /** In training it normalises with the batch's statistics and assigns the running ones; else it changes nothing. */
+  forward(x: Tensor, { training = false } = {}): Tensor {
+    const running = { mean: this.runningMean, variance: this.runningVar };
+    const o = { weight: this.weight, bias: this.bias, ...this.#options, training };
+    const { y, mean, variance } = batchNorm(x, running, o);
+    if (training) {
+      this.runningMean.assign(mean);
+      this.runningVar.assign(variance);
+    }
+    return y;
   }
 }
 

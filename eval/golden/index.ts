@@ -56,7 +56,7 @@ async function* checks(folder: string, kind: Kind): AsyncGenerator<Event> {
 }
 
 function problem(folder: string, message: string): Event {
-  return { type: "problem", folder, message: message.replaceAll(/\s*\n\s*/g, " ") };
+  return { type: "problem", folder: basename(folder), message: message.replaceAll(/\s*\n\s*/g, " ") };
 }
 
 function unknown(folder: string): Event {
