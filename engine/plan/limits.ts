@@ -27,7 +27,9 @@ function tooLarge(plan: Plan, d: Dispatch, i: number, bytes: number, caps: Caps)
     "scratch" in slot
       ? `scratch of ${opsOf(d.group, plan)}`
       : `${slot.node.op.name} ${slot.node.dtype}${show(slot.node.shape)}`;
+  const leaf = "node" in slot && slot.node.op.lower.kind === "leaf";
+  const help = leaf ? "make it of several smaller tensors" : "compute it in parts along an axis, each stored alone";
   return new DeviceError(
-    `${plan.name}: ${what} takes ${bytes.toLocaleString("en")} bytes in memory, and this adapter binds at most ${caps.maxBinding.toLocaleString("en")} at once (maxStorageBufferBindingSize): split it along an axis (slice, then concat or sum the parts), or use a smaller batch`,
+    `${plan.name}: ${what} takes ${bytes.toLocaleString("en")} bytes in memory, and this adapter binds at most ${caps.maxBinding.toLocaleString("en")} at once (maxStorageBufferBindingSize): ${help}, or use a smaller batch`,
   );
 }
