@@ -6,7 +6,8 @@ import { afterAll, describe, expect, test } from "vitest";
 import { openDawn } from "../engine/runtime/dawn.ts";
 import { tensor } from "../engine/tensor.ts";
 import { convForward, convWeightGrad } from "../kernels/conv.ts";
-import { type MatmulSpec, matmul } from "../kernels/matmul.ts";
+import { matmul } from "../kernels/matmul.ts";
+import type { MatmulSpec } from "../kernels/matmul_spec.ts";
 import { type Caps, choose, type KernelSource, type Lowered, type MatrixShape, MINIMUM_CAPS } from "../kernels/wgsl.ts";
 import { openBare, prepare } from "./kernel_runner.ts";
 
