@@ -4,6 +4,7 @@
 
 import { candidatesOf, type Lowered, tuningKey, type Variant } from "../kernels/wgsl.ts";
 import type { Program } from "./device.ts";
+import { cpuMs } from "./env.ts";
 import { type Kernel, kernelOf } from "./plan/emit.ts";
 import { makePlan } from "./plan/plan.ts";
 import { kernelInputs, kernelProblem } from "./testing/kernels.ts";
@@ -113,12 +114,11 @@ async function race(machine: Machine, ready: ReadonlyMap<string, Prepared>): Pro
 
 /** Milliseconds per run: CPU time on a software adapter, whatever else the machine does; else time until it is done. */
 async function timeOf({ device, caps }: Machine, p: Prepared, runs: number): Promise<number> {
-  const cpu = process.cpuUsage();
+  const cpu = cpuMs();
   const start = performance.now();
   for (let i = 0; i < runs; i++) p.dispatch();
   await device.queue.onSubmittedWorkDone();
-  const used = process.cpuUsage(cpu);
-  return (caps.adapter === "cpu" ? (used.user + used.system) / 1000 : performance.now() - start) / runs;
+  return (caps.adapter === "cpu" ? cpuMs() - cpu : performance.now() - start) / runs;
 }
 
 function pick(variants: readonly Variant<unknown>[], times: Readonly<Record<string, number>>): string | null {

@@ -1,7 +1,7 @@
 // Tuning files: which kernel variant serves which class of shapes on one adapter, as `gifgrad tune` measured it (tune.ts).
 // One JSON file per adapter in the user's cache folder; openDevice reads it. Not in browsers, which have no files.
 
-import { env } from "./env.ts";
+import { env, processFor } from "./env.ts";
 import { DeviceError } from "./error.ts";
 
 export interface TuningFile {
@@ -15,15 +15,16 @@ export interface TuningFile {
 
 /** `$XDG_CACHE_HOME/gifgrad/tune/<adapter>.json`, in `~/.cache` where that variable is not set. */
 export function tuningPath(adapter: string): string {
-  const { join } = process.getBuiltinModule("node:path");
-  const cache = env.XDG_CACHE_HOME || join(process.getBuiltinModule("node:os").homedir(), ".cache");
+  const node = processFor("a tuning file");
+  const { join } = node.getBuiltinModule("node:path");
+  const cache = env.XDG_CACHE_HOME || join(node.getBuiltinModule("node:os").homedir(), ".cache");
   const name = adapter.toLowerCase().replace(/[^a-z0-9.]+/g, "-");
   return join(cache, "gifgrad", "tune", `${name.replace(/^-+|-+$/g, "")}.json`);
 }
 
 /** The file's contents; null where there is no file. Throws DeviceError when it is not one, or of another adapter. */
 export function readTuning(path: string, adapter: string): TuningFile | null {
-  const { existsSync, readFileSync } = process.getBuiltinModule("node:fs");
+  const { existsSync, readFileSync } = processFor("a tuning file").getBuiltinModule("node:fs");
   if (!existsSync(path)) return null;
   const found = parse(readFileSync(path, "utf8"));
   if (!found) throw new DeviceError(`${path} is not a tuning file: delete it, or make one with \`npx gifgrad tune\``);

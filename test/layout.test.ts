@@ -7,6 +7,7 @@ import {
   dawnViolations,
   importViolations,
   layoutNames,
+  nodeViolations,
   readmeViolations,
   readTree,
   syntaxViolations,
@@ -25,6 +26,7 @@ describe("this checkout", () => {
   });
   test("imports only in the direction of the architecture", () => expect(importViolations(tree)).toEqual([]));
   test("loads Dawn in one place", () => expect(dawnViolations(tree)).toEqual([]));
+  test("asks of Node only what a browser can do without", () => expect(nodeViolations(tree)).toEqual([]));
   test("uses no enums or namespaces", () => expect(syntaxViolations(tree)).toEqual([]));
   test("has the files that README.md names", (context) => {
     if (!existsSync(readme)) context.skip("there is no README.md");
@@ -62,6 +64,17 @@ describe("a planted violation is found:", () => {
   test("Dawn loaded elsewhere, statically or not", () => {
     const files = { "engine/device.ts": use("webgpu"), "cli/doctor.ts": load("webgpu") };
     expect(dawnViolations(plant(files))).toHaveLength(2);
+  });
+  test("Node in the library, and only there", () => {
+    const found = nodeViolations(
+      plant({
+        "engine/a.ts": 'import { join } from "node:path";\nconst t = process.hrtime(); // of the process.\n',
+        "models/b.ts": 'const b = Buffer.from("");\nconst c = x.process.y;\n',
+        "cli/c.ts": 'import { join } from "node:path";\n',
+      }),
+    );
+    const about = ['engine/a.ts: from "node:path"', "engine/a.ts: process.hrtime", "models/b.ts: Buffer.from"];
+    expect(found.sort()).toEqual(about.map((what) => `${what} is not in browsers`));
   });
   test("an enum and a namespace", () => {
     const files = { "data/a.ts": "export const enum E { A }", "data/b.ts": "namespace N {}" };

@@ -153,6 +153,20 @@ export function dawnViolations(tree: Tree): string[] {
     .map(([path]) => `${path}: must not load webgpu; only ${DAWN.join(", ")} do`);
 }
 
+/** The library runs in browsers too: what it asks of Node goes through engine/env.ts, or is replaced there (package.json). */
+const NODE_ONLY = ["engine/env.ts", "engine/atomic.ts"];
+
+export function nodeViolations(tree: Tree): string[] {
+  const library = sources(tree).filter(
+    ([path]) => /^(kernels|engine|models)\//.test(path) && !NODE_ONLY.includes(path),
+  );
+  return library.flatMap(([path, text]) => {
+    const code = text.replace(/\/\*[\s\S]*?\*\//g, "").replace(/\/\/.*$/gm, "");
+    const used = code.match(/(?<![\w#.])(?:process|Buffer)\.\w+|from "node:(?!fs\/promises")[\w/]+"/g) ?? [];
+    return [...new Set(used)].map((what) => `${path}: ${what} is not in browsers`);
+  });
+}
+
 /** TypeScript that is more than types: it would not run under a loader that only strips types. */
 export function syntaxViolations(tree: Tree): string[] {
   const construct = /^\s*(?:export\s+)?(?:declare\s+)?(?:const\s+)?(enum|namespace)\s+\w+\s*\{/m;
