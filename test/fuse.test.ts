@@ -109,6 +109,17 @@ describe("limits", () => {
   });
 });
 
+/** Three ways from a value to the result. */
+const branching = (t: Tensor): Tensor => t.mul(t.tanh()).add(t.sigmoid());
+
+test("a branching epilogue that reads too much is cut at its kernel", async () => {
+  const others = leaves(9, [5, 1]);
+  const sum = tensor([1, 2, 3, 4, 5], [5, 1]).expand([5, 3]).exp().sum(1, { keepdims: true });
+  const out = sum.mul(sumOf(others.slice(0, 5))).add(sum.tanh().mul(sumOf(others.slice(5))));
+  await onHost([out], { maxBindings: 8, fuse: true });
+  expect(Math.max(...bindingsOf(out))).toBeLessThanOrEqual(8);
+});
+
 describe("what is fused", () => {
   const x = tensor(new Float32Array(64), [8, 8]);
   const kernels: [string, () => Tensor, number][] = [
@@ -126,6 +137,8 @@ describe("what is fused", () => {
     ["a transposed operand of a product", () => x.transpose().matmul(tensor(new Float32Array(64), [8, 8])), 1],
     ["two products added: the second adds the first's result", () => x.matmul(x.add(1)).add(x.matmul(x.add(2))), 4],
     ["softmax stays one kernel", () => x.mul(2).softmax(), 2],
+    ["an activation that uses its argument twice, behind a product", () => x.matmul(x.add(1)).add(2).gelu(), 2],
+    ["ops that branch and join behind a sum", () => branching(x.exp().sum(1, { keepdims: true })), 1],
   ];
   test.each(kernels)("%s", (_, make, count) => {
     expect(makePlan(programOf([make()]), MINIMUM_CAPS).dispatches.length).toBe(count);

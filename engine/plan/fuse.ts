@@ -4,8 +4,9 @@
 //
 // Decisions, in order: (1) composites whose parts are needed anyway are replaced by their decomposition; (2) results,
 // kernel operands and kernel results are stored; (3) each kernel and reduction takes along the elementwise ops that only it
-// feeds; (4) a value used more than once is stored unless recomputing it is as cheap as loading it; (5) values whose only
-// reader is one elementwise group are stored by that group (this is what makes an optimiser update one kernel).
+// feeds, however they branch and join; (4) a value used more than once is stored unless recomputing it is as cheap as loading
+// it; (5) values whose only reader is one elementwise group are stored by that group (this is what makes an optimiser update
+// one kernel).
 
 import type { Program } from "../device.ts";
 import { isFloat } from "../dtype.ts";
@@ -56,7 +57,27 @@ const KERNEL_OPS = 128;
 const BROADCAST_OPS = 3;
 
 export function fuse(program: Program, options: FuseOptions): Fusion {
-  return new Fuser(program, options).run();
+  const straight = new Set<Node>();
+  const tried: Fuser[] = []; // keeps the nodes that it made, so that the next attempt finds the same ones
+  for (;;) {
+    const fuser = new Fuser(program, options, straight);
+    tried.push(fuser);
+    try {
+      return fuser.run();
+    } catch (e) {
+      if (!(e instanceof CutRequest)) throw e;
+      straight.add(e.core);
+    }
+  }
+}
+
+/** The epilogue of `core` reads too much and must end earlier, but branches: fusion starts again, without the branches. */
+class CutRequest extends Error {
+  readonly core: Node;
+  constructor(core: Node) {
+    super(`the epilogue of ${core.op.name} branches and cannot be cut`);
+    this.core = core;
+  }
 }
 
 class Fuser {
@@ -72,13 +93,22 @@ class Fuser {
   readonly #ops = new Map<Node, number>();
   /** Last node of an epilogue -> the kernel it belongs to. */
   readonly #coreOf = new Map<Node, Node>();
+  /** Nodes inside an epilogue, before its last, whoever uses them is in it too. */
+  readonly #inside = new Set<Node>();
+  /** Kernels whose epilogue uses some value twice. */
+  readonly #branching = new Set<Node>();
+  /** Kernels whose epilogue must not. */
+  readonly #straight: ReadonlySet<Node>;
+  readonly #position: ReadonlyMap<Node, number>;
 
-  constructor(program: Program, options: FuseOptions) {
+  constructor(program: Program, options: FuseOptions, straight: ReadonlySet<Node>) {
     this.#options = options;
+    this.#straight = straight;
     const wanted = [...Object.values(program.outputs), ...program.assigns.map(([, value]) => value)];
     this.#order = this.#expandComposites(wanted);
     this.#roots = wanted.map((n) => this.resolve(n));
     this.#uses = this.#countUses();
+    this.#position = new Map(this.#order.map((n, i) => [n, i]));
   }
 
   resolve = (n: Node): Node => {
@@ -212,47 +242,67 @@ class Fuser {
       const core = this.#order[i];
       const lower = core.op.lower;
       if (!(lower.kind === "reduce" || (lower.kind === "kernel" && lower.epilogue))) continue;
-      const end = this.#epilogueEnd(core, claimed);
-      if (end === core) continue;
+      const path = this.#epiloguePath(core, claimed);
+      const end = path.pop();
+      if (!end) continue;
+      for (const n of path) this.#inside.add(n);
+      for (const n of [...path, end]) claimed.add(n);
+      if ([core, ...path].some((n) => this.#usersOf(n).length > 1)) this.#branching.add(core);
       this.#coreOf.set(end, core);
       this.#absorbed.add(core);
       this.#store(end);
     }
   }
 
-  #epilogueEnd(core: Node, claimed: Set<Node>): Node {
-    let end = core;
-    let cur = core;
-    const path: Node[] = [];
-    const operands = new Set(this.#operands.get(core)?.map((o) => o.node));
-    while (!this.#stored.has(cur) && this.#uses.get(cur)?.length === 1 && path.length < KERNEL_OPS) {
-      const user = (this.#uses.get(cur) as readonly Node[])[0];
-      const lower = user.op.lower;
-      const passes =
-        lower.kind === "elementwise" ? isFloat(user.dtype) : lower.kind === "view" && lower.linear === true;
-      if (!passes || claimed.has(user) || numel(user.shape) !== numel(core.shape)) break;
-      if (lower.kind === "elementwise" && !this.#mayEnd(core, cur, user)) break;
-      // One buffer cannot be bound twice in a dispatch, so an epilogue does not read what the kernel itself reads.
-      if (operands.size > 0 && this.sources(user).some((s) => s !== cur && this.#reaches(s, operands))) break;
-      path.push(user);
-      cur = user;
-      if (lower.kind === "elementwise") {
-        end = user;
-        for (const n of path) claimed.add(n);
-      }
-    }
-    return end;
+  #usersOf(n: Node): readonly Node[] {
+    return this.#uses.get(n) ?? [];
   }
 
-  /** May the epilogue of `core`, so far `cur`, go on with the elementwise `user`? */
-  #mayEnd(core: Node, cur: Node, user: Node): boolean {
+  /**
+   * What follows `core` and is computed where its result is: ops that only it feeds, up to the last elementwise one through
+   * which every use of the result goes. In order; empty when there is none.
+   */
+  #epiloguePath(core: Node, claimed: ReadonlySet<Node>): Node[] {
+    const path: Node[] = [];
+    let length = 0;
+    const taken = new Set<Node>([core]);
+    const open = new Set<Node>(this.#stored.has(core) ? [] : this.#usersOf(core));
+    while (open.size > 0 && path.length < KERNEL_OPS) {
+      const user = [...open].reduce((a, b) => (this.#place(a) < this.#place(b) ? a : b));
+      if (claimed.has(user) || !this.#maySit(core, user, taken)) break;
+      open.delete(user);
+      taken.add(user);
+      path.push(user);
+      if (open.size === 0 && user.op.lower.kind === "elementwise") length = path.length;
+      if (this.#stored.has(user) || (this.#straight.has(core) && this.#usersOf(user).length > 1)) break;
+      for (const next of this.#usersOf(user)) open.add(next);
+    }
+    return path.slice(0, length);
+  }
+  #place(n: Node): number {
+    return this.#position.get(n) as number;
+  }
+
+  /** Can `user` be part of the epilogue of `core`, of which `taken` is computed already? */
+  #maySit(core: Node, user: Node, taken: ReadonlySet<Node>): boolean {
+    const lower = user.op.lower;
+    const passes = lower.kind === "elementwise" ? isFloat(user.dtype) : lower.kind === "view" && lower.linear === true;
+    if (!passes || numel(user.shape) !== numel(core.shape)) return false;
+    if (this.#straight.has(core) && this.#usersOf(core).length > 1) return false;
+    if (lower.kind === "elementwise" && !this.#mayFollow(core, user, taken)) return false;
+    // One buffer cannot be bound twice in a dispatch, so an epilogue does not read what the kernel itself reads.
+    const operands = new Set(this.#operands.get(core)?.map((o) => o.node));
+    return operands.size === 0 || !this.sources(user).some((s) => !taken.has(s) && this.#reaches(s, operands));
+  }
+
+  /** Kernels that take nothing but a bias take the first op behind them, if that adds a vector. */
+  #mayFollow(core: Node, user: Node, taken: ReadonlySet<Node>): boolean {
     const operands = this.#operands.get(core);
     if (!operands || (this.#options.epilogues?.(core, operands) ?? "any") === "any") return true;
     const lower = user.op.lower;
-    const other = this.sources(user).find((s) => s !== cur);
-    const first = cur === core || (cur.op.lower.kind === "view" && cur.op.lower.linear === true);
-    if (!first || !other || lower.kind !== "elementwise" || !lower.adds) return false;
-    let vector = other;
+    if ([...taken].some((n) => n !== core && n.op.lower.kind === "elementwise")) return false;
+    let vector = this.sources(user).find((s) => !taken.has(s));
+    if (!vector || lower.kind !== "elementwise" || !lower.adds) return false;
     while (vector.op.lower.kind === "view" && vector.src.length === 1) vector = this.sources(vector)[0];
     return numel(vector.shape) === core.shape[core.shape.length - 1];
   }
@@ -286,7 +336,7 @@ class Fuser {
         cost = this.#costOf(n, costs);
       }
       this.#ops.set(n, cost.ops);
-      const many = (this.#uses.get(n)?.length ?? 0) > 1;
+      const many = this.#usersOf(n).length > 1 && !this.#inside.has(n);
       const large = [...cost.loads].filter((s) => numel(s.shape) * 8 > numel(n.shape)).length;
       if (many && (cost.core || large > 1 || cost.ops > RECOMPUTE_OPS)) {
         this.#storeBase(n, costs);
@@ -326,7 +376,7 @@ class Fuser {
       loads,
       ops,
       core: parts.find((p) => p.core)?.core ?? null,
-      coreLoads: parts.reduce((sum, p) => sum + p.coreLoads, 0),
+      coreLoads: Math.max(0, ...parts.map((p) => p.coreLoads)), // of one kernel, however often its result is used
     };
   }
 
@@ -339,6 +389,7 @@ class Fuser {
     const source = heaviest && weight(heaviest) > 1 ? heaviest : open.find((s) => costOf(s).core);
     if (!source) throw new Error(`${n.op.name} reads more than ${this.#options.maxBindings - 3} tensors`);
     const { core } = costOf(source);
+    if (core && this.#branching.has(core)) throw new CutRequest(core);
     if (core) this.#endEpilogue(core, source);
     this.#store(source);
     costs.set(source, loadOf(source));
