@@ -73,6 +73,10 @@ const LARGER: Readonly<Record<string, (v: Values) => Tensor>> = {
   "moments of rows": (v) => v(130, 1, 1, 64).moments(1e-5),
   "attention 24 tokens": (v) => v(1, 24, 2, 16).attention(v(1, 24, 2, 16), v(1, 24, 2, 16)),
   "embedding gradient": (v) => v(64, 16).gatherRowsGrad(v(64).mul(5).abs().cast("i32"), 6),
+  "table gradient, many rows": (v) => v(96, 4).gatherRowsGrad(v(96).mul(3000).abs().cast("i32"), 5000),
+  "cumsum of 3 x 1,000": (v) => v(3, 1000).cumsum(1),
+  "scan of 400": (v) => v(400, 2).linearScan(v(400, 2), 0),
+  "argsort of 5 x 100": (v) => v(5, 100).mul(20).floor().argsort(),
   "sum of 20,000": (v) => v(20, 1000).mul(v(20, 1000)).sum(),
 };
 

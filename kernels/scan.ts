@@ -89,8 +89,8 @@ const PART = 64;
 
 /**
  * Idea: rows are cut into parts. A part is an affine map of what enters it, h -> A h + H with A the product of its a and H
- * its scan from zero: the first pass finds A and H of every part, the second walks over the parts of a row and leaves in
- * place of H what enters each, the third scans every part from there. Traffic: the operands twice, the result once.
+ * its scan from zero: the first pass finds A and H of every part, the second walks over the parts of a row and finds what
+ * enters each, the third scans every part from there. Traffic: the operands twice, the result once.
  * Wins for few long rows. A is kept finite, because a later zero times infinity would not be zero.
  */
 function emitParts(family: string, scaled: boolean, s: ScanSpec, caps: Caps): Lowered {
@@ -119,21 +119,20 @@ function emitParts(family: string, scaled: boolean, s: ScanSpec, caps: Caps): Lo
   };
   const carries = {
     name: "carries",
-    bindings: f32s("total_h", ...factor),
+    bindings: f32s("total_h", ...factor, "enters"),
     body: `
       var h = 0.0f;
       for (var j = 0u; j < u.parts; j++) {
         let at = worker * u.parts + j;
-        let own = total_h[at];
-        total_h[at] = h;
-        h = ${scaled ? "total_a[at] * h + own" : "h + own"};
+        enters[at] = h;
+        h = ${scaled ? "total_a[at] * h + total_h[at]" : "h + total_h[at]"};
       }`,
   };
   const scan = {
     name: "scan",
-    bindings: f32s("b", ...operand, "total_h", "y"),
+    bindings: f32s("b", ...operand, "enters", "y"),
     body: `${range}
-      var h = total_h[worker];
+      var h = enters[worker];
       for (var i = begin; i < end; i++) {
         let at = place(row, i);
         h = ${scaled ? "a[at] * h + b[at]" : "h + b[at]"};
@@ -141,15 +140,16 @@ function emitParts(family: string, scaled: boolean, s: ScanSpec, caps: Caps): Lo
       }`,
   };
   const inputs = scaled ? [0, 1] : [0];
-  const [y, h] = scaled ? [2, 3] : [1, 2];
-  const scratch = scaled ? [h, h + 1] : [h];
+  const y = inputs.length;
+  const found = scaled ? [y + 1, y + 2] : [y + 1];
+  const enters = y + 1 + found.length;
   return {
     passes: [
-      { source: pass(family, totals, s, part, workers, caps), operands: [...inputs, ...scratch] },
-      { source: pass(family, carries, s, part, rows, caps), operands: scratch },
-      { source: pass(family, scan, s, part, workers, caps), operands: [...inputs, h, y] },
+      { source: pass(family, totals, s, part, workers, caps), operands: [...inputs, ...found] },
+      { source: pass(family, carries, s, part, rows, caps), operands: [...found, enters] },
+      { source: pass(family, scan, s, part, workers, caps), operands: [...inputs, enters, y] },
     ],
-    scratch: scratch.map(() => workers),
+    scratch: [...found, enters].map(() => workers),
   };
 }
 

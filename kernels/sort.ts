@@ -1,7 +1,17 @@
 // Stable argsort of the rows of a matrix: ties keep the order of their positions, so equal inputs give equal bits. Values
 // are moved by gathers afterwards. Called through engine/ops/sort.ts.
 
-import { type Caps, type Family, foldGrid, type Lowered, type Scalar, storage, uniforms, wgsl } from "./wgsl.ts";
+import {
+  type Caps,
+  type Family,
+  foldGrid,
+  type Lowered,
+  type Pass,
+  type Scalar,
+  storage,
+  uniforms,
+  wgsl,
+} from "./wgsl.ts";
 
 export interface SortSpec {
   readonly rows: number;
@@ -87,19 +97,23 @@ const MERGE = `
 /**
  * Idea: merge sort without communication. Blocks of 32 are ranked by counting, then runs are merged pairwise: every element
  * finds its place by a binary search in the other run. log2(length / 32) passes of log2 loads per element; rows of any
- * length. The only variant.
+ * length. The only variant. `x`, `y` and `spare` are the operands: keys, result, and as much scratch when rows are long.
  */
-function emitMerge(s: SortSpec, caps: Caps): Lowered {
+export function argsortPasses(s: SortSpec, caps: Caps, x: number, y: number, spare: number): readonly Pass[] {
   const widths: number[] = [];
   for (let width = BLOCK; width < s.length; width *= 2) widths.push(width);
   // The two buffers take turns so that the last pass writes the result.
-  const target = (i: number): number => ((widths.length - i) % 2 === 0 ? 1 : 2);
-  const first = { source: pass(s, "count", [], BLOCK, caps, COUNT), operands: [0, target(0)] };
+  const target = (i: number): number => ((widths.length - i) % 2 === 0 ? y : spare);
+  const first = { source: pass(s, "count", [], BLOCK, caps, COUNT), operands: [x, target(0)] };
   const merges = widths.map((width, i) => ({
     source: pass(s, "merge", [["before", "i32"]], width, caps, MERGE),
-    operands: [0, target(i), target(i + 1)],
+    operands: [x, target(i), target(i + 1)],
   }));
-  return { passes: [first, ...merges], scratch: widths.length > 0 ? [s.rows * s.length] : [] };
+  return [first, ...merges];
+}
+
+function emitMerge(s: SortSpec, caps: Caps): Lowered {
+  return { passes: argsortPasses(s, caps, 0, 1, 2), scratch: s.length > BLOCK ? [s.rows * s.length] : [] };
 }
 
 /** x [rows, length] -> i32 [rows, length]: where in its row the element of each rank is. */

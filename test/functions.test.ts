@@ -10,7 +10,7 @@ import { numel, type Shape } from "../engine/shape.ts";
 import { drawer, type Wanted } from "../engine/testing/draw.ts";
 import { gradientProblem, Inputs } from "../engine/testing/gradients.ts";
 import type { Draw } from "../kernels/wgsl.ts";
-import { difference } from "./close.ts";
+import { difference, expectClose } from "./close.ts";
 import { onEach } from "./device.ts";
 
 /** One element of a row-major array. */
@@ -542,6 +542,31 @@ onEach("gradients of products with zeros: nothing is divided", async () => {
   expect(await slope([2, 0, 0], (x) => nn.prod(x))).toEqual([0, 0, 0]);
   expect(await slope([2, 0, 3], (x) => nn.cumprod(x, 0).sum())).toEqual([1, 8, 0]);
   expect(await slope([0, 0], (x) => nn.norm(x).add(nn.std(x)))).toEqual([0, 0]);
+});
+
+onEach("long rows, which kernels cut into parts", async () => {
+  const [rows, n] = [2, 700];
+  const values = Float32Array.from({ length: rows * n }, (_, i) => Math.sin(i * i));
+  const x = tensor(values, [rows, n]);
+  const running = (start: number, step: (h: number, v: number) => number, reverse = false): number[] =>
+    range(rows).flatMap((r) => {
+      const out: number[] = [];
+      for (let i = 0, h = start; i < n; i++) {
+        const at = reverse ? n - 1 - i : i;
+        h = step(h, values[r * n + at]);
+        out[at] = h;
+      }
+      return out;
+    });
+  const plus = (h: number, v: number): number => h + v;
+  // Seven hundred f32 added one after another.
+  expectClose(await x.cumsum(1).data(), running(0, plus), "cumsum", { rtol: 1e-5 });
+  expectClose(await x.cumsum(1, { reverse: true }).data(), running(0, plus, true), "reverse", { rtol: 1e-5 });
+  const product = running(1, (h, v) => h * (1 + v / 9));
+  // Every one of the roundings, 6e-8 each, is a share of the product.
+  expectClose(await nn.cumprod(x.mul(1 / 9).add(1), 1).data(), product, "cumprod", { rtol: 1e-4 });
+  const order = range(rows).flatMap((r) => argsortOf([...values.subarray(r * n, (r + 1) * n)], -1));
+  expect([...(await x.argsort(1, { descending: true }).data())]).toEqual(order);
 });
 
 onEach("order of equal values, zeros of both signs and large ones", async () => {

@@ -235,8 +235,8 @@ describe("a planted bug is found:", () => {
       "carries of the parts before left out",
       scanFile.linearScan,
       { outer: 1, length: 400, inner: 2, reverse: true },
-      "total_a[at] * h + own",
-      "own",
+      "total_a[at] * h + total_h[at]",
+      "total_h[at]",
     ],
     [
       "ties in any order",
