@@ -112,9 +112,15 @@ function loweredProblem(family: AnyFamily, spec: unknown, lowered: Lowered, caps
 /** Texts that a device's compiler has accepted. */
 const accepted = new WeakMap<GPUDevice, Set<string>>();
 
-/** Dawn's null back end knows every extension; a browser's device, which stands in for it there, perhaps not subgroups. */
+/** Names of WGSL's extensions as features of a device, where the two differ. */
+const FEATURES: Readonly<Record<string, string>> = {
+  f16: "shader-f16",
+  chromium_experimental_subgroup_matrix: "chromium-experimental-subgroup-matrix",
+};
+
+/** Dawn's null back end knows every extension; a browser's device, which stands in for it there, those of its adapter. */
 function allows(gpu: GPUDevice, wgsl: string): boolean {
-  return gpu.features.has("subgroups") || !/^enable subgroups;/m.test(wgsl);
+  return [...wgsl.matchAll(/^\s*enable (\w+);/gm)].every(([, name]) => gpu.features.has(FEATURES[name] ?? name));
 }
 
 /** The compiler's first complaint about a kernel, with the line it is about. */

@@ -16,7 +16,6 @@ export const SUITES = [
   "kernels_rest.test.ts",
   "limits.test.ts",
   "nn.test.ts",
-  "null.test.ts",
   "schedule.test.ts",
   "views.test.ts",
   "browser/kernels.ts",
