@@ -23,7 +23,6 @@ export interface Rearrangement {
 
 interface Reader {
   readonly op: EinopsName;
-  readonly pattern: string;
   fail(what: string): never;
 }
 
@@ -82,7 +81,7 @@ export function parseEinops(
   const fail = (what: string): never => {
     throw new ShapeError(`${op}: "${pattern}" on ${show(shape)}: ${what}`);
   };
-  const r: Reader = { op, pattern, fail };
+  const r: Reader = { op, fail };
   const [left, right, extra] = pattern.split("->");
   if (right === undefined || extra !== undefined) fail("a pattern needs one ->");
   const found = groups(left, r);
