@@ -125,7 +125,9 @@ export function drawBand(d: Draw): BandSpec {
   const starts = Array.from({ length: rows }, () => d.int(0, columns - 1));
   const seed = d.int(1, 99);
   const weights = starts.map((start, i) =>
-    Array.from({ length: Math.min(columns - start, (i + seed) % 5) }, (_, k) => Math.sin(seed * (i + 1) * (k + 2))),
+    Array.from({ length: Math.min(columns - start, i % 7 === 6 ? 0 : 1 + ((i + seed) % 4)) }, (_, k) =>
+      Math.sin(seed * (i + 1) * (k + 2)),
+    ),
   );
   return { rows, columns, starts, weights };
 }
