@@ -254,7 +254,7 @@ describe.skipIf(!real)("on the adapter", () => {
       "shuffle-tall",
       "shuffle-tall",
     ]);
-    const spec = transposed(64, 64, 64);
+    const spec = transposed(64, 64, 128);
     for (const caps of [real.caps, MINIMUM_CAPS])
       expect(
         choose(matmul, spec, caps)
