@@ -237,19 +237,19 @@ class Planner {
 
   #emitGroup(group: Group, time: number): Dispatch[] {
     const emitted = emit(group, { boundary: this.#fusion, caps: this.#caps, place: (n) => keyOf(this.#place(n)) });
+    const setup = emitted.passes.filter(isSetup);
     const constant = new Map(
-      emitted.passes.flatMap((p) =>
-        isSetup(p)
-          ? [[p.slots[0].scratch, this.#constant(p, group, emitted.scratch[p.slots[0].scratch])] as const]
-          : [],
-      ),
+      setup.map((p) => {
+        const { scratch } = p.slots[0];
+        return [scratch, this.#constant(p, group, emitted.scratch[scratch])] as const;
+      }),
     );
     const scratch = emitted.scratch.map(
       (elements, i) => constant.get(i) ?? this.#arenaPlace(`scratch ${time} ${i}`, paddedBytes(elements)),
     );
     const written = new Set(group.roots.map((r) => keyOf(this.#place(r))));
     return emitted.passes
-      .filter((p) => !isSetup(p))
+      .filter((p) => !setup.some((s) => s === p))
       .map(({ source, slots }) => {
         const places = slots.map((s) => ("scratch" in s ? scratch[s.scratch] : this.#place(s.node)));
         for (const p of places) this.#touch(p, time);
@@ -299,9 +299,13 @@ class Planner {
   }
 }
 
-/** Does the pass only write one scratch buffer? Then it writes the same at every call. */
-function isSetup(pass: EmittedPass): pass is EmittedPass & { readonly slots: readonly [{ readonly scratch: number }] } {
-  return pass.slots.length === 1 && "scratch" in pass.slots[0];
+type Setup = EmittedPass & { readonly slots: readonly [{ readonly scratch: number }] };
+
+/** Does the pass bind one scratch buffer and nothing else, before any other does? Then it writes the same at every call. */
+function isSetup(pass: EmittedPass, i: number, all: readonly EmittedPass[]): pass is Setup {
+  const [slot] = pass.slots;
+  if (pass.slots.length !== 1 || !("scratch" in slot)) return false;
+  return !all.slice(0, i).some((p) => p.slots.some((s) => "scratch" in s && s.scratch === slot.scratch));
 }
 
 const storageIds = new WeakMap<Storage, number>();
