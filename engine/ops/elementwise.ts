@@ -6,7 +6,8 @@ import { type DType, isFloat, roundHalf } from "../dtype.ts";
 import { DTypeError, ShapeError, show } from "../error.ts";
 import { sameShape } from "../shape.ts";
 import type { Tensor } from "../tensor.ts";
-import { type Attrs, defineOp, floats, type OpDef, type Sample, type WgslType } from "./op.ts";
+import { type Attrs, type Bind, defineOp, floats, type OpDef, type Sample, type WgslType } from "./op.ts";
+import { erf64, erfWgsl, expWgsl, halfWgsl, log1pWgsl, powWgsl } from "./special.ts";
 import { cosWgsl, sinWgsl } from "./trigonometry.ts";
 
 const none: Attrs = {};
@@ -35,7 +36,7 @@ interface Unary {
   whole?: boolean;
   f(x: number): number;
   df(g: Tensor, x: Tensor, y: Tensor): Tensor;
-  wgsl(x: string, t: WgslType): string;
+  wgsl(x: string, t: WgslType, bind: Bind): string;
   domain?: readonly [number, number];
   rtol?: number;
   why?: string;
@@ -60,7 +61,7 @@ function unary(name: string, u: Unary): OpDef<Attrs> {
       for (let i = 0; i < out.data.length; i++) out.data[i] = u.f(a.data[i]);
     },
     vjp: (g, [x], y) => [u.df(g, x, y)],
-    lower: { kind: "elementwise", wgsl: ([x], t) => u.wgsl(x, t) },
+    lower: { kind: "elementwise", wgsl: ([x], t, _, bind) => u.wgsl(x, t, bind) },
     draw: draws(1),
     domain: u.domain,
     rtol: u.rtol ?? ULPS,
@@ -75,7 +76,7 @@ interface Binary {
   adds?: boolean;
   f(a: number, b: number): number;
   df: ((g: Tensor, a: Tensor, b: Tensor, y: Tensor) => readonly (Tensor | null)[]) | "none";
-  wgsl(a: string, b: string, t: WgslType): string;
+  wgsl(a: string, b: string, t: WgslType, bind: Bind): string;
   domain?: readonly [number, number];
   dtype?: DType;
   rtol?: number;
@@ -97,7 +98,7 @@ function binary(name: string, b: Binary): OpDef<Attrs> {
       for (let i = 0; i < out.data.length; i++) out.data[i] = b.f(x.data[i], y.data[i]);
     },
     vjp: df === "none" ? "none" : (g, [x, y], out) => df(g, x, y, out),
-    lower: { kind: "elementwise", wgsl: ([x, y], t) => b.wgsl(x, y, t), adds: b.adds },
+    lower: { kind: "elementwise", wgsl: ([x, y], t, _, bind) => b.wgsl(x, y, t, bind), adds: b.adds },
     draw: draws(2),
     domain: b.domain,
     rtol: b.rtol ?? ULPS,
@@ -106,27 +107,6 @@ function binary(name: string, b: Binary): OpDef<Attrs> {
 }
 
 export const neg = unary("neg", { whole: true, f: (x) => -x, df: (g) => g.neg(), wgsl: (x) => `(-${x})` });
-const whole = (t: WgslType): string => (t === "f32" ? "i32" : "vec4<i32>");
-
-/** exp(r) for |r| <= 0.35: its series, whose next term is 1e-8 / 2. */
-function expSeries(r: string, t: WgslType): string {
-  let sum = `${t}(${1 / 5040})`;
-  for (const factorial of [720, 120, 24, 6, 2, 1, 1]) sum = `fma(${sum}, ${r}, ${t}(${1 / factorial}))`;
-  return sum;
-}
-
-/**
- * exp(x) = 2^n exp(x - n log 2), log 2 in two parts. The builtin may be off by 3 + 2|x| units in the last place, because it
- * may multiply x by 1 / log 2 first, whose rounding is |x| times larger in the result; drivers do use that freedom. -104
- * gives 0, and 88 the largest result that is finite.
- */
-function expWgsl(x: string, t: WgslType): string {
-  const inside = `clamp(${x}, ${t}(-104.0), ${t}(88.0))`;
-  const n = `round(${inside} * ${t}(1.44269504))`;
-  const rest = `fma(${n}, ${t}(-1.42860677e-6), fma(${n}, ${t}(-0.693145751953125), ${inside}))`;
-  return `ldexp(${expSeries(`(${rest})`, t)}, ${whole(t)}(${n}))`;
-}
-
 export const exp = unary("exp", {
   f: Math.exp,
   df: (g, _, y) => g.mul(y),
@@ -233,18 +213,11 @@ export const round = unary("round", {
 export const softplus = unary("softplus", {
   f: (x) => Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x))),
   df: (g, x) => g.mul(x.sigmoid()),
-  wgsl: (x, t) => `(max(${x}, ${t}(0.0)) + ${log1pWgsl(`exp(-abs(${x}))`, t)})`,
+  wgsl: (x, t, bind) => `(max(${x}, ${t}(0.0)) + ${log1pWgsl(`exp(-abs(${x}))`, t, bind)})`,
   domain: [-4, 4],
   rtol: 1e-5,
   why: "exp of up to 3 + 2|x| ULP, and a polynomial of a few roundings",
 });
-
-/** log(1 + e) for e in [0, 1] = 2 atanh(s), s = e / (2 + e): a series in s^2 <= 1/9, good to the last digit of small e too. */
-function log1pWgsl(e: string, t: WgslType): string {
-  const s = `(${t}(1.0) - ${t}(2.0) / (${t}(2.0) + ${e}))`;
-  const series = [13, 11, 9, 7, 5, 3].reduce((sum, n) => `fma(${sum}, ${s} * ${s}, ${t}(${1 / n}))`, `${t}(${1 / 15})`);
-  return `(${t}(2.0) * ${s} * fma(${series}, ${s} * ${s}, ${t}(1.0)))`;
-}
 
 /** Identity whose gradient is zero (stop-gradient). */
 export const detach = defineOp({
@@ -269,49 +242,11 @@ export const erf = unary("erf", {
         .exp()
         .mul(2 / Math.sqrt(Math.PI)),
     ),
-  wgsl: (x, t) => erfWgsl(x, t),
+  wgsl: erfWgsl,
   domain: [-2.5, 2.5],
   rtol: 1e-6,
   why: "polynomials of float32 coefficients, good to a few ulp of 1",
 });
-
-/** erf in float64: Taylor series near zero, continued fraction of erfc beyond. */
-export function erf64(x: number): number {
-  const a = Math.abs(x);
-  if (a > 6) return Math.sign(x);
-  if (a < 2.5) {
-    let term = x;
-    let sum = x;
-    for (let n = 1; Math.abs(term) > 1e-18 * Math.abs(sum) && n < 200; n++) {
-      term *= (-x * x) / n;
-      sum += term / (2 * n + 1);
-    }
-    return (2 / Math.sqrt(Math.PI)) * sum;
-  }
-  let fraction = 0;
-  for (let k = 120; k > 0; k--) fraction = k / 2 / (a + fraction);
-  return Math.sign(x) * (1 - Math.exp(-a * a) / (Math.sqrt(Math.PI) * (a + fraction)));
-}
-
-// Minimax fits, lowest power first: erf(x) = x + x P(x^2) up to 0.95 with error 1e-8, and beyond
-// log(1 - erf(t)) = t Q(t), t at most 4, with an error of erf of 6e-10.
-const ERF_P = [
-  0.12837903201580048, -0.37612202763557434, 0.11279843002557755, -0.026712050661444664, 0.004927229136228561,
-  -0.0005701415939256549,
-];
-const ERF_Q = [
-  -1.1286578178405762, -0.6351132392883301, -0.10630040615797043, 0.02381722629070282, -0.0036687401589006186,
-  0.00032931327586993575, -0.00001188587339129299,
-];
-
-function erfWgsl(x: string, t: WgslType): string {
-  const size = `min(abs(${x}), ${t}(4.0))`;
-  const poly = (terms: readonly number[], at: string): string =>
-    terms.reduceRight((sum, k) => (sum === "" ? `${t}(${k})` : `fma(${sum}, ${at}, ${t}(${k}))`), "");
-  const small = `fma(${poly(ERF_P, `(${x} * ${x})`)}, ${x}, ${x})`;
-  const large = `(sign(${x}) * (${t}(1.0) - exp(${size} * ${poly(ERF_Q, size)})))`;
-  return `select(${large}, ${small}, abs(${x}) <= ${t}(0.95))`;
-}
 
 export const add = binary("add", {
   adds: true,
@@ -342,33 +277,6 @@ export const pow = binary("pow", {
   rtol: 2e-6,
   why: "two series whose last terms round near 1, a division, and an exact power of two",
 });
-/**
- * WGSL's pow knows no negative base, leaves 0^b to the driver, and may round b log2(a) as a whole, whose rounding is that
- * many times larger in the result. Here |a| = m 2^e with m near 1, so that b e, less its whole part, and b log2(m) are
- * small; the sign is that of odd exponents.
- */
-function powWgsl(a: string, b: string, t: WgslType): string {
-  const parts = `frexp(max(abs(${a}), ${t}(1e-37)))`;
-  const low = `(${parts}.fract < ${t}(0.70710678))`;
-  const m = `(${parts}.fract * select(${t}(1.0), ${t}(2.0), ${low}))`;
-  const e = `(${t}(${parts}.exp) - select(${t}(0.0), ${t}(1.0), ${low}))`;
-  // log2(m) = 2 / log(2) atanh(s), s = (m - 1) / (m + 1): the builtin is only good to 2^-21 near 1.
-  const s = `((${m} - ${t}(1.0)) / (${m} + ${t}(1.0)))`;
-  const series = [7, 5, 3, 1].reduce(
-    (sum, k) => `fma(${sum}, ${s} * ${s}, ${t}(${2 / Math.LN2 / k}))`,
-    `${t}(${2 / Math.LN2 / 9})`,
-  );
-  const log = `(${s} * ${series})`;
-  const n = `round(clamp(${b} * (${e} + ${log}), ${t}(-150.0), ${t}(127.0)))`;
-  // Upper bits of b, times the small whole number e exactly: an fma may be two roundings.
-  const upper = `(${b} * ${t}(4097.0) - (${b} * ${t}(4097.0) - ${b}))`;
-  const exact = `(${upper} * ${e} - ${n} + (${b} - ${upper}) * ${e})`;
-  const rest = `clamp(${exact} + ${b} * ${log}, ${t}(-1.0), ${t}(1.0))`;
-  const size = `ldexp(${expSeries(`(${rest} * ${t}(${Math.LN2}))`, t)}, ${whole(t)}(${n}))`;
-  const finite = `select(${size}, ${t}(0.0), (${a} == ${t}(0.0)) & (${b} > ${t}(0.0)))`;
-  const odd = `${b} - ${t}(2.0) * floor(${b} * ${t}(0.5)) == ${t}(1.0)`;
-  return `(${finite} * select(${t}(1.0), ${t}(-1.0), (${a} < ${t}(0.0)) & (${odd})))`;
-}
 /** 1 where a > b, 0 where a < b; at ties both inputs get half of the gradient, which keeps max(x, x) right. */
 const share = (a: Tensor, b: Tensor): Tensor => a.sub(b).sign().add(1).mul(0.5);
 export const maximum = binary("maximum", {
@@ -452,24 +360,6 @@ const CONVERT: Readonly<Record<DType, (x: number) => number>> = {
   bool: (x) => Number(x !== 0),
 };
 
-/**
- * x rounded to the nearest value of float16, ties to even, from 65520 on to infinity; still an f32. In integers, because
- * compilers drop a conversion there and back, and quantizeToF16 may flush small values.
- */
-function roundedToHalf(x: string, t: WgslType): string {
-  const u = t === "f32" ? "u32" : "vec4<u32>";
-  const bits = (n: string): string => `${u}(${n}u)`;
-  const magnitude = `(bitcast<${u}>(${x}) & ${bits("0x7fffffff")})`;
-  // Half of the last kept place less one, and one more where that place is odd: the carry rounds.
-  const odd = `((${magnitude} >> ${bits("13")}) & ${bits("1")})`;
-  const normal = `((${magnitude} + ${bits("0xfff")} + ${odd}) & ${bits("0xffffe000")})`;
-  const bounded = `select(${normal}, max(${magnitude}, ${bits("0x7f800000")}), ${normal} >= ${bits("0x47800000")})`;
-  // Below 2^-14 float16 is fixed point: whole multiples of 2^-24.
-  const small = `bitcast<${u}>(round(abs(${x}) * 16777216.0f) * 5.9604644775390625e-8f)`;
-  const rounded = `select(${bounded}, ${small}, ${magnitude} < ${bits("0x38800000")})`;
-  return `bitcast<${t}>(${rounded} | (bitcast<${u}>(${x}) & ${bits("0x80000000")}))`;
-}
-
 /** Conversion between dtypes; float to integer rounds towards zero, to f16 to the nearest, ties to even. */
 export const cast = defineOp<CastAttrs>({
   name: "cast",
@@ -482,7 +372,7 @@ export const cast = defineOp<CastAttrs>({
     }
   },
   vjp: (g, [x], _, { to }) => [isFloat(to) && isFloat(x.dtype) ? g.cast(x.dtype) : null],
-  lower: { kind: "elementwise", wgsl: ([x], t, { to }) => (to === "f16" ? roundedToHalf(x, t) : `${t}(${x})`) },
+  lower: { kind: "elementwise", wgsl: ([x], t, { to }, bind) => (to === "f16" ? halfWgsl(x, t, bind) : `${t}(${x})`) },
   half: true,
   widens: true,
   draw: (d) => ({ inputs: [{ shape: small(d), dtype: "i32", below: 9 }], attrs: { to: "f32" } }),

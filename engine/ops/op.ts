@@ -29,11 +29,14 @@ export type WgslType = "f32" | "i32" | "u32" | "bool" | "vec4<f32>" | "vec4<i32>
 // biome-ignore lint/suspicious/noExplicitAny: existential type, see above
 export type AnySpec = any;
 
+/** Declares a variable that holds the value of a WGSL expression, and gives its name: for what an expression uses twice. */
+export type Bind = (expression: string) => string;
+
 export type Lowering<A> =
   /** An expression of the inputs' values; `t` is the result type (scalar or vec4), for literals. */
   | {
       readonly kind: "elementwise";
-      wgsl(x: readonly string[], t: WgslType, attrs: A): string;
+      wgsl(x: readonly string[], t: WgslType, attrs: A, bind: Bind): string;
       /** The sum of its two inputs: products take one that is a vector over their columns as a bias. */
       readonly adds?: boolean;
     }

@@ -2,7 +2,7 @@
 // drivers differ that much; these stay within two units in the last place of 1 for |x| <= 3000 on every one. Used by
 // elementwise.ts.
 
-import type { WgslType } from "./op.ts";
+import type { Bind, WgslType } from "./op.ts";
 
 // sin r = r + r^3 P(r^2) for |r| <= pi/2: the minimax polynomial of the relative error, which is 6e-9.
 const P = [2.60578047e-6, -1.98096028e-4, 8.33306625e-3, -1.66666596e-1];
@@ -13,15 +13,15 @@ const PI_HIGH = 3217 / 1024;
 const PI_LOW = Math.PI - PI_HIGH;
 
 /** With n the multiple of pi nearest to x: sin x = (-1)^n sin(x - n pi). */
-export function sinWgsl(x: string, t: WgslType): string {
-  const n = `round(${x} * ${t}(${1 / Math.PI}))`;
-  return `(${parity(n, t)} * ${sinOfRest(x, n, t)})`;
+export function sinWgsl(x: string, t: WgslType, bind: Bind): string {
+  const n = bind(`round(${x} * ${t}(${1 / Math.PI}))`);
+  return `(${parity(n, t)} * ${sinOfRest(x, n, t, bind)})`;
 }
 
 /** With n + 1/2 the odd multiple of pi/2 nearest to x: cos x = -(-1)^n sin(x - (n + 1/2) pi). */
-export function cosWgsl(x: string, t: WgslType): string {
-  const n = `round(fma(${x}, ${t}(${1 / Math.PI}), ${t}(-0.5)))`;
-  return `(-${parity(n, t)} * ${sinOfRest(x, `(${n} + ${t}(0.5))`, t)})`;
+export function cosWgsl(x: string, t: WgslType, bind: Bind): string {
+  const n = bind(`round(fma(${x}, ${t}(${1 / Math.PI}), ${t}(-0.5)))`);
+  return `(-${parity(n, t)} * ${sinOfRest(x, `(${n} + ${t}(0.5))`, t, bind)})`;
 }
 
 /** (-1)^n */
@@ -29,8 +29,9 @@ function parity(n: string, t: WgslType): string {
   return `fma(fract(${n} * ${t}(0.5)), ${t}(-4.0), ${t}(1.0))`;
 }
 
-function sinOfRest(x: string, n: string, t: WgslType): string {
-  const r = `fma(${n}, ${t}(${-PI_LOW}), fma(${n}, ${t}(${-PI_HIGH}), ${x}))`;
-  const p = P.slice(1).reduce((sum, c) => `fma(${sum}, ${r} * ${r}, ${t}(${c}))`, `${t}(${P[0]})`);
-  return `fma(${r} * ${r} * ${r}, ${p}, ${r})`;
+function sinOfRest(x: string, n: string, t: WgslType, bind: Bind): string {
+  const r = bind(`fma(${n}, ${t}(${-PI_LOW}), fma(${n}, ${t}(${-PI_HIGH}), ${x}))`);
+  const square = bind(`${r} * ${r}`);
+  const p = P.slice(1).reduce((sum, c) => `fma(${sum}, ${square}, ${t}(${c}))`, `${t}(${P[0]})`);
+  return `fma(${square} * ${r}, ${p}, ${r})`;
 }

@@ -198,6 +198,7 @@ export class Writer {
           e.args.map((a) => this.write(a)),
           this.type(e.node.dtype),
           e.node.attrs,
+          (expression) => this.#declare(expression),
         );
       }
       case "pick":
