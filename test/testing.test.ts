@@ -18,40 +18,45 @@ import { type Caps, type Family, foldGrid, type Lowered, storage, uniforms, wgsl
 import { presetConfig } from "../models/config.ts";
 import { LatentDiffusion } from "../models/latent_diffusion.ts";
 import { onGpu } from "./device.ts";
+import { fences } from "./markdown.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 
-describe("the example of engine/README.md", () => {
+describe("the examples of engine/README.md", () => {
   const folder = join(root, ".cache", "testing_readme");
-  const source = join(folder, "example.ts");
+  const printed = { expression: ["0.25 1 0.0625"], kernel: ["1 0.5 0.25 2.125"] };
+  const names = Object.keys(printed) as (keyof typeof printed)[];
   const entries = { "gifgrad/testing": "engine/testing/index.ts", gifgrad: "engine/index.ts" };
   const alias = Object.fromEntries(Object.entries(entries).map(([name, path]) => [name, join(root, path)]));
 
   beforeAll(() => {
-    const readme = readFileSync(join(root, "engine/README.md"), "utf8");
-    const blocks = Array.from(readme.matchAll(/^```ts\n([\s\S]*?)^```$/gm), ([, text]) => text);
-    const found = blocks.filter((text) => text.includes('from "gifgrad/testing"'));
-    expect(found).toHaveLength(1);
+    const found = fences(readFileSync(join(root, "engine/README.md"), "utf8"), "ts").filter((text) =>
+      text.includes('from "gifgrad/testing"'),
+    );
+    expect(found).toHaveLength(names.length);
     mkdirSync(folder, { recursive: true });
-    writeFileSync(source, found[0]);
+    for (const [i, name] of names.entries()) writeFileSync(join(folder, `${name}.ts`), found[i]);
   });
 
-  test("type-checks", () => {
+  test("type-check", () => {
     const paths = Object.fromEntries(Object.entries(alias).map(([name, path]) => [name, [path]]));
     const config = join(folder, "tsconfig.json");
-    const options = { extends: "../../tsconfig.json", compilerOptions: { paths }, include: [], files: ["example.ts"] };
+    const files = names.map((name) => `${name}.ts`);
+    const options = { extends: "../../tsconfig.json", compilerOptions: { paths }, include: [], files };
     writeFileSync(config, JSON.stringify(options));
     const tsc = join(root, "node_modules", "typescript", "bin", "tsc");
     expect(spawnSync(process.execPath, [tsc, "-p", config], { encoding: "utf8" }).stdout).toBe("");
   });
 
-  onGpu("defines an op, proves its laws and uses it", async () => {
-    const outfile = join(folder, "example.mjs");
-    const options = { bundle: true, platform: "node", format: "esm", packages: "external" } as const;
-    await build({ entryPoints: [source], outfile, alias, ...options });
-    const { stdout } = await promisify(execFile)(process.execPath, [outfile], { timeout: 100_000 });
-    expect(stdout.trim().split("\n")).toEqual(["9 laws hold", "1 0.5 0.25 2.125"]);
-  });
+  for (const name of names) {
+    onGpu(`${name}: defines an op, proves its laws and uses it`, async () => {
+      const outfile = join(folder, `${name}.mjs`);
+      const options = { bundle: true, platform: "node", format: "esm", packages: "external" } as const;
+      await build({ entryPoints: [join(folder, `${name}.ts`)], outfile, alias, ...options });
+      const { stdout } = await promisify(execFile)(process.execPath, [outfile], { timeout: 100_000 });
+      expect(stdout.trim().split("\n")).toEqual([expect.stringMatching(/^\d+ laws hold$/), ...printed[name]]);
+    });
+  }
 });
 
 // ---- kernels ---------------------------------------------------------------------------------------------------------
