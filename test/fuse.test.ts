@@ -120,6 +120,26 @@ test("a branching epilogue that reads too much is cut at its kernel", async () =
   expect(Math.max(...bindingsOf(out))).toBeLessThanOrEqual(8);
 });
 
+/** An elementwise kernel over many elements, two of its three operands broadcast along drawn axes. */
+const drawBroadcast = (d: Draw, make: MakeLeaf): Tensor[] => {
+  const shape = [d.pick([3, 4, 8]), d.pick([40, 64, 65]), d.pick([33, 64, 96])];
+  const part = (): Tensor => make(shape.map((n) => (d.pick([true, false]) ? n : 1)));
+  const x = make(shape);
+  const y = x.mul(part()).add(part().tanh());
+  return d.pick([true, false]) ? [y, y.sub(x).square()] : [y.permute([1, 0, 2]).mul(2)];
+};
+
+onGpu("operands that are shared by the elements of a thread", async () => {
+  const check = lawChecks(drawBroadcast).find((c) => c.law === "WGSL equals the definition") as Check;
+  const { failure } = await check.run({ seed: 5, cases: 14 });
+  expect(failure?.message ?? "").toBe("");
+  const wide = tensor(new Float32Array(64 * 512), [64, 512]);
+  const cpu = { ...MINIMUM_CAPS, adapter: "cpu" } as const;
+  const [{ source }] = makePlan(programOf([wide.sub(wide.slice(1, 0, 1))]), cpu).dispatches;
+  expect(source.wgsl).toContain("for (var j");
+  expect(source.workgroups).toEqual([16, 1, 1]); // 8 vec4s a thread
+});
+
 describe("what is fused", () => {
   const x = tensor(new Float32Array(64), [8, 8]);
   const kernels: [string, () => Tensor, number][] = [

@@ -13,7 +13,8 @@ import { Index, type Space } from "../ops/view.ts";
 import { numel, stridesOf } from "../shape.ts";
 import { type Body, type Boundary, buildBody, type Expr, identity, indicesOf, mapIndices, simplify } from "./expr.ts";
 import type { Group } from "./fuse.ts";
-import { Bindings, Constants, type PlaceOf, vectorizes, Writer, type WriterOptions } from "./writer.ts";
+import { type Repeat, repeatOf, sharedParts } from "./repeat.ts";
+import { affine, Bindings, Constants, type PlaceOf, vectorizes, Writer, type WriterOptions } from "./writer.ts";
 
 /** A storage binding of a dispatch: the place of a node, or scratch of this group. */
 export type Slot = { readonly place: string; readonly node: Node } | { readonly scratch: number };
@@ -91,36 +92,42 @@ function emitElementwise(roots: readonly Node[], { boundary, caps, place }: Emit
   const vector = (flat && total > 1) || vectorizes(values, along, space[along] ?? 1);
   const width = vector ? 4 : 1;
   const variables = space.map((_, i) => `x${i}`);
-  const here = identity(space).key();
-  const scattered = !flat || indicesOf(values).some((x) => x.key() !== here);
+  const index = identity(space);
+  const scattered = !flat || indicesOf(values).some((x) => x.key() !== index.key());
+  const repeat = flat ? null : repeatOf(space, values, vector ? along : -1, width, caps);
+  // Where the element is, counted in what a thread computes: the thread's number, or a sum where it computes several.
+  const here = repeat ? "p" : "i";
   const options: WriterOptions = {
     bindings,
     constants,
     variables,
     vectorAlong: vector ? along : -1,
-    known: { index: identity(space), wgsl: vector ? "(i * 4u)" : "i", overFour: "i" },
+    known: { index, wgsl: vector ? `(${here} * 4u)` : here, overFour: here },
   };
   Writer.prepare(values, options);
   for (const root of roots) bindings.of(root).vector ||= vector;
   const writer = new Writer(options);
+  if (repeat) for (const part of sharedParts(values, repeat.axis)) writer.write(part);
+  const shared = writer.lines.splice(0);
   const stores = values.map((v, j) => {
     const name = writer.write(v);
     const out = bindings.of(roots[j]);
-    return `${out.name}[${out.vector && !vector ? "i / 4u][i % 4u" : "i"}] = ${writer.stored(name, roots[j].dtype)};`;
+    const at = out.vector && !vector ? `${here} / 4u][${here} % 4u` : here;
+    return `${out.name}[${at}] = ${writer.stored(name, roots[j].dtype)};`;
   });
+  const flatIndex = vector ? "i * 4u" : "i";
+  const lines = repeat
+    ? repeated(space, repeat, flatIndex, width, constants, shared, [...writer.lines, ...stores])
+    : [...(scattered ? unravel(space, flatIndex, "x", constants) : []), ...writer.lines, ...stores];
   const source = elementwiseKernel(
     {
       label: labelOf(values),
       bindings: bindings.declare(0),
-      body: [
-        ...(!scattered ? [] : unravel(space, vector ? "i * 4u" : "i", "x", constants)),
-        ...writer.lines,
-        ...stores,
-      ],
+      body: lines,
       storages: bindings.list.length,
       fields: constants.fields,
       flops: total * opNames(values).length,
-      count: Math.ceil(total / width),
+      count: Math.ceil(total / width / (repeat?.times ?? 1)),
       // A buffer of halves is padded to more than the last vec4 of its values: its length says too much.
       boundedBy: flat && !bindings.list.some((b) => b.dtype === "f16") ? bindings.of(roots[0]).name : undefined,
     },
@@ -138,6 +145,34 @@ function branches(values: readonly Expr[]): boolean {
     return e.kind === "pick" || (e.kind === "op" && e.args.some(visit));
   };
   return values.some(visit);
+}
+
+/** A loop over the elements of one thread, behind what they share. Its bound is a uniform: a constant would be unrolled. */
+function repeated(
+  space: Space,
+  { axis, times }: Repeat,
+  flat: string,
+  width: number,
+  constants: Constants,
+  shared: readonly string[],
+  body: readonly string[],
+): string[] {
+  const step = space[axis] / times;
+  const rest = space.map((n, i) => (i === axis ? step : n));
+  const position = affine(
+    identity(space),
+    space.map((_, i) => `x${i}`),
+    constants,
+  );
+  return [
+    ...unravel(rest, flat, "x", constants).map((l) => l.replace(`let x${axis} `, `let first `)),
+    ...shared,
+    `for (var j = 0u; j < ${constants.of(times)}; j++) {`,
+    `let x${axis} = first + j * ${constants.of(step)};`,
+    `let p = (${position})${width === 4 ? " / 4u" : ""};`,
+    ...body,
+    "}",
+  ];
 }
 
 /** Statements that split a flat position into the variables of a space. */
