@@ -462,7 +462,11 @@ export class Tensor {
         `matmul: inner dimensions differ: ${show(this.shape)} @ ${show(y.shape)} (${k} vs ${y.shape[y.rank - 2]})`,
       );
     }
-    if (y.rank === 2) return apply(matmulOp, [this.reshape([-1, k]), y], o).reshape([...this.shape.slice(0, -1), n]);
+    if (y.rank === 2)
+      return apply(matmulOp, [this.reshape([numel(this.shape.slice(0, -1)), k]), y], o).reshape([
+        ...this.shape.slice(0, -1),
+        n,
+      ]);
     const batch = broadcast("matmul", this.shape.slice(0, -2), y.shape.slice(0, -2));
     const folded = batch.length <= 2 ? batch : [numel(batch.slice(0, -1)), batch[batch.length - 1]];
     const a = this.expand([...batch, m, k]).reshape([...folded, m, k]);

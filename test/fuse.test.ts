@@ -2,12 +2,13 @@
 // within float32 on the GPU, fused or not; then one case for each bug that was found this way.
 
 import { afterAll, describe, expect, test } from "vitest";
+import { grad } from "../engine/autograd.ts";
 import { useDevice } from "../engine/device.ts";
 import { type Node, print } from "../engine/graph.ts";
 import { allOps, type OpDef } from "../engine/ops/op.ts";
 import { makePlan } from "../engine/plan/plan.ts";
 import { type GpuDevice, openGpu } from "../engine/runtime/gpu.ts";
-import { apply, type Tensor, tensor } from "../engine/tensor.ts";
+import { apply, full, type Tensor, tensor, zeros } from "../engine/tensor.ts";
 import type { Check } from "../engine/testing/check.ts";
 import { hostProblem, lawChecks, memoryProblem, programOf, wgslProblem } from "../engine/testing/laws.ts";
 import type { MakeLeaf } from "../engine/testing/programs.ts";
@@ -138,6 +139,39 @@ onGpu("operands that are shared by the elements of a thread", async () => {
   const [{ source }] = makePlan(programOf([wide.sub(wide.slice(1, 0, 1))]), cpu).dispatches;
   expect(source.wgsl).toContain("for (var j");
   expect(source.workgroups).toEqual([16, 1, 1]); // 8 vec4s a thread
+});
+
+test("what only one kernel reads is not written", () => {
+  const x = tensor(new Float32Array(4096), [64, 64]);
+  const { arena, dispatches } = makePlan(programOf([grad(x.gelu().tanh().square().sum(), [x])[0]]), MINIMUM_CAPS);
+  expect(dispatches.map((d) => d.places.length)).toEqual([2]);
+  expect(arena.bytes).toBe(0);
+});
+
+onGpu("literals alone, which WGSL would refuse to compute", async () => {
+  expect(await full([2], 4).sqrt().data()).toEqual(Float32Array.of(2, 2));
+  for (const odd of [
+    zeros([2]).log(),
+    full([2], -1).sqrt(),
+    full([2], 1e38).mul(full([2], 10)),
+    zeros([2]).div(zeros([2])),
+  ])
+    expect((await odd.data()).length).toBe(2); // infinities and NaN, which WGSL does not promise
+});
+
+onGpu("tensors without elements", async () => {
+  expect(
+    (
+      await zeros([2, 0, 3])
+        .add(tensor([1]))
+        .reshape([0, 6])
+        .mul(2)
+        .data()
+    ).length,
+  ).toBe(0);
+  expect((await zeros([2, 0, 3]).cumsum(1).data()).length).toBe(0);
+  const none = tensor(new Float32Array(0), [2, 0]).matmul(tensor(new Float32Array(0), [0, 3]));
+  expect([...(await none.data())]).toEqual([0, 0, 0, 0, 0, 0]);
 });
 
 describe("what is fused", () => {

@@ -47,22 +47,25 @@ onGpu("a thousand training steps leave device memory and the process as they wer
       if (i % 10 === 9) expect(await loss.item()).toBeGreaterThan(0);
     }
     await collected();
-    return process.memoryUsage().rss;
+    const { heapUsed, external } = process.memoryUsage();
+    return heapUsed + external;
   };
-  let rss = await run();
+  let held = await run();
   const before = device.memory();
   const growth: number[] = [];
   for (let block = 0; block < 4; block++) {
     const now = await run();
-    growth.push((now - rss) / BLOCK);
-    rss = now;
+    growth.push((now - held) / BLOCK);
+    held = now;
   }
-  expect(device.memory()).toEqual(before);
-  // Allocators take their time to settle, so the block that grew least counts: what leaks grows in each. A forgotten buffer
-  // of 16 bytes costs 5.5 KB (measured with the leak planted below).
-  expect(Math.min(...growth), `bytes per step: ${growth.map(Math.round)}`).toBeLessThan(4000);
-  const held: Tensor[] = [];
-  await run((loss) => void held.push(loss.keep()));
+  // Not more, that is: what earlier tests dropped may be collected in between.
+  expect(device.memory().buffers).toBeLessThanOrEqual(before.buffers);
+  expect(device.memory().bytes).toBeLessThanOrEqual(before.bytes);
+  // Of the process what JavaScript holds, wrappers of buffers included: the driver's own allocations come and go with other
+  // load. The heap settles slowly, so the block that grew least counts: what leaks grows in each.
+  expect(Math.min(...growth), `bytes per step: ${growth.map(Math.round)}`).toBeLessThan(200);
+  const kept: Tensor[] = [];
+  await run((loss) => void kept.push(loss.keep()));
   expect(device.memory().buffers).toBeGreaterThan(before.buffers + BLOCK / 2);
 });
 

@@ -5,7 +5,7 @@ import "../engine/index.ts";
 import { describe, expect, test } from "vitest";
 import { ShapeError } from "../engine/error.ts";
 import { type AnyOp, allOps } from "../engine/ops/op.ts";
-import type { Tensor } from "../engine/tensor.ts";
+import { type Tensor, tensor } from "../engine/tensor.ts";
 import { type Check, CheckError } from "../engine/testing/check.ts";
 import { checkOp, opChecks } from "../engine/testing/ops.ts";
 import { difference } from "./close.ts";
@@ -184,4 +184,13 @@ describe("a planted bug is found:", () => {
     expect(difference(but(7.1), want, { rtol: 1e-5 })).toMatch(/^element 7: expected 7, got 7.1, .*1 of 1000/);
     expect(difference(but(Number.NaN), want, { rtol: 1 })).toMatch(/^element 7: expected 7, got NaN/);
   });
+});
+
+onGpu("exp to both ends of its range", async () => {
+  const x = [-104, -87, 0, 88, 88.5, 88.7, 90, 1000];
+  const found = await tensor(x).exp().data();
+  for (const [i, v] of x.slice(1, 6).entries()) expect(found[i + 1] / Math.exp(Math.fround(v))).toBeCloseTo(1, 6);
+  expect(found[0]).toBe(0);
+  expect([...found.slice(6)]).toEqual([Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY]);
+  expect([...(await tensor([88.7, 90]).exp().isFinite().data())]).toEqual([1, 0]);
 });

@@ -180,6 +180,7 @@ function divide(x: Index, n: number): [Index, Index] {
 /** Reshape: position `at` in `to` becomes a position in `from`. Matching runs of dimensions pass through untouched. */
 export function reshapeIndex(space: Space, at: readonly Index[], to: Shape, from: Shape): Index[] {
   const out: Index[] = [];
+  if (numel(to) === 0) return from.map(() => Index.constant(space, 0)); // nothing is ever read
   let i = 0;
   let j = 0;
   while (i < to.length || j < from.length) {

@@ -5,8 +5,8 @@
 // Decisions, in order: (1) composites whose parts are needed anyway are replaced by their decomposition; (2) results,
 // kernel operands and kernel results are stored; (3) each kernel and reduction takes along the elementwise ops that only it
 // feeds, however they branch and join; (4) a value used more than once is stored unless recomputing it is as cheap as loading
-// it; (5) values whose only reader is one elementwise group are stored by that group (this is what makes an optimiser update
-// one kernel).
+// it; (5) values whose only reader is one elementwise group are computed in that group, and stored from there if they are wanted
+// (this is what makes an optimiser update one kernel).
 
 import type { Program } from "../device.ts";
 import { isFloat } from "../dtype.ts";
@@ -85,6 +85,7 @@ class Fuser {
   readonly #replaced = new Map<Node, Node>();
   readonly #parts = new Map<Node, readonly Node[]>();
   readonly #roots: readonly Node[];
+  readonly #wanted: ReadonlySet<Node>;
   readonly #order: readonly Node[];
   readonly #uses: ReadonlyMap<Node, readonly Node[]>;
   readonly #stored = new Set<Node>();
@@ -107,6 +108,7 @@ class Fuser {
     const wanted = [...Object.values(program.outputs), ...program.assigns.map(([, value]) => value)];
     this.#order = this.#expandComposites(wanted);
     this.#roots = wanted.map((n) => this.resolve(n));
+    this.#wanted = new Set(this.#roots);
     this.#uses = this.#countUses();
     this.#position = new Map(this.#order.map((n, i) => [n, i]));
   }
@@ -423,7 +425,13 @@ class Fuser {
       if (g.core || !reader || others.length > 0 || reader.core || gone.has(reader)) continue;
       if (root.op.lower.kind !== "elementwise" || !sameShape(root.shape, reader.roots[0].shape)) continue;
       if (!this.#readElementwise(reader, root) || !this.#fits(reader, g)) continue;
-      reader.roots.unshift(root);
+      // Only a result is wanted in memory as well; anything else has this one reader.
+      if (this.#wanted.has(root)) reader.roots.unshift(root);
+      else {
+        const last = reader.roots[reader.roots.length - 1];
+        this.#ops.set(last, (this.#ops.get(last) ?? 0) + (this.#ops.get(root) ?? 0));
+        this.#stored.delete(root);
+      }
       gone.add(g);
       for (const n of this.reads(g)) {
         const set = readers.get(n);

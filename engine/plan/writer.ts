@@ -194,8 +194,10 @@ export class Writer {
       case "op": {
         const lower = e.node.op.lower;
         if (lower.kind !== "elementwise") throw new Error(`${e.node.op.name} is not elementwise`);
+        // WGSL computes an expression of nothing but literals when it compiles, and refuses log(0); a variable it does not.
+        const args = e.args.map((a) => this.write(a));
         return lower.wgsl(
-          e.args.map((a) => this.write(a)),
+          e.args.every((a) => a.kind === "const") ? args.map((a) => this.#declare(a)) : args,
           this.type(e.node.dtype),
           e.node.attrs,
           (expression) => this.#declare(expression),
