@@ -1,7 +1,7 @@
 // `gifgrad golden`: runs golden folders and prints every tensor's error, bound and verdict, or one JSON document.
 
 import { openDevice } from "../engine/index.ts";
-import { type Event, golden } from "../eval/golden/index.ts";
+import { type Event, folderProblem, golden } from "../eval/golden/index.ts";
 import type { Check } from "../eval/golden/kind.ts";
 import type { GoldenOptions } from "./options.ts";
 
@@ -12,8 +12,10 @@ interface Result {
   problem?: string;
 }
 
-/** Prints the report. Sets exit code 1 when a check fails or a folder cannot be checked. */
+/** Prints the report. Sets exit code 1 when a check fails or a folder cannot be checked. Throws when there is no folder. */
 export async function run({ folder, json, device: kind }: GoldenOptions): Promise<void> {
+  const wrong = await folderProblem(folder);
+  if (wrong) throw new Error(`golden: ${folder} ${wrong}`); // before a device is opened for nothing
   const device = await openDevice({ device: kind });
   const results: Result[] = [];
   try {
@@ -51,6 +53,6 @@ function line({ name, error, bound, ok, message }: Check): string {
 }
 
 function summary(count: number, failed: number, problems: number, device: string): string {
-  const rest = problems > 0 ? `; ${problems} folders not checked to the end` : "";
+  const rest = problems > 0 ? `; ${problems} ${problems === 1 ? "folder" : "folders"} not checked to the end` : "";
   return `${count - failed} of ${count} tensors within their bounds on ${device}${rest}`;
 }

@@ -54,11 +54,23 @@ async function tracePreset(o: ProfileOptions, file: string): Promise<void> {
     const { step, feed } = STEPS[o.recipe](presetConfig(o.preset), o.batch);
     const train = compile(step, { name: o.recipe });
     const tracing = device.traceTo(file);
-    for (let i = 0; i < o.steps; i++) await train(feed).loss.item(); // waits for the device
+    console.error("planning...");
+    for (let i = 0; i < o.steps; i++) {
+      const start = performance.now();
+      const { loss } = train(feed);
+      if (i === 0) console.error(`planned: ${planned(train.explain())}; compiling...`);
+      await loss.item(); // waits for the device
+      console.error(`step ${i + 1}/${o.steps}: ${((performance.now() - start) / 1e3).toFixed(1)} s`);
+    }
     await tracing.stop();
   } finally {
     device.close();
   }
+}
+
+/** "261 dispatches of 57 kernels", from the first line of a plan in words. */
+export function planned(explained: string): string {
+  return explained.match(/\d+ dispatches of \d+ kernels/)?.[0] ?? "";
 }
 
 interface HostTime {

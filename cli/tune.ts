@@ -40,7 +40,7 @@ export async function run(o: TuneOptions): Promise<void> {
       console.error(`${i + 1}/${open.length} ${describe(result)}`);
     }
     if (o.json) console.log(JSON.stringify({ path, ...file }));
-    else console.log(`${Object.keys(file.choices).length} choices in ${path}; openDevice() uses them`);
+    else console.log(summary(Object.keys(file.choices).length, path, o.out));
   } finally {
     device.close();
   }
@@ -53,12 +53,20 @@ function programOf({ preset, batch }: TuneOptions, recipe: (typeof RECIPES)[numb
   return trace(recipe, step, Object.fromEntries(Object.entries(feed).map(([name, t]) => [name, signature(t)])));
 }
 
-function describe({ key, times, wrong, choice }: TuneResult): string {
+/** `out`: the file that was asked for, which is not where openDevice looks by itself. */
+export function summary(count: number, path: string, out: string | undefined): string {
+  const opened = out === undefined ? "openDevice()" : `openDevice({ tuned: ${JSON.stringify(out)} })`;
+  return `${count} choices in ${path}; ${opened} uses them`;
+}
+
+export function describe({ key, times, wrong, choice, left }: TuneResult): string {
   const [standard] = Object.keys(times);
   const listed = Object.entries(times)
     .sort(([, a], [, b]) => a - b)
     .map(([name, ms]) => `${name} ${ms.toFixed(3)}`);
-  const gain = choice ? `${(times[standard] / times[choice]).toFixed(2)}x faster than ${standard}` : "as it is";
+  const gain = choice
+    ? `${(times[standard] / times[choice]).toFixed(2)}x faster than ${standard}`
+    : `as it is${left ? `; ${left}` : ""}`;
   const bad = Object.entries(wrong).map(([name, why]) => ` WRONG ${name}: ${why}`);
   return `${key.split(" ").slice(0, 4).join(" ")}: ${choice ?? standard}, ${gain} (ms: ${listed.join(", ")})${bad.join("")}`;
 }

@@ -51,6 +51,11 @@ export interface Device {
   /** What the program compiles to, for people. */
   explain(program: Program): string;
   /**
+   * Times every dispatch of a program that has been run (`step.program()`), by kernel; `formatProfile` makes the table.
+   * State is updated by the replays. Throws DeviceError on the reference device and for a program that has not been run.
+   */
+  profile(program: Program, rounds?: number): Promise<KernelTime[]>;
+  /**
    * Starts writing what host and device do to `file`, for ui.perfetto.dev or chrome://tracing. Each kernel then runs in a
    * pass of its own, timed by the device where the adapter can.
    */

@@ -40,6 +40,7 @@ export {
   type OpDef,
   type Sample,
 } from "./ops/op.ts";
+export { formatProfile } from "./runtime/profile.ts";
 export { SafetensorsError } from "./safetensors.ts";
 export { type SelfCheck, selfCheck } from "./selfcheck.ts";
 export type { Shape } from "./shape.ts";

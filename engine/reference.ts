@@ -2,7 +2,7 @@
 // that gradients and kernels are checked against. Runs anywhere.
 
 import { MINIMUM_CAPS } from "../kernels/wgsl.ts";
-import type { Device, FeedValue, MemoryStats, Program, Tracing } from "./device.ts";
+import type { Device, FeedValue, KernelTime, MemoryStats, Program, Tracing } from "./device.ts";
 import { type Data, roundHalf, toData } from "./dtype.ts";
 import { DeviceError } from "./error.ts";
 import { type Node, toposort } from "./graph.ts";
@@ -83,6 +83,9 @@ export class ReferenceDevice implements Device {
   }
   explain(program: Program): string {
     return `${program.name}: evaluated node by node in float64`;
+  }
+  async profile(): Promise<KernelTime[]> {
+    throw new DeviceError("only a GPU device (a software one counts) can be profiled");
   }
   traceTo(): Tracing {
     throw new DeviceError("only a GPU device (a software one counts) can write a trace");

@@ -57,14 +57,24 @@ function report(span: Span): void {
   if (debugging("time")) printTime(span);
 }
 
-/** Phases of the call in progress, printed in one line when it has been encoded. */
-const current: string[] = [];
+/** Phases of the call in progress, each summed, printed in one line when it has been encoded. */
+const current = new Map<Phase, { readonly times: number; readonly ms: number }>();
 
 function printTime({ phase, name, start, end }: Span): void {
-  const spent = `${phase} ${(end - start).toFixed(1)} ms`;
-  if (phase === "first run" || phase === "wait") console.error(`time ${name}: ${spent}`);
-  else {
-    current.push(spent);
-    if (phase === "encode") console.error(`time ${name}: ${current.splice(0).join(", ")}`);
+  const ms = end - start;
+  if (phase === "first run" || phase === "wait") {
+    console.error(`time ${name}: ${phase} ${ms.toFixed(1)} ms`);
+    return;
   }
+  const before = current.get(phase) ?? { times: 0, ms: 0 };
+  current.set(phase, { times: before.times + 1, ms: before.ms + ms });
+  if (phase !== "encode") return;
+  const words = [...current].map(([p, sum]) => `${p}${kernels(p, sum.times)} ${sum.ms.toFixed(1)} ms`);
+  console.error(`time ${name}: ${words.join(", ")}`);
+  current.clear();
+}
+
+/** " 57 kernels": each is a span of its own. */
+function kernels(phase: Phase, times: number): string {
+  return phase === "compile" && times > 1 ? ` ${times} kernels` : "";
 }

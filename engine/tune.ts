@@ -26,6 +26,8 @@ export interface TuneResult {
   readonly wrong: Readonly<Record<string, string>>;
   /** The variant to use instead of the default; null where nothing is clearly faster. */
   readonly choice: string | null;
+  /** Of a variant that was faster than the default and yet is not the choice: which, and why. */
+  readonly left: string | null;
 }
 
 /** Classes with more than one variant to choose from, the most work first. */
@@ -69,12 +71,9 @@ export async function tune(machine: Machine, c: TuneCase): Promise<TuneResult> {
       else ready.set(v.name, await prepare(machine, lowered, inputs, c.family.outputs(c.spec)));
     }
     const times = await race(machine, ready);
-    return {
-      key: c.key,
-      times,
-      wrong,
-      choice: await confirmed(machine, ready, variants[0].name, pick(variants, times)),
-    };
+    const standard = variants[0].name;
+    const choice = await confirmed(machine, ready, standard, pick(variants, times));
+    return { key: c.key, times, wrong, choice, left: leftOut(times, standard, choice) };
   } finally {
     for (const p of ready.values()) p.destroy();
   }
@@ -143,6 +142,19 @@ function pick(variants: readonly Variant<unknown>[], times: Readonly<Record<stri
   const standard = times[variants[0].name];
   if (!fastest || fastest[0] === variants[0].name) return null;
   return standard === undefined || fastest[1] < (1 - GAIN) * standard ? fastest[0] : null;
+}
+
+/** Why the fastest is not the choice, where it is neither that nor the default. */
+export function leftOut(
+  times: Readonly<Record<string, number>>,
+  standard: string,
+  choice: string | null,
+): string | null {
+  const [fastest] = Object.keys(times).sort((a, b) => times[a] - times[b]);
+  if (choice !== null || fastest === undefined || fastest === standard) return null;
+  const why =
+    times[fastest] < (1 - GAIN) * times[standard] ? "not confirmed twice" : `less than ${100 * GAIN} % faster`;
+  return `${fastest}: ${why}`;
 }
 
 /** A tuning file with one more class. */

@@ -1,7 +1,7 @@
 // The benchmark itself: its numbers are the ones every implementation is given, its command line and its verdicts mean what
 // they say, and one workload goes through build, child process, measurement and comparison.
 
-import { execFile } from "node:child_process";
+import { execFile, spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
@@ -70,6 +70,13 @@ describe("command line", () => {
     expect(() => parse("--runs", "none")).toThrow("above zero");
     expect(() => parse("--fast")).toThrow("--fast");
   });
+});
+
+test("a mistake gives one line and exit code 1", () => {
+  const args = ["test/bench/bench.mjs", "--only", "W99"];
+  const { status, stderr } = spawnSync(process.execPath, args, { cwd: root, encoding: "utf8" });
+  expect(stderr).toMatch(/^bench: --only: there is no workload W99; [^\n]+\n$/);
+  expect(status).toBe(1);
 });
 
 describe("errors", () => {

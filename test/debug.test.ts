@@ -1,9 +1,9 @@
 // DEBUG=plan, wgsl and time: what each prints, and that nothing is printed without it.
 
-import { afterEach, beforeEach, expect, vi } from "vitest";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { compile } from "../engine/compile.ts";
 import { type Tensor, tensor } from "../engine/tensor.ts";
-import { observe, type Span } from "../engine/timeline.ts";
+import { observe, type Span, timed } from "../engine/timeline.ts";
 import { onGpu } from "./device.ts";
 
 const before = process.env.DEBUG;
@@ -40,11 +40,22 @@ onGpu("plan prints each plan once, wgsl each kernel", async () => {
 onGpu("time prints one line per call, and the waits", async () => {
   const lines = (await runWith("time")).join("\n");
   expect(lines).toMatch(
-    /^time debugged: trace [\d.]+ ms, plan [\d.]+ ms, (compile [\d.]+ ms, )?record [\d.]+ ms, encode [\d.]+ ms$/m,
+    /^time debugged: trace [\d.]+ ms, plan [\d.]+ ms, (compile (\d+ kernels )?[\d.]+ ms, )?record [\d.]+ ms, encode [\d.]+ ms$/m,
   );
   expect(lines).toMatch(/^time debugged: first run [\d.]+ ms$/m);
   expect(lines.match(/^time debugged: encode [\d.]+ ms$/gm)).toHaveLength(1);
   expect(lines.match(/^time \[2\]: wait [\d.]+ ms$/gm)).toHaveLength(2);
+});
+
+test("time sums the kernels that a trace compiles", () => {
+  process.env.DEBUG = "time";
+  for (let i = 0; i < 3; i++) timed("compile", "many", () => {});
+  timed("record", "many", () => {});
+  timed("encode", "many", () => {});
+  timed("encode", "many", () => {});
+  expect(printed).toHaveLength(2);
+  expect(printed[0]).toMatch(/^time many: compile 3 kernels [\d.]+ ms, record [\d.]+ ms, encode [\d.]+ ms$/);
+  expect(printed[1]).toMatch(/^time many: encode [\d.]+ ms$/);
 });
 
 onGpu("an observer gets spans, in order and inside each other", async (device) => {

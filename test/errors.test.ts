@@ -87,6 +87,25 @@ test("the excerpt of a kernel shows the line among its neighbours", () => {
   ]);
 });
 
+test("of long lines the excerpt shows what is around the place", () => {
+  const long = `${"a + ".repeat(300)}nothing(x)${" + b".repeat(300)};`;
+  const complaint = { lineNum: 2, linePos: long.indexOf("nothing") + 1, length: 7, message: "unresolved 'nothing'" };
+  const wgsl = ["x ".repeat(1000), long, "}"].join("\n");
+  const { message } = kernelError("step", { label: "add", wgsl }, "add", [complaint], "");
+  const [, first, second, marks] = message.split("\n");
+  expect(Math.max(...[first, second, marks].map((line) => line.length))).toBeLessThan(175);
+  expect(first).toMatch(/^ {5}1 \| x x .*…$/);
+  expect(second).toMatch(/^> {4}2 \| ….*nothing\(x\).*…$/);
+  expect(second.slice(marks.indexOf("^"), marks.lastIndexOf("^") + 1)).toBe("nothing");
+});
+
+onGpu("a closed device says how to go back to one that is open", async () => {
+  await withDevice({}, async (device) => {
+    device.close();
+    expect(() => tensor([1]).add(1).realise()).toThrow(/^the device is closed: .*useDevice\(first\)/);
+  });
+});
+
 onGpu("memory that runs out: what was wanted, what there is, and the device goes on", async () => {
   await withDevice({ memoryLimit: 1.5 * 2 ** 20 }, async (device) => {
     const kept = tensor(new Float32Array(100_000)).add(1);

@@ -122,6 +122,14 @@ describe("what is wrong is found and named:", () => {
     expect(await run(join(outer, "nowhere"))).toEqual(["problem: does not exist"]);
     expect(await run(join(good, "ops.json"))).toEqual(["problem: is not a folder"]);
   });
+  test("a damaged file by which a folder would be known", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "golden-"));
+    temporary.push(folder);
+    writeFileSync(join(folder, "config.json"), '{ "runs": ');
+    expect(await run(folder)).toEqual([expect.stringMatching(/^problem: config.json is not JSON: /)]);
+    writeFileSync(join(await plant(), "config.json"), "{"); // and one that another kind would be known by does not matter
+    expect((await run(temporary.at(-1) as string))[0]).toBe("ops");
+  });
   test("NaN is never close", () => {
     expect(compare("x", [1, Number.NaN], [1, 2], 1).ok).toBe(false);
   });
@@ -139,6 +147,17 @@ describe("gifgrad golden", () => {
     const wrong = gifgrad(await plant({ out: [1, 5, 9] }));
     expect(wrong.stdout).toMatch(/^FAIL {2}mine\/one.out .*\n(.*\n)*1 of 2 tensors within their bounds on reference/m);
     expect(wrong.status).toBe(1);
+  });
+  test("says that there is no folder before it opens a device", () => {
+    const { status, stdout, stderr } = spawnSync(process.execPath, [bin, "golden", "/nowhere"], { encoding: "utf8" });
+    expect({ status, stdout, stderr }).toEqual({
+      status: 1,
+      stdout: "",
+      stderr: "gifgrad: golden: /nowhere does not exist\n",
+    });
+  });
+  test("counts one folder as one", async () => {
+    expect(gifgrad(await plant({ tensors: false })).stdout).toMatch(/; 1 folder not checked to the end$/m);
   });
   test("--json is one document", async () => {
     const folder = await plant({ op: "sqare" });

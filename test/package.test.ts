@@ -5,7 +5,7 @@
 import { type SpawnSyncOptions, spawnSync } from "node:child_process";
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { dirname, join, relative } from "node:path";
+import { dirname, join, posix, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -90,7 +90,7 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 describe("the tarball", () => {
   test("holds the build, the command, the starter set's assets and no more", () => {
     const allowed =
-      /^(dist\/.*\.js|dist\/types\/(engine|kernels|models)\/.*\.d\.ts|cli\/[\w-]+\.(mjs|sh)|data\/starter\/(README\.md|assets\/[\w.-]+)|train\/example\.gif|package\.json|README\.md|LICENSE)$/;
+      /^(dist\/.*\.js|dist\/types\/(engine|kernels|models)\/.*\.d\.ts|cli\/[\w-]+\.(mjs|sh)|data\/starter\/assets\/[\w.-]+|train\/example\.gif|package\.json|([a-z]+\/)*README\.md|LICENSE)$/;
     const paths = packed.files.map(({ path }) => path);
     expect(paths.filter((path) => !allowed.test(path))).toEqual([]);
     expect(paths).toEqual(expect.arrayContaining(["LICENSE", "README.md", "cli/gifgrad.mjs", "dist/main.js"]));
@@ -98,6 +98,16 @@ describe("the tarball", () => {
   test("is small: no source maps, nothing bundled that belongs to another package", () => {
     expect(packed.size).toBeLessThan(1 << 20);
     expect(packed.files.filter(({ size }) => size > 512 * 1024)).toEqual([]);
+  });
+  test("has every README that one of its READMEs links", () => {
+    const paths = packed.files.map(({ path }) => path);
+    const linked = (path: string): string[] =>
+      Array.from(readFileSync(join(root, path), "utf8").matchAll(/\]\(([^)\s#:]+\.md)/g), ([, target]) =>
+        posix.join(posix.dirname(path), target),
+      );
+    const readmes = paths.filter((path) => path.endsWith("README.md"));
+    expect(readmes).toContain("engine/README.md");
+    expect(readmes.flatMap(linked).filter((path) => !paths.includes(path))).toEqual([]);
   });
   test("has every file that its entry points name", () => {
     const named = JSON.stringify([manifest.exports]).match(/\.\/[^"]+\.(js|d\.ts|json)(?=")/g) ?? [];

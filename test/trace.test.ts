@@ -5,10 +5,13 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
+import { planned } from "../cli/profile.ts";
 import { grad } from "../engine/autograd.ts";
 import { compile } from "../engine/compile.ts";
-import { openDevice, useDevice } from "../engine/device.ts";
-import { formatProfile, sumByLabel } from "../engine/runtime/profile.ts";
+import { type Device, openDevice, useDevice } from "../engine/device.ts";
+import { formatProfile } from "../engine/index.ts";
+import { ReferenceDevice } from "../engine/reference.ts";
+import { sumByLabel } from "../engine/runtime/profile.ts";
 import type { TraceEvent, TraceFile } from "../engine/runtime/tracing.ts";
 import { Parameter } from "../engine/state.ts";
 import { type Tensor, tensor } from "../engine/tensor.ts";
@@ -67,6 +70,18 @@ onGpu("a trace holds every kernel, host phase and wait, at times that are possib
   });
   expect(rows.reduce((sum, r) => sum + r.dispatches, 0)).toBe(2 * dispatches); // without the first call
   expect(rows.map((r) => r.label)).toEqual(expect.arrayContaining(["matmul", "reduce"]));
+});
+
+onGpu("every device has profile, whose rows formatProfile shows", async (gpu) => {
+  const device: Device = gpu;
+  const step = trainingStep();
+  await step({ x: tensor(new Float32Array(128), [8, 16]) }).loss.item();
+  const rows = await device.profile(step.program(), 1);
+  expect(planned(step.explain())).toMatch(/^\d+ dispatches of \d+ kernels$/);
+  expect(planned(step.explain())).toContain(`${rows.reduce((sum, r) => sum + r.dispatches, 0)} dispatches`);
+  expect(formatProfile(rows)).toMatch(/kernel\n(.*\n)+.*total$/);
+  const reference: Device = new ReferenceDevice();
+  await expect(reference.profile(step.program())).rejects.toThrow("only a GPU device");
 });
 
 onGpu("TRACE=file traces from openDevice to close", async (shared) => {

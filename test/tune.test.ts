@@ -5,13 +5,14 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
+import { describe as describeResult, summary } from "../cli/tune.ts";
 import { trace } from "../engine/compile.ts";
 import { openDevice, useDevice } from "../engine/device.ts";
 import { DeviceError } from "../engine/error.ts";
 import { makePlan } from "../engine/plan/plan.ts";
 import type { GpuDevice } from "../engine/runtime/gpu.ts";
 import { kernelInputs, kernelProblem } from "../engine/testing/kernels.ts";
-import { type TuneCase, tune, tuneCases, withResult } from "../engine/tune.ts";
+import { leftOut, type TuneCase, tune, tuneCases, withResult } from "../engine/tune.ts";
 import { readTuning, type TuningFile, tuningPath } from "../engine/tuning.ts";
 import { matmul } from "../kernels/matmul.ts";
 import { candidatesOf, choose, type Family, MINIMUM_CAPS, tuningKey, type Variant } from "../kernels/wgsl.ts";
@@ -108,7 +109,21 @@ onGpu("the tuner takes the fast one and reports the wrong one", async (device) =
   // The same variants the other way round: the default is fastest and stays.
   const [slow, fast] = [twice.variants[0], (twice.candidates as Variant<Twice>[])[1]];
   const kept = await tune(device.dawn, { ...c, family: { ...twice, variants: [fast], candidates: [slow] } });
-  expect(kept.choice).toBeNull();
+  expect([kept.choice, kept.left]).toEqual([null, null]);
+});
+
+test("what was faster and left says why, and the last line how the file is used", () => {
+  expect(leftOut({ a: 2, b: 1 }, "a", "b")).toBeNull();
+  expect(leftOut({ a: 1, b: 2 }, "a", null)).toBeNull();
+  expect(leftOut({ a: 2, b: 1.95 }, "a", null)).toBe("b: less than 7 % faster");
+  const left = leftOut({ a: 2, b: 1 }, "a", null);
+  expect(left).toBe("b: not confirmed twice");
+  const words = describeResult({ key: "twice size4096", times: { a: 2, b: 1 }, wrong: {}, choice: null, left });
+  expect(words).toBe("twice size4096: a, as it is; b: not confirmed twice (ms: b 1.000, a 2.000)");
+  expect(summary(3, "/cache/x.json", undefined)).toBe("3 choices in /cache/x.json; openDevice() uses them");
+  expect(summary(3, "/here/o.json", "o.json")).toBe(
+    '3 choices in /here/o.json; openDevice({ tuned: "o.json" }) uses them',
+  );
 });
 
 onGpu("tiles that only tuning chooses are right", async ({ dawn }) => {

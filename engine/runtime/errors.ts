@@ -36,15 +36,28 @@ export function kernelError(
   );
 }
 
-/** The line, three before and two after it, numbered, with a mark under the place. */
+/** Most characters of a line that an excerpt shows: generated expressions run to thousands. */
+const WIDTH = 160;
+
+/** What is shown of a line around column `at` (from 0), with an ellipsis for what is cut off; `before` is where `at` came to. */
+function cut(line: string, at: number): { readonly text: string; readonly before: number } {
+  if (line.length <= WIDTH) return { text: line, before: at };
+  const from = Math.max(0, Math.min(at - WIDTH / 2, line.length - WIDTH));
+  const [left, right] = [from > 0 ? "…" : "", from + WIDTH < line.length ? "…" : ""];
+  return { text: left + line.slice(from, from + WIDTH) + right, before: at - from + left.length };
+}
+
+/** The line, three before and two after it, numbered, long ones cut, with a mark under the place. */
 function excerpt(text: string, { lineNum, linePos, length }: Complaint): string[] {
   const lines = text.split("\n");
   const from = Math.max(1, lineNum - 3);
   return lines.slice(from - 1, lineNum + 2).flatMap((line, i) => {
     const at = from + i;
-    const numbered = `${at === lineNum ? ">" : " "} ${String(at).padStart(4)} | ${line}`;
+    const { text: shown, before } = cut(line, at === lineNum && linePos > 0 ? linePos - 1 : 0);
+    const numbered = `${at === lineNum ? ">" : " "} ${String(at).padStart(4)} | ${shown}`;
     if (at !== lineNum || linePos < 1) return [numbered];
-    return [numbered, `       | ${" ".repeat(linePos - 1)}${"^".repeat(Math.max(1, length))}`];
+    const marks = "^".repeat(Math.max(1, Math.min(length, shown.length - before)));
+    return [numbered, `       | ${" ".repeat(before)}${marks}`];
   });
 }
 

@@ -81,6 +81,9 @@ export async function openGpu(options: GpuOptions = {}): Promise<GpuDevice> {
   }
 }
 
+const CLOSED =
+  "the device is closed: make one that is still open current again with useDevice(first), or call openDevice()";
+
 export class GpuDevice implements Device {
   readonly name: string;
   readonly caps: Caps;
@@ -181,7 +184,6 @@ export class GpuDevice implements Device {
     return explainPlan(this.#recordings.get(program)?.plan ?? makePlan(program, this.caps, this.#planOptions));
   }
 
-  /** Times every dispatch of a program that has been run, by kernel. State is updated by the replays: for tuning only. */
   async profile(program: Program, rounds?: number): Promise<KernelTime[]> {
     const recording = this.#recordings.get(program);
     if (!recording) throw new DeviceError(`${program.name}: run it once before profiling it`);
@@ -476,7 +478,7 @@ export class GpuDevice implements Device {
   }
 
   #check(): void {
-    if (this.#closed) throw new DeviceError("the device is closed");
+    if (this.#closed) throw new DeviceError(CLOSED);
     const error = this.#lost ?? this.#failure;
     this.#failure = null;
     if (!error) return;

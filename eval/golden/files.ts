@@ -13,9 +13,9 @@ export async function exists(folder: string, file: string): Promise<boolean> {
   );
 }
 
-/** The value of a JSON file; null when it is absent or not JSON. For `recognises`. */
+/** The value of a JSON file; null when it is absent. Throws when it is not JSON. For `recognises`. */
 export async function peekJson(folder: string, file: string): Promise<unknown> {
-  return readJson<unknown>(folder, file).catch(() => null);
+  return (await exists(folder, file)) ? readJson<unknown>(folder, file) : null;
 }
 
 export async function readJson<T>(folder: string, file: string): Promise<T> {

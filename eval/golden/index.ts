@@ -19,25 +19,32 @@ export type Event =
 
 /** Runs the checks of `path`, a golden folder or a folder of them, on the open device. */
 export async function* golden(path: string): AsyncGenerator<Event> {
-  const found = await stat(path).catch(() => null);
-  if (!found?.isDirectory()) {
-    yield problem(path, found ? "is not a folder" : "does not exist");
+  const wrong = await folderProblem(path);
+  if (wrong) {
+    yield problem(path, wrong);
     return;
   }
   const kind = await kindOf(path);
-  const inner = kind ? [] : await folders(path);
-  if (kind) yield* checks(path, kind);
-  else if (inner.length === 0) yield unknown(path);
-  for (const folder of inner) {
-    const innerKind = await kindOf(folder);
-    if (innerKind) yield* checks(folder, innerKind);
-    else yield unknown(folder);
-  }
+  const inner = typeof kind === "string" ? await folders(path) : [];
+  if (inner.length === 0) yield* checks(path, kind);
+  for (const folder of inner) yield* checks(folder, await kindOf(folder));
 }
 
-async function kindOf(folder: string): Promise<Kind | undefined> {
-  for (const kind of KINDS) if (await kind.recognises(folder)) return kind;
-  return undefined;
+/** Why nothing can be run at `path`; null where there is a folder. */
+export async function folderProblem(path: string): Promise<string | null> {
+  const found = await stat(path).catch(() => null);
+  if (found?.isDirectory()) return null;
+  return found ? "is not a folder" : "does not exist";
+}
+
+/** The kind of a folder, or why it has none: a file by which it would be known may be damaged. */
+async function kindOf(folder: string): Promise<Kind | string> {
+  const damage: string[] = [];
+  for (const kind of KINDS) {
+    const found = await kind.recognises(folder).catch((error: Error) => void damage.push(error.message));
+    if (found) return kind;
+  }
+  return damage[0] ?? `no kind of golden data that is known here (${KINDS.map((k) => k.name).join(", ")})`;
 }
 
 async function folders(path: string): Promise<string[]> {
@@ -46,7 +53,11 @@ async function folders(path: string): Promise<string[]> {
   return names.sort().map((name) => join(path, name));
 }
 
-async function* checks(folder: string, kind: Kind): AsyncGenerator<Event> {
+async function* checks(folder: string, kind: Kind | string): AsyncGenerator<Event> {
+  if (typeof kind === "string") {
+    yield problem(folder, kind);
+    return;
+  }
   yield { type: "folder", folder: basename(folder), kind: kind.name };
   try {
     for await (const check of kind.run(folder)) yield { type: "check", check };
@@ -57,8 +68,4 @@ async function* checks(folder: string, kind: Kind): AsyncGenerator<Event> {
 
 function problem(folder: string, message: string): Event {
   return { type: "problem", folder: basename(folder), message: message.replaceAll(/\s*\n\s*/g, " ") };
-}
-
-function unknown(folder: string): Event {
-  return problem(folder, `no kind of golden data that is known here (${KINDS.map((k) => k.name).join(", ")})`);
 }

@@ -30,4 +30,11 @@ process.on("exit", () => rmSync(outdir, { recursive: true, force: true }));
 prepareEnvironment();
 process.env.BENCH_ROOT = root;
 process.env.BENCH_CHILD = join(outdir, "child.mjs");
-await import(pathToFileURL(join(outdir, "main.mjs")).href);
+try {
+  await import(pathToFileURL(join(outdir, "main.mjs")).href);
+} catch (error) {
+  // One line for what the user can mend, the place for what only we can.
+  const ours = error instanceof TypeError || error instanceof ReferenceError;
+  console.error(`bench: ${ours || process.env.DEBUG?.split(",").includes("stack") ? error.stack : error.message}`);
+  process.exit(1);
+}
