@@ -153,7 +153,9 @@ export function leftOut(
   const [fastest] = Object.keys(times).sort((a, b) => times[a] - times[b]);
   if (choice !== null || fastest === undefined || fastest === standard) return null;
   const why =
-    times[fastest] < (1 - GAIN) * times[standard] ? "not confirmed twice" : `less than ${100 * GAIN} % faster`;
+    times[fastest] < (1 - GAIN) * times[standard]
+      ? "not confirmed twice"
+      : `less than ${Math.round(100 * GAIN)} % faster`;
   return `${fastest}: ${why}`;
 }
 
