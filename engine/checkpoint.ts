@@ -44,6 +44,24 @@ export async function save(
   await writeSafetensors(path, tensors, meta);
 }
 
+/**
+ * One map of all that a run saves: `joinState({ model: model.state(), adam: adam.state(), rng: rng.state })` names each
+ * tensor by its part, "model.up.weight". Throws where two parts make one name.
+ */
+export function joinState(
+  parts: Readonly<Record<string, ReadonlyMap<string, Parameter> | Parameter>>,
+): Map<string, Parameter> {
+  const all = new Map<string, Parameter>();
+  for (const [part, state] of Object.entries(parts)) {
+    const named = state instanceof Map ? [...state].map(([name, p]) => [`${part}.${name}`, p]) : [[part, state]];
+    for (const [name, p] of named as [string, Parameter][]) {
+      if (all.has(name)) throw new Error(`joinState: two parameters are called ${name}`);
+      all.set(name, p);
+    }
+  }
+  return all;
+}
+
 export interface LoadOptions {
   /** Takes only names that begin with this, without it: "state_dict." of a nested checkpoint. */
   readonly prefix?: string;
@@ -62,8 +80,8 @@ export interface LoadOptions {
  * Replaces the values of `into` by those of a safetensors or torch file, by its path or already open (`parseTensors` of
  * fetched bytes, in a browser), and returns its metadata (of a torch file: the numbers and texts beside the tensors, by
  * path). Floats of any width fill f32 and f16 parameters, signed integers i32,
- * unsigned ones u32 and bool.
- * @throws LoadError when names, shapes or types differ: nothing is loaded then. SafetensorsError or TorchFileError when the
+ * unsigned ones u32 and bool. Of a tied weight, which `into` has under several names, one is enough.
+ * @throws LoadError when names, shapes or types differ, or values of tied names: nothing is loaded then. SafetensorsError or TorchFileError when the
  * file is damaged, or would run code if it were unpickled.
  */
 export async function load(
@@ -88,11 +106,25 @@ async function loadOpen(
 ): Promise<Record<string, string>> {
   const torch = (options.layout ?? (file instanceof TorchFile ? "torch" : "own")) === "torch";
   const pairs = match(label, file, into, { ...options, layout: torch ? "torch" : "own" });
+  await checkTies(label, file, pairs);
   for (const { name, parameter } of pairs) {
     const values = await file.read(name);
     parameter.write(torch && isConv(parameter) ? fromTorch(values, parameter.shape) : values);
   }
   return { ...file.metadata };
+}
+
+/** Throws LoadError when names of one parameter have different values in the file. */
+async function checkTies(label: string, file: TensorFile, pairs: readonly Pair[]): Promise<void> {
+  const first = new Map<Parameter, string>();
+  for (const { name, parameter } of pairs) {
+    const other = first.get(parameter);
+    first.set(parameter, other ?? name);
+    if (other === undefined) continue;
+    const [a, b] = [await file.read(other), await file.read(name)];
+    if (!a.every((v, i) => Object.is(v, b[i])))
+      throw new LoadError(`${label} does not fit:\n  tied here, different there: ${other} and ${name}`);
+  }
 }
 
 const isConv = ({ layout, shape }: Parameter): boolean => layout === "conv" && shape.length > 2;
@@ -139,8 +171,9 @@ function match(
       if (reason) problems.push(`misshapen: ${target}: ${reason}`);
     } else if (!partial) problems.push(`extra: ${target}`);
   }
-  const missing = partial ? [] : [...into.keys()].filter((name) => !taken.has(name));
-  problems.push(...missing.map((name) => `missing: ${name}`));
+  const filled = new Set([...taken.values()].map((pair) => pair.parameter));
+  const missing = partial ? [] : [...into].filter(([, parameter]) => !filled.has(parameter));
+  problems.push(...missing.map(([name]) => `missing: ${name}`));
   if (problems.length > 0) throw new LoadError(`${label} does not fit:\n  ${problems.join("\n  ")}`);
   return [...taken.values()];
 }

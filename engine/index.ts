@@ -2,7 +2,7 @@
 
 export * as kernels from "../kernels/wgsl.ts";
 export { grad, hvp, valueAndGrad, vjp } from "./autograd.ts";
-export { LoadError, type LoadOptions, load, type SaveOptions, save } from "./checkpoint.ts";
+export { joinState, LoadError, type LoadOptions, load, type SaveOptions, save } from "./checkpoint.ts";
 export { type CompileOptions, compile, type Feed, type Named, type Step } from "./compile.ts";
 export { type Cotangents, checkpoint, customVjp, type Results } from "./custom.ts";
 export {

@@ -3,7 +3,7 @@
 
 import { normalTable, threefry2x32 } from "../kernels/random.ts";
 import { device } from "./device.ts";
-import { type Data, type DType, toData } from "./dtype.ts";
+import { type Data, type DType, emptyData, toData } from "./dtype.ts";
 import { ShapeError, show } from "./error.ts";
 import { leaf, type Node } from "./graph.ts";
 import * as leaves from "./ops/leaf.ts";
@@ -14,6 +14,7 @@ import { currentTrace, readsHalves } from "./trace.ts";
 
 export interface ParameterOptions {
   readonly dtype?: DType;
+  /** false makes a buffer: state that no optimiser moves and that stays in its dtype in mixed precision. */
   readonly trainable?: boolean;
   /** How its axes are ordered here: "conv" is [...kernel, in, out], which PyTorch files hold as [out, in, ...kernel]. */
   readonly layout?: "plain" | "conv";
@@ -23,24 +24,32 @@ export class Parameter extends Tensor {
   readonly storage: Storage;
   /** Frozen parameters get no gradients and no optimiser moments. */
   trainable: boolean;
+  /** Made with `trainable: false`: running statistics, counters. Other frozen parameters are weights that rest. */
+  readonly buffer: boolean;
   readonly layout: "plain" | "conv";
   readonly #leaf: Node;
 
-  /** `init` runs on first use: a model can be counted and planned without allocating its weights. */
-  constructor(shape: Shape, init: Data | (() => Data), o: ParameterOptions = {}) {
+  /**
+   * Values, or what makes them on first use: a model can be counted and planned without allocating its weights. Throws
+   * ShapeError when the count of values differs, TypeError when there are none.
+   */
+  constructor(shape: Shape, init: ArrayLike<number> | (() => Data), o: ParameterOptions = {}) {
     const dtype = o.dtype ?? "f32";
-    const storage = new Storage(shape, dtype, init, true);
+    const storage = new Storage(shape, dtype, typeof init === "function" ? init : hostValues(shape, init, dtype), true);
     const node = leaf(leaves.state, {}, shape, dtype, storage);
     super(node);
     this.storage = storage;
     this.trainable = o.trainable ?? true;
+    this.buffer = !this.trainable;
     this.layout = o.layout ?? "plain";
     this.#leaf = node;
   }
 
   override get node(): Node {
     const node = currentTrace()?.assigns.get(this.#leaf) ?? this.#leaf;
-    return this.trainable && node.dtype === "f32" && readsHalves() ? new Tensor(node).cast("f16").node : node;
+    return (this.trainable || !this.buffer) && node.dtype === "f32" && readsHalves()
+      ? new Tensor(node).cast("f16").node
+      : node;
   }
 
   protected override self(): Tensor {
@@ -76,6 +85,16 @@ export class Parameter extends Tensor {
       throw new ShapeError(`write: ${values.length} values for a parameter of shape ${show(this.shape)}`);
     this.storage.write(toData(this.dtype, values));
   }
+}
+
+/** Values of a new parameter; an array of the right type is kept, not copied. */
+function hostValues(shape: Shape, values: ArrayLike<number>, dtype: DType): Data {
+  if (typeof (values as ArrayLike<number> | null | undefined)?.length !== "number")
+    throw new TypeError(`Parameter: expected an array of values or a function that makes it, got ${values}`);
+  if (values.length !== numel(shape))
+    throw new ShapeError(`Parameter: ${values.length} values for a parameter of shape ${show(shape)}`);
+  const fits = values.constructor === emptyData(dtype, 0).constructor;
+  return fits ? (values as Data) : toData(dtype, values);
 }
 
 let table: Tensor | undefined;
@@ -115,8 +134,10 @@ export class Rng {
   uniform(shape: Shape): Tensor {
     return this.#draw("uniform", shape);
   }
-  /** Whole numbers 0 <= n < below, i32; below at most 2^24. */
+  /** Whole numbers 0 <= n < below, i32; below at most 2^24, else RangeError: `uniform` has no more values. */
   integers(shape: Shape, below: number): Tensor {
+    if (!(Number.isInteger(below) && below >= 1 && below <= 2 ** 24))
+      throw new RangeError(`integers: expected a whole number from 1 to 2^24 as the bound, got ${below}`);
     return this.uniform(shape)
       .mul(below)
       .floor()

@@ -14,12 +14,12 @@ export interface Trace {
 let current: Trace | null = null;
 let halves = false;
 
-/** Are trainable f32 parameters read as f16 at the moment? */
+/** Are f32 parameters that are no buffers read as f16 at the moment? */
 export function readsHalves(): boolean {
   return halves;
 }
 
-/** Runs `body` with every trainable f32 parameter read as its f16 cast. */
+/** Runs `body` with every f32 parameter that is no buffer read as its f16 cast. */
 export function withHalves<T>(body: () => T): T {
   const before = halves;
   halves = true;

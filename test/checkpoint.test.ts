@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { LoadError, load, save } from "../engine/checkpoint.ts";
+import { joinState, LoadError, load, save } from "../engine/checkpoint.ts";
 import {
   type Device,
   openDevice,
@@ -405,6 +405,40 @@ describe("save and load", () => {
       }),
       { numRuns: 40, seed: 1 },
     );
+  });
+
+  it("write a tied weight under both names, and take it from both or one, if they agree", async () => {
+    const tied = (v: number[]) => {
+      const p = new Parameter([2], v);
+      return new Map([
+        ["embedding", p],
+        ["head", p],
+      ]);
+    };
+    await save(path("tied"), tied([1, 2]));
+    const [both, one] = [tied([0, 0]), tied([0, 0])];
+    await load(path("tied"), both);
+    expect(await contents(both)).toEqual(await contents(tied([1, 2])));
+    await save(path("one"), new Map([["head", new Parameter([2], [3, 4])]]));
+    await load(path("one"), one);
+    expect(Object.keys(await contents(one))).toEqual(["embedding", "head"]);
+    expect([...(await contents(one)).embedding]).toEqual([3, 4]);
+    const untied = { embedding: new Parameter([2], [1, 2]), head: new Parameter([2], [1, 3]) };
+    await save(path("untied"), joinState(untied));
+    await expect(load(path("untied"), one)).rejects.toThrow("tied here, different there: embedding and head");
+    expect([...(await contents(one)).head]).toEqual([3, 4]);
+  });
+
+  it("joins the state of several parts under their names, and refuses one name for two", () => {
+    const [w, shadow, counter] = [1, 2, 3].map((v) => new Parameter([], [v]));
+    const of = (p: Parameter) => new Map([["w", p]]);
+    const all = joinState({ net: of(w), ema: of(shadow), rng: counter });
+    expect([...all]).toEqual([
+      ["net.w", w],
+      ["ema.w", shadow],
+      ["rng", counter],
+    ]);
+    expect(() => joinState({ net: of(w), "net.w": shadow })).toThrow("two parameters are called net.w");
   });
 
   it("names every missing, extra and misshapen parameter at once and loads nothing", async () => {

@@ -191,6 +191,16 @@ onEach("a step is fed its own result", async () => {
   expect(await list(x)).toEqual([127, 255]);
 });
 
+test("a parameter takes plain numbers, as many as its shape has, and a generator bounds that it can draw", async () => {
+  useDevice(new ReferenceDevice());
+  expect(await list(new Parameter([2], [1, 2]))).toEqual([1, 2]);
+  expect(await new Parameter([2], [1, -2], { dtype: "i32" }).data()).toEqual(Int32Array.of(1, -2));
+  expect(() => new Parameter([2], [1, 2, 3])).toThrow("3 values for a parameter of shape [2]");
+  expect(() => new Parameter([1], 5 as unknown as number[])).toThrow("expected an array of values or a function");
+  expect(() => new Rng(1).integers([2], 2 ** 24)).not.toThrow();
+  for (const below of [2 ** 24 + 1, 0, 2.5]) expect(() => new Rng(1).integers([2], below)).toThrow("from 1 to 2^24");
+});
+
 /** Three calls of a step that draws twice, and a later eager draw. */
 async function drawings(): Promise<number[][]> {
   const rng = new Rng(42);

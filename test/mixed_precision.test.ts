@@ -4,11 +4,12 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { expect } from "vitest";
+import { expect, test } from "vitest";
 import { load, save } from "../engine/checkpoint.ts";
-import { compile, grad, Parameter, Rng, type Tensor, tensor } from "../engine/index.ts";
-import { LayerNorm, Linear, Module, mse } from "../engine/nn/index.ts";
+import { compile, grad, joinState, Parameter, Rng, type Tensor, tensor } from "../engine/index.ts";
+import { BatchNorm, LayerNorm, Linear, Module, mse } from "../engine/nn/index.ts";
 import { AdamW, clipGradNorm, inHalf, LossScaler, type LossScalerOptions, Sgd } from "../engine/optim/index.ts";
+import { expectClose } from "./close.ts";
 import { onEach, onGpu } from "./device.ts";
 
 class Net extends Module {
@@ -44,17 +45,10 @@ function start({ half, scaling }: { half: boolean; scaling?: LossScalerOptions }
     adam.step(clipGradNorm(grads, 1).grads, { lr: 0.02, when: finite });
     return { loss, used };
   });
-  const named = (prefix: string, of: ReadonlyMap<string, Parameter>): [string, Parameter][] =>
-    [...of].map(([name, p]) => [`${prefix}.${name}`, p]);
   const run: Run = {
     losses: [],
     scales: [],
-    state: new Map([
-      ...named("net", net.state()),
-      ...named("adam", adam.state()),
-      ...named("scaler", scaler.state()),
-      ["rng", rng.state],
-    ]),
+    state: joinState({ net: net.state(), adam: adam.state(), scaler: scaler.state(), rng: rng.state }),
     async go(steps) {
       for (let i = 0; i < steps; i++) {
         const { loss, used } = step({});
@@ -166,3 +160,38 @@ onEach(
     expect(() => inHalf(() => weight.assign(weight.mul(2)))).toThrow("cannot hold f16");
   },
 );
+
+onEach("batch normalisation keeps its statistics in f32 inside inHalf, and gives x's dtype", async () => {
+  const run = async (half: boolean): Promise<number[][]> => {
+    const norm = new BatchNorm(2, { momentum: 0.5 });
+    const body = (x: Tensor, training: boolean): Tensor =>
+      half ? inHalf(() => norm.forward(x.cast("f16"), { training })) : norm.forward(x, { training });
+    const step = compile(({ x }: { x: Tensor }) => {
+      const [y, still] = [body(x, true), body(x, false)];
+      expect([y.dtype, still.dtype]).toEqual(half ? ["f16", "f16"] : ["f32", "f32"]);
+      const [g] = grad(
+        y
+          .cast("f32")
+          .square()
+          .mul(tensor([1, 2]))
+          .sum(),
+        [norm.weight],
+      );
+      return { y: y.cast("f32"), still: still.cast("f32"), g };
+    });
+    const out = step({ x: tensor([300, 2, 301, 4, 303, 9], [3, 2]) }); // the variance, near 1, is nothing beside 300^2
+    const all = [norm.runningMean, norm.runningVar, out.y, out.still, out.g];
+    return Promise.all(all.map(async (t) => [...(await t.data())]));
+  };
+  const [half, single] = [await run(true), await run(false)];
+  // Statistics are computed as in f32, from values that f16 has; results are rounded once, gradients twice.
+  for (const i of [0, 1]) expectClose(half[i], single[i], `statistics ${i}`, { rtol: 1e-6 });
+  for (const i of [2, 3, 4]) expectClose(half[i], single[i], `result ${i}`, { rtol: 2 ** -9 });
+});
+
+test("inside inHalf a frozen layer is read as f16 too, and thawing trains no buffers", () => {
+  const [linear, norm] = [new Linear(2, 2).freeze(), new BatchNorm(2).freeze()];
+  const y = inHalf(() => norm.forward(linear.forward(tensor([1, 2], [1, 2]).cast("f16"))));
+  expect(y.dtype).toBe("f16");
+  expect(norm.freeze(false).parameters()).toEqual([norm.weight, norm.bias]);
+});

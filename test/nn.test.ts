@@ -329,6 +329,47 @@ describe("a module", () => {
     expect(new nn.Linear(1_000_000, 1_000_000).count()).toBe(1e12 + 1e6);
   });
 
+  test("has tied weights under both names, counts and trains them once, and seeds them by the first", async () => {
+    useDevice(new ReferenceDevice());
+    class Tied extends nn.Module {
+      readonly embedding = new nn.Embedding(5, 3);
+      readonly head = new nn.Linear(3, 5, { bias: false });
+      constructor() {
+        super();
+        Object.assign(this.head, { weight: this.embedding.weight });
+      }
+    }
+    const net = new Tied().seed(4);
+    expect([...net.state().keys()]).toEqual(["embedding.weight", "head.weight"]);
+    expect(net.state().get("head.weight")).toBe(net.embedding.weight);
+    expect([net.count(), net.parameters().length]).toEqual([15, 1]);
+    class Alone extends nn.Module {
+      readonly embedding = new nn.Embedding(5, 3);
+    }
+    const alone = await valuesOf(new Alone().seed(4).state());
+    expect((await valuesOf(net.state())).get("head.weight")).toEqual(alone.get("embedding.weight"));
+  });
+
+  test("finds what lies in plain objects and Maps, by key, and follows no link back", () => {
+    const leaf = () => new nn.Linear(1, 1, { bias: false });
+    class Boxes extends nn.Module {
+      readonly parts = { toQ: leaf(), more: [leaf()] };
+      readonly byName = new Map<string | number, nn.Module>([
+        ["convIn", leaf()],
+        [2, leaf()],
+      ]);
+      readonly parent: nn.Module = this;
+      readonly hidden = new Set([leaf()]);
+    }
+    const names = ["parts.to_q", "parts.more.0", "by_name.convIn", "by_name.2"].map((name) => `${name}.weight`);
+    expect([...new Boxes().state().keys()]).toEqual(names);
+    class Clash extends nn.Module {
+      readonly toQ = leaf();
+      readonly to_q = leaf();
+    }
+    expect(() => new Clash().state()).toThrow("two parameters are called to_q.weight");
+  });
+
   test("freezes and thaws what is inside", () => {
     const net = new Net();
     net.midBlock.freeze();

@@ -151,7 +151,7 @@ test("SGD is its definition, whatever the momentum, dampening, decay and Nestero
     }),
     { numRuns: 60, seed: 1 },
   );
-  expect(() => new Sgd(new Map(), { nesterov: true })).toThrow("momentum");
+  expect(() => new Sgd(new Map([["p", vector(1)]]), { nesterov: true })).toThrow("momentum");
 });
 
 test("steps refuse gradients of another number or shape, and impossible settings", () => {
@@ -159,7 +159,13 @@ test("steps refuse gradients of another number or shape, and impossible settings
   const adam = new Adam(new Map([["p", vector(1, 2)]]));
   expect(() => adam.step([], { lr: 1 })).toThrow("0 gradients for 1 parameters");
   expect(() => adam.step([tensor([1, 2, 3])], { lr: 1 })).toThrow("expected for p a gradient of [2], got [3]");
-  expect(() => new Adam(new Map(), { beta2: 1 })).toThrow("beta2");
+  expect(() => new Adam(new Map([["p", vector(1)]]), { beta2: 1 })).toThrow("beta2");
+  const step = adam.step.bind(adam) as (grads: Tensor[], o?: object) => void;
+  for (const o of [undefined, {}]) expect(() => step([tensor([1, 2])], o)).toThrow("step needs { lr }");
+  expect(() => new Sgd(new Map())).toThrow("expected a trainable parameter, got none at all");
+  const frozen = vector(1);
+  frozen.trainable = false;
+  expect(() => new Sgd(new Map([["p", frozen]]))).toThrow("got 1, all frozen");
 });
 
 onEach("a step that is told not to changes nothing, not even the optimiser", async () => {
@@ -181,6 +187,25 @@ onEach("a step that is told not to changes nothing, not even the optimiser", asy
     step({ go: 1 });
     expect(await everything()).not.toEqual(before);
   }
+});
+
+onEach("a tied weight has one moment, one shadow and one update, under its first name", async () => {
+  const [p, q] = [vector(3), vector(5)];
+  const tied = new Map([
+    ["a", p],
+    ["b", p],
+    ["c", q],
+  ]);
+  const [sgd, adam, ema] = [new Sgd(tied), new AdamW(tied), new Ema(tied, 0.5)];
+  expect([...adam.state().keys()]).toEqual(["m.a", "m.c", "v.a", "v.c", "c1", "c2"]);
+  expect([...ema.state().keys()]).toEqual(["a", "c"]);
+  const step = compile(() => {
+    sgd.step(grad(p.add(q).sum(), sgd.targets), { lr: 1 });
+    ema.update(0);
+    return {};
+  });
+  step({});
+  expect([await list(p), await list(q), await list(ema.state().get("a") as Parameter)]).toEqual([[2], [4], [1]]);
 });
 
 onEach("Ema starts at the parameters and then follows them", async () => {

@@ -1,7 +1,7 @@
 // Recipe: train the KL autoencoder on single frames. Data in, run folder out; the loop is below, whole.
 
 import type { Dataset } from "../data/store.ts";
-import { compile, device, grad, Rng, type Tensor, tensor } from "../engine/index.ts";
+import { compile, device, grad, joinState, Rng, type Tensor, tensor } from "../engine/index.ts";
 import { AdamW, clipGradNorm, warmupCosine } from "../engine/optim/index.ts";
 import { Autoencoder } from "../models/autoencoder.ts";
 import type { SystemConfig } from "../models/config.ts";
@@ -9,7 +9,7 @@ import type { Json } from "./checkpoints.ts";
 import { interruptible, stepLog } from "./log.ts";
 import { batchIndices } from "./order.ts";
 import { openRun } from "./run.ts";
-import { checkFinite, endStage, prefixed, SaveClock, type StageResult } from "./stage.ts";
+import { checkFinite, endStage, SaveClock, type StageResult } from "./stage.ts";
 
 export interface AutoencoderRecipe {
   readonly data: Dataset;
@@ -65,11 +65,7 @@ export async function trainAutoencoder(o: AutoencoderRecipe): Promise<StageResul
   const model = new Autoencoder(config.autoencoder).seed(seed);
   const optimizer = new AdamW(model.state(), { weightDecay: 0 });
   const rng = new Rng(seed).split("autoencoder");
-  const state = new Map([
-    ...prefixed("model", model.state()),
-    ...prefixed("optimizer", optimizer.state()),
-    ["rng", rng.state] as const,
-  ]);
+  const state = joinState({ model: model.state(), optimizer: optimizer.state(), rng: rng.state });
   const run = await openRun(o.out, {
     config: {
       recipe: "autoencoder",

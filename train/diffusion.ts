@@ -8,7 +8,7 @@ import type { Dataset } from "../data/store.ts";
 import { loadTokenizer, saveTokenizer } from "../data/tokenizer.ts";
 import { trainTokenizer } from "../data/tokenizer_train.ts";
 import { load } from "../engine/checkpoint.ts";
-import { compile, device, grad, Rng, type Tensor, tensor } from "../engine/index.ts";
+import { compile, device, grad, joinState, Rng, type Tensor, tensor } from "../engine/index.ts";
 import { AdamW, clipGradNorm, Ema, warmupCosine } from "../engine/optim/index.ts";
 import { samplePosterior } from "../models/autoencoder.ts";
 import type { SystemConfig } from "../models/config.ts";
@@ -18,7 +18,7 @@ import { constantLoss, encodeDataset } from "./latents.ts";
 import { interruptible, stepLog } from "./log.ts";
 import { batchIndices } from "./order.ts";
 import { type Config, openRun, readRun } from "./run.ts";
-import { checkFinite, endStage, prefixed, SaveClock, type StageResult } from "./stage.ts";
+import { checkFinite, endStage, SaveClock, type StageResult } from "./stage.ts";
 
 export interface DiffusionRecipe {
   readonly data: Dataset;
@@ -69,12 +69,12 @@ export async function trainDiffusion(o: DiffusionRecipe): Promise<StageResult> {
   const optimizer = new AdamW(trainable(model), { weightDecay: 0.01 });
   const ema = new Ema(trainable(model), emaDecay(steps));
   const rng = new Rng(seed).split("diffusion");
-  const state = new Map([
-    ...prefixed("model", trainable(model)),
-    ...prefixed("ema", ema.state()),
-    ...prefixed("optimizer", optimizer.state()),
-    ["rng", rng.state] as const,
-  ]);
+  const state = joinState({
+    model: trainable(model),
+    ema: ema.state(),
+    optimizer: optimizer.state(),
+    rng: rng.state,
+  });
   const run = await openRun(o.out, {
     config: {
       recipe: "diffusion",
@@ -176,7 +176,7 @@ export function trainable(model: LatentDiffusion): Map<string, ReturnType<Latent
 
 /** Loads the autoencoder that a diffusion run was trained with. */
 export async function loadAutoencoder(model: LatentDiffusion, dir: string): Promise<void> {
-  const into = new Map(prefixed("model", model.autoencoder.state()));
+  const into = joinState({ model: model.autoencoder.state() });
   await load(join(dir, AUTOENCODER_FILE), into, { rename: (name) => (name.startsWith("model.") ? name : null) });
 }
 

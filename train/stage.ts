@@ -117,8 +117,3 @@ export function tenth(losses: readonly { readonly loss: number }[], end: "first"
   const part = end === "first" ? losses.slice(0, n) : losses.slice(-n);
   return part.reduce((sum, l) => sum + l.loss, 0) / part.length;
 }
-
-/** Entries under `prefix.`, for one map of everything that a checkpoint holds. */
-export function prefixed<T>(prefix: string, entries: ReadonlyMap<string, T>): [string, T][] {
-  return [...entries].map(([name, value]) => [`${prefix}.${name}`, value]);
-}

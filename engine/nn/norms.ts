@@ -73,12 +73,23 @@ export interface BatchNormOptions extends NormOptions {
 /**
  * Batch normalisation (Ioffe & Szegedy 2015): x [b, ..., channels]. In training it normalises with the batch's mean and biased
  * variance and returns running statistics that moved by `momentum` towards its mean and unbiased variance: values, which
- * the caller assigns to its state.
+ * the caller assigns to its state. Running statistics are f32; on an f16 x all is computed in f32, and y rounded to f16 once.
  */
 export function batchNorm(
   x: Tensor,
   running: RunningStatistics,
-  { training = false, momentum = 0.1, eps = 1e-5, ...o }: BatchNormOptions = {},
+  o: BatchNormOptions = {},
+): RunningStatistics & { readonly y: Tensor } {
+  if (x.dtype !== "f16") return inSingle(x, running, o);
+  const [weight, bias] = [o.weight?.cast("f32"), o.bias?.cast("f32")];
+  const { y, ...statistics } = inSingle(x.cast("f32"), running, { ...o, weight, bias });
+  return { y: y.cast("f16"), ...statistics };
+}
+
+function inSingle(
+  x: Tensor,
+  running: RunningStatistics,
+  { training = false, momentum = 0.1, eps = 1e-5, ...o }: BatchNormOptions,
 ): RunningStatistics & { readonly y: Tensor } {
   checkAffine("batchNorm", x, 1, o);
   if (!training) {

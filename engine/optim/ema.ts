@@ -3,16 +3,16 @@
 
 import type { Parameter } from "../state.ts";
 import { full, type Tensor } from "../tensor.ts";
-import { zerosLike } from "./optimizer.ts";
+import { distinct, zerosLike } from "./optimizer.ts";
 
-/** shadow <- decay shadow + (1 - decay) parameter. */
+/** shadow <- decay shadow + (1 - decay) parameter. A tied weight has one shadow, under its first name. */
 export class Ema {
   readonly #params: ReadonlyMap<string, Parameter>;
   readonly #shadow = new Map<string, Parameter>();
   readonly #decay: number;
 
   constructor(params: ReadonlyMap<string, Parameter>, decay: number) {
-    this.#params = new Map([...params].filter(([, p]) => p.trainable));
+    this.#params = distinct(params);
     this.#decay = decay;
     for (const [name, p] of this.#params) this.#shadow.set(name, zerosLike(p));
   }
@@ -27,7 +27,8 @@ export class Ema {
     }
   }
 
+  /** The averages by the names of their parameters: to save them beside those, see `joinState`. */
   state(): Map<string, Parameter> {
-    return new Map([...this.#shadow].map(([n, p]) => [n, p]));
+    return new Map(this.#shadow);
   }
 }

@@ -7,9 +7,9 @@ import { withHalves } from "../trace.ts";
 import { globalNorm } from "./clip.ts";
 
 /**
- * Runs `forward` with every trainable f32 parameter read as its f16 cast; gradients arrive at the f32 parameter. Inputs
- * must be f16 too (`x.cast("f16")`), because dtypes do not mix unasked. Take the loss in f32, and the optimiser's step,
- * outside.
+ * Runs `forward` with every f32 parameter, frozen or not, read as its f16 cast; gradients arrive at the f32 parameter.
+ * Buffers (`Parameter.buffer`: running statistics, say) stay f32. Inputs must be f16 too (`x.cast("f16")`), because dtypes
+ * do not mix unasked. Take the loss in f32, and the optimiser's step, outside.
  */
 export function inHalf<T>(forward: () => T): T {
   return withHalves(forward);

@@ -46,15 +46,28 @@ export function zerosLike(p: Parameter): Parameter {
   return new Parameter(p.shape, () => new Float32Array(numel(p.shape)), { trainable: false });
 }
 
+/** Trainable parameters by name, each once: a tied weight goes by its first name. */
+export function distinct(params: ReadonlyMap<string, Parameter>): Map<string, Parameter> {
+  const seen = new Set<Parameter>();
+  return new Map([...params].filter(([, p]) => p.trainable && seen.size < seen.add(p).size));
+}
+
 export abstract class Optimizer {
   protected readonly entries: readonly Target[];
   readonly #slots = new Map<string, Parameter>();
   #when: Tensor | undefined;
 
-  /** `params` by name: frozen ones are left out and get no state. */
+  /**
+   * `params` by name: frozen ones are left out and get no state; one that has several names is updated once, under the first.
+   * Throws RangeError when nothing is left.
+   */
   constructor(params: ReadonlyMap<string, Parameter>, { weightDecay = 0, groups = [] }: OptimizerOptions) {
-    const trainable = [...params].filter(([, p]) => p.trainable);
-    this.entries = trainable.map(([name, parameter]) => {
+    const trainable = distinct(params);
+    if (trainable.size === 0) {
+      const got = params.size === 0 ? "none at all" : `${params.size}, all frozen`;
+      throw new RangeError(`optimiser: expected a trainable parameter, got ${got}`);
+    }
+    this.entries = [...trainable].map(([name, parameter]) => {
       const index = groups.findIndex((g) => g.match(name, parameter));
       const group = groups[index];
       return { name, parameter, group: index, lr: group?.lr ?? 1, weightDecay: group?.weightDecay ?? weightDecay };
@@ -66,8 +79,13 @@ export abstract class Optimizer {
     return this.entries.map((e) => e.parameter);
   }
 
-  /** One update from the gradients of `targets`. Throws ShapeError when they do not belong to them. */
-  step(grads: readonly Tensor[], { lr, groupLr, when }: UpdateOptions): void {
+  /**
+   * One update from the gradients of `targets`. Throws ShapeError when they do not belong to them, TypeError without a rate.
+   */
+  step(grads: readonly Tensor[], o: UpdateOptions): void {
+    if ((o as UpdateOptions | undefined)?.lr === undefined)
+      throw new TypeError("step needs { lr }, a number or a tensor: step(grads, { lr: 1e-3 })");
+    const { lr, groupLr, when } = o;
     if (grads.length !== this.entries.length)
       throw new ShapeError(`step: ${grads.length} gradients for ${this.entries.length} parameters (use \`targets\`)`);
     this.entries.forEach(({ name, parameter }, i) => {
