@@ -75,7 +75,7 @@ describe("a run", () => {
 
   test("of the command line survives being killed", async () => {
     const state = join(folder, "killed.json");
-    const args = [deep, "--host", "--only", "op tanh", "--cases", "1500", "--seed", "5", "--state", state];
+    const args = [deep, "--host", "--only", "op tanh", "--cases", "8000", "--seed", "5", "--state", state];
     const child = spawn(process.execPath, args, { stdio: "ignore" });
     const done = new Promise((resolve) => child.on("close", resolve));
     const cases = (): number => {
@@ -90,8 +90,8 @@ describe("a run", () => {
     expect(JSON.parse(readFileSync(state, "utf8")).finished).toBe(false);
     const output = execFileSync(process.execPath, args, { encoding: "utf8" });
     expect(output).toMatch(/^Going on with the run/m);
-    expect(output).toMatch(/op tanh +1,5\d\d\n/);
-    expect(output.trim()).toMatch(/1,5\d\d cases, 0 failures, seed 5$/);
+    expect(output).toMatch(/op tanh +8,\d\d\d\n/);
+    expect(output.trim()).toMatch(/8,\d\d\d cases, 0 failures, seed 5$/);
     expect(() => execFileSync(process.execPath, [...args, "--resume", "--seed", "6"], { stdio: "pipe" })).toThrow(
       /no run to resume/,
     );

@@ -189,7 +189,9 @@ describe("a planted bug is found:", () => {
 onGpu("exp to both ends of its range", async () => {
   const x = [-104, -87, 0, 88, 88.5, 88.7, 90, 1000];
   const found = await tensor(x).exp().data();
-  for (const [i, v] of x.slice(1, 6).entries()) expect(found[i + 1] / Math.exp(Math.fround(v))).toBeCloseTo(1, 6);
+  // A driver that adds the two parts of log 2 up before it multiplies leaves an error of |x| / 2^24.
+  for (const [i, v] of x.slice(1, 6).entries())
+    expect(Math.abs(found[i + 1] / Math.exp(Math.fround(v)) - 1)).toBeLessThan(6e-6);
   expect(found[0]).toBe(0);
   expect([...found.slice(6)]).toEqual([Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY]);
   expect([...(await tensor([88.7, 90]).exp().isFinite().data())]).toEqual([1, 0]);

@@ -20,8 +20,9 @@ const expSeries = (r: string, t: WgslType): string =>
 
 /**
  * exp(x) = 2^n exp(x - n log 2), log 2 in two parts. The builtin may be off by 3 + 2|x| units in the last place, because it
- * may multiply x by 1 / log 2 first, whose rounding is |x| times larger in the result; drivers do use that freedom. -104
- * gives 0, and 89 overflows in the last factor 2, which keeps n - 1 where ldexp is defined.
+ * may multiply x by 1 / log 2 first, whose rounding is |x| times larger in the result; drivers do use that freedom. One that
+ * adds the parts of log 2 up again leaves |x| / 2^24. -104 gives 0, and 89 overflows in the last factor 2, which keeps n - 1
+ * where ldexp is defined.
  */
 export function expWgsl(x: string, t: WgslType, bind: Bind): string {
   const inside = bind(`clamp(${x}, ${t}(-104.0), ${t}(89.0))`);
