@@ -56,7 +56,7 @@ function programOf({ preset, batch }: TuneOptions, recipe: (typeof RECIPES)[numb
 /** `out`: the file that was asked for, which is not where openDevice looks by itself. */
 export function summary(count: number, path: string, out: string | undefined): string {
   const opened = out === undefined ? "openDevice()" : `openDevice({ tuned: ${JSON.stringify(out)} })`;
-  return `${count} choices in ${path}; ${opened} uses them`;
+  return `${count} ${count === 1 ? "choice" : "choices"} in ${path}; ${opened} uses ${count === 1 ? "it" : "them"}`;
 }
 
 export function describe({ key, times, wrong, choice, left }: TuneResult): string {

@@ -121,6 +121,7 @@ test("what was faster and left says why, and the last line how the file is used"
   const words = describeResult({ key: "twice size4096", times: { a: 2, b: 1 }, wrong: {}, choice: null, left });
   expect(words).toBe("twice size4096: a, as it is; b: not confirmed twice (ms: b 1.000, a 2.000)");
   expect(summary(3, "/cache/x.json", undefined)).toBe("3 choices in /cache/x.json; openDevice() uses them");
+  expect(summary(1, "/here/o.json", "o.json")).toMatch(/^1 choice in .* uses it$/);
   expect(summary(3, "/here/o.json", "o.json")).toBe(
     '3 choices in /here/o.json; openDevice({ tuned: "o.json" }) uses them',
   );
