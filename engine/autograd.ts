@@ -54,9 +54,23 @@ export function backward(out: Node, targets: ReadonlySet<Node>, g: Tensor, stop:
 export function vjp(out: Tensor, wrt: readonly Tensor[], g: Tensor): Tensor[] {
   if (!sameShape(g.shape, out.shape))
     throw new ShapeError(`vjp: the cotangent has shape ${show(g.shape)}, the output ${show(out.shape)}`);
-  const targets = wrt.map((t) => t.node);
-  const received = backward(out.node, new Set(targets), g, false);
-  return targets.map((n) => received.get(n) ?? full(n.shape, 0, n.dtype === "f16" ? "f16" : "f32"));
+  // A tensor that has been read stands in the graph twice: as it came about, and as the value that later ops took.
+  const targets = wrt.map((t) => [...new Set([t.node, t.history])]);
+  const received = backward(out.history, new Set(targets.flat()), g, false);
+  const found = targets.map((nodes) => nodes.flatMap((n) => received.get(n) ?? []));
+  if (found.length > 0 && found.every((parts) => parts.length === 0)) refuseCut(out);
+  return found.map((parts, i) => {
+    const [n] = targets[i];
+    return parts.length > 0 ? parts.reduce((a, b) => a.add(b)) : full(n.shape, 0, n.dtype === "f16" ? "f16" : "f32");
+  });
+}
+
+/** Throws when `out`, which depends on nothing that was asked about, rests on values that were read and so became constants. */
+function refuseCut(out: Tensor): void {
+  if (!toposort([out.history]).some((n) => n.attrs.read === true)) return;
+  throw new Error(
+    "grad: the result depends on none of these tensors. A value on the way to it was read (data(), item()), and what is computed from a value that was read takes it as a constant: take the gradient first, or inside compile(); keep() makes a constant without this question",
+  );
 }
 
 /** Gradients of a scalar with respect to each of `wrt`. Throws ShapeError when `loss` is not one number. */

@@ -45,6 +45,9 @@ export class Parameter extends Tensor {
     this.#leaf = node;
   }
 
+  override get history(): Node {
+    return this.node;
+  }
   override get node(): Node {
     const node = currentTrace()?.assigns.get(this.#leaf) ?? this.#leaf;
     return (this.trainable || !this.buffer) && node.dtype === "f32" && readsHalves()

@@ -76,14 +76,21 @@ function applyInSingle(op: AnyOp, ins: readonly Tensor[], attrs: Attrs): Tensor 
 const ranges = new Map<number, Tensor>();
 
 export class Tensor {
-  #node: Node;
+  readonly #node: Node;
+  /** The value in memory, once it has been asked for. */
+  #read: Node | null = null;
 
   /** Use `tensor(...)`, `zeros(...)` or methods; a node is the engine's own currency. */
   constructor(node: Node) {
     this.#node = node;
   }
 
+  /** What ops on this tensor take: the value in memory where there is one. */
   get node(): Node {
+    return this.#read ?? this.#node;
+  }
+  /** How the value came about, also after it has been read: what gradients follow. */
+  get history(): Node {
     return this.#node;
   }
   get shape(): Shape {
@@ -129,7 +136,7 @@ export class Tensor {
   realise(): Storage {
     if (currentTrace())
       throw new Error("a value was asked for inside a compiled step: return the tensor from the step instead");
-    if (!this.node.storage) this.#node = leaf(leaves.data, none, this.shape, this.dtype, evaluate(this.node));
+    if (!this.node.storage) this.#read = leaf(leaves.data, { read: true }, this.shape, this.dtype, evaluate(this.node));
     return this.node.storage as Storage;
   }
 

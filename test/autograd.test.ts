@@ -5,8 +5,9 @@ import { describe, expect, test } from "vitest";
 import { grad, vjp } from "../engine/autograd.ts";
 import { ShapeError } from "../engine/error.ts";
 import { toposort } from "../engine/graph.ts";
-import type { Tensor } from "../engine/tensor.ts";
+import { type Tensor, tensor } from "../engine/tensor.ts";
 import { gradientProblem, hvpProblem, Inputs } from "../engine/testing/gradients.ts";
+import { onEach } from "./device.ts";
 
 const values = (inputs: Inputs, ...ts: Tensor[]): number[][] => inputs.evaluate(ts).map((v) => [...v]);
 
@@ -89,4 +90,19 @@ test("a chain of 5,000 ops", () => {
   expect(toposort([g.node]).length).toBeGreaterThan(2000);
   const [got] = values(inputs, g);
   for (const v of got) expect(v / 1.001 ** 2500).toBeCloseTo(1, 10);
+});
+
+onEach("values that have been read", async () => {
+  const x = tensor([1, 2, 3]);
+  const y = x.square();
+  const loss = y.sum();
+  expect(await loss.item()).toBe(14);
+  expect([...(await grad(loss, [x])[0].data())]).toEqual([2, 4, 6]);
+  await y.data();
+  expect([...(await grad(loss, [y])[0].data())]).toEqual([1, 1, 1]);
+  const later = y.mul(3).sum(); // of the value, which is a constant now
+  expect([...(await grad(later, [y])[0].data())]).toEqual([3, 3, 3]);
+  expect(() => grad(later, [x])).toThrow(/a value on the way to it was read.*take the gradient first/is);
+  expect([...(await grad(later.add(x.sum()), [x])[0].data())]).toEqual([1, 1, 1]);
+  expect([...(await grad(tensor([1, 2]).sum(), [x])[0].data())]).toEqual([0, 0, 0]);
 });
