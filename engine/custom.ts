@@ -3,6 +3,7 @@
 // result and whose gradient is theirs. Called by models; no op record uses it.
 
 import { backward } from "./autograd.ts";
+import { isFloat } from "./dtype.ts";
 import { DTypeError, ShapeError, show } from "./error.ts";
 import { type Node, substitute, toposort, witnessed } from "./graph.ts";
 import type { Attrs, CompositeDef } from "./ops/op.ts";
@@ -21,12 +22,16 @@ interface Packed extends Attrs {
 
 type Gradient = (g: Tensor, value: Tensor, ins: readonly Tensor[], attrs: Packed) => readonly (Tensor | null)[];
 
-/** Composite (value, ...inputs) -> value, with a gradient for the inputs. Not in the op table: it has no random calls. */
+/**
+ * Composite (value, ...inputs) -> value, with a gradient for the inputs. Their dtypes are their own affair: nothing is
+ * computed. Not in the op table: it has no random calls.
+ */
 function overlay(name: string, gradient: Gradient | null): CompositeDef<Packed> {
   return {
     name,
     shape: ([value]) => value,
     decompose: ([value]) => value,
+    half: true,
     vjp: gradient ? (g, [value, ...ins], _, attrs) => [null, ...gradient(g, value, ins, attrs)] : undefined,
     lower: { kind: "parts" },
     draw: () => {
@@ -41,9 +46,10 @@ function overlay(name: string, gradient: Gradient | null): CompositeDef<Packed> 
 /** Results in one tensor, because a node has one value; movement ops, so that nothing is copied where they are unpacked. */
 function pack(name: string, results: Results): Tensor {
   if (results instanceof Tensor) return results;
-  const odd = results.find((t) => t.dtype !== "f32");
-  if (odd)
-    throw new DTypeError(`${name}: several results must all be f32, got ${odd.dtype} (cast it, or return it alone)`);
+  if (results.some((t) => t.dtype !== results[0].dtype || !isFloat(t.dtype)))
+    throw new DTypeError(
+      `${name}: several results must all be f32, or all f16, got ${results.map((t) => t.dtype).join(", ")} (cast them, or return one alone)`,
+    );
   const [first, ...rest] = results.map((t) => t.reshape([numel(t.shape)]));
   if (!first) throw new ShapeError(`${name}: the function returned no tensor`);
   return first.concat(rest, 0);
@@ -74,7 +80,7 @@ let custom = 0;
 /**
  * `f` with another gradient: `const round = customVjp((x) => x.add(0.5).floor(), (g) => [g])` is a straight-through
  * rounding. `gradient` is given the gradients of the results, the inputs and the results, and returns one gradient per
- * input, of its shape, or null for none. It may use ops freely, and is differentiated itself for second derivatives. What
+ * input, of its shape (and cast to its dtype), or null for none. It may use ops freely, and is differentiated itself for second derivatives. What
  * `f` captures counts as constant. Throws ShapeError when a gradient has not the shape of its input.
  */
 export function customVjp<X extends readonly Tensor[], R extends Results>(
@@ -105,7 +111,7 @@ function checked(
     throw new ShapeError(
       `${name}: gradient ${i} has shape ${show(gradients[i]?.shape ?? [])}, its input ${show(ins[i].shape)}`,
     );
-  return gradients;
+  return gradients.map((g, j) => (g && isFloat(g.dtype) && isFloat(ins[j].dtype) ? g.cast(ins[j].dtype) : g));
 }
 
 // ---- recomputation ---------------------------------------------------------------------------------------------------
@@ -114,7 +120,7 @@ function checked(
 const again = overlay("value again", null);
 
 /** Composite (result, ...what it was made of) -> result: its gradient makes everything between once more. */
-const checkpointed = overlay("checkpoint of", (g, value, ins) => {
+const checkpointed = overlay("checkpoint", (g, value, ins) => {
   const fresh = ins.map((x) => apply(again, [x, g]).node);
   const [made] = substitute([value.node], new Map(ins.map((x, i) => [x.node, fresh[i]])));
   const received = backward(made, new Set(fresh), g, true);

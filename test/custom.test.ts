@@ -8,6 +8,7 @@ import { checkpoint, customVjp } from "../engine/custom.ts";
 import type { Program } from "../engine/device.ts";
 import { ShapeError } from "../engine/error.ts";
 import { LayerNorm, Linear, Module } from "../engine/nn/index.ts";
+import { inHalf } from "../engine/optim/index.ts";
 import { makePlan } from "../engine/plan/plan.ts";
 import { Parameter, Rng } from "../engine/state.ts";
 import { type Tensor, tensor } from "../engine/tensor.ts";
@@ -128,6 +129,19 @@ describe("customVjp", () => {
     for (const i of [0, 1]) await expectSame(got[i], want[i], 1e-6);
     expect([...(await floats.data())]).toEqual([1, 2]);
   });
+  onEach("operands of f16 and f32 as they are, gradients in the dtype of each", async () => {
+    const scaled = customVjp(
+      (x: Tensor, s: Tensor) => x.cast("f32").mul(s),
+      (g, [x, s]) => [g.mul(s), g.mul(x.cast("f32"))],
+    );
+    const [x, s] = [tensor([1, 2]).cast("f16"), tensor([3, 5])];
+    const gradients = grad(scaled(x, s).sum(), [x, s]);
+    expect(gradients.map((t) => t.dtype)).toEqual(["f16", "f32"]);
+    expect(await Promise.all(gradients.map(async (t) => [...(await t.data())]))).toEqual([
+      [3, 5],
+      [1, 2],
+    ]);
+  });
   test("gradients of the wrong number or shape are refused", () => {
     const few = customVjp(
       (x: Tensor, y: Tensor) => x.mul(y),
@@ -245,6 +259,33 @@ describe("checkpoint", () => {
       return step({}).g.data();
     };
     expect(await gradient(checkpoint)).toEqual(await gradient((f) => f));
+  });
+
+  onEach("in half precision, and where f16 and f32 meet: the values and gradients of the function itself", async () => {
+    const layer = new Linear(4, 3).seed(1);
+    const x = wave(2, 4);
+    const outer = wave(2, 3);
+    const mixed = (h: Tensor): Tensor =>
+      inHalf(() => layer.forward(h).tanh())
+        .cast("f32")
+        .add(outer);
+    const pair = (h: Tensor): readonly [Tensor, Tensor] => inHalf(() => [layer.forward(h), h.square()] as const);
+    const results = (again: typeof checkpoint): Record<string, Tensor> => {
+      const half = x.cast("f16");
+      const [one, two] = again(pair)(half);
+      const each = [
+        inHalf(() => again((h: Tensor) => layer.forward(h).tanh())(half)),
+        again(mixed)(half),
+        one.sum().add(two.sum()),
+      ];
+      // One loss each: gradients of several are added up in another order, which shows in f16.
+      const all = each.map((y) => y.cast("f32").square().sum());
+      const flat = all.flatMap((loss) => [loss, ...grad(loss, [x, outer, ...layer.parameters()])]);
+      return Object.fromEntries(flat.map((t, i) => [i, t]));
+    };
+    const step = (again: typeof checkpoint): Record<string, Tensor> => compile(() => results(again))({});
+    const [got, want] = [step(checkpoint), step(((f: unknown) => f) as typeof checkpoint)];
+    for (const i of Object.keys(want)) await expectSame(got[i], want[i]);
   });
 
   test("passes gradients to what it captures, to several inputs, and again through itself", () => {

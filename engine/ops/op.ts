@@ -162,6 +162,8 @@ export interface CompositeDef<A extends Attrs = AnySpec> extends Trust<A> {
   shape(ins: readonly Shape[], attrs: A): Shape;
   dtype?(ins: readonly DType[], attrs: A): DType;
   decompose(ins: readonly Tensor[], attrs: A): Tensor;
+  /** Takes operands of any dtypes as they are, f16 beside f32 too. */
+  readonly half?: true;
   readonly vjp?: (g: Tensor, ins: readonly Tensor[], out: Tensor, attrs: A) => readonly (Tensor | null)[];
   readonly lower: KernelLowering<A> | PartsLowering;
   draw(d: Draw): Sample<A>;
@@ -181,19 +183,22 @@ export function literalOf(node: Node): number | undefined {
 
 const table = new Map<string, AnyOp>();
 
-/** Adds a record to the op table. Throws when the name is taken. */
+/** Adds a record to the op table. Throws when the name is taken, or a field missing. */
 export function defineOp<A extends Attrs>(def: OpDef<A>): OpDef<A> {
-  return register(def);
+  return register(def, "defineOp", ["name", "shape", "reference", "vjp", "lower", "draw", "rtol"]);
 }
 
-/** Adds a composite record to the op table; without `lower` it has no kernel. Throws when the name is taken. */
+/** Adds a composite record to the op table; without `lower` it has no kernel. Throws when the name is taken, or a field missing. */
 export function defineComposite<A extends Attrs>(
   def: Omit<CompositeDef<A>, "lower"> & { readonly lower?: KernelLowering<A> },
 ): CompositeDef<A> {
-  return register({ ...def, lower: def.lower ?? { kind: "parts" } });
+  const whole = { ...def, lower: def.lower ?? ({ kind: "parts" } as const) };
+  return register(whole, "defineComposite", ["name", "shape", "decompose", "draw", "rtol"]);
 }
 
-function register<T extends AnyOp>(def: T): T {
+function register<T extends AnyOp>(def: T, op: string, required: readonly (keyof T & string)[]): T {
+  const missing = required.filter((field) => def[field] === undefined);
+  if (missing.length > 0) throw new TypeError(`${op}: ${def.name ?? "the record"} lacks ${missing.join(", ")}`);
   if (table.has(def.name)) throw new Error(`op ${def.name} is defined twice`);
   table.set(def.name, def);
   return def;
