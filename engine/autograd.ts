@@ -1,7 +1,8 @@
 // Reverse-mode differentiation: walk the graph backwards once, let each op's record say what its inputs receive, add up.
 // The result is an ordinary graph, so gradients of gradients need nothing more.
 
-import { ShapeError, show } from "./error.ts";
+import { isFloat } from "./dtype.ts";
+import { DTypeError, ShapeError, show } from "./error.ts";
 import { type Node, toposort } from "./graph.ts";
 import { isComposite } from "./ops/op.ts";
 import { numel, sameShape } from "./shape.ts";
@@ -49,11 +50,16 @@ export function backward(out: Node, targets: ReadonlySet<Node>, g: Tensor, stop:
 
 /**
  * Gradients of sum(g * out) with respect to `wrt`: g^T (d out / d wrt). Zeros where `out` does not depend on one. Throws
- * ShapeError unless `g` has the shape of `out`.
+ * ShapeError unless `g` has the shape of `out`, DTypeError where one of `wrt` holds whole numbers.
  */
 export function vjp(out: Tensor, wrt: readonly Tensor[], g: Tensor): Tensor[] {
   if (!sameShape(g.shape, out.shape))
     throw new ShapeError(`vjp: the cotangent has shape ${show(g.shape)}, the output ${show(out.shape)}`);
+  const whole = wrt.findIndex((t) => !isFloat(t.dtype));
+  if (whole >= 0)
+    throw new DTypeError(
+      `grad: gradients are with respect to f32 and f16, number ${whole} is ${wrt[whole]} (leave it out, or cast it and use the cast)`,
+    );
   // A tensor that has been read stands in the graph twice: as it came about, and as the value that later ops took.
   const targets = wrt.map((t) => [...new Set([t.node, t.history])]);
   const received = backward(out.history, new Set(targets.flat()), g, false);
@@ -73,7 +79,7 @@ function refuseCut(out: Tensor): void {
   );
 }
 
-/** Gradients of a scalar with respect to each of `wrt`. Throws ShapeError when `loss` is not one number. */
+/** Gradients of a scalar with respect to each of `wrt`. Throws ShapeError when `loss` is not one number, DTypeError as `vjp`. */
 export function grad(loss: Tensor, wrt: readonly Tensor[]): Tensor[] {
   if (numel(loss.shape) !== 1)
     throw new ShapeError(`grad: the loss must be one number, got ${show(loss.shape)} (take its mean or sum)`);

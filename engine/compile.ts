@@ -1,10 +1,10 @@
 // compile(step): trace a function once per input shapes, then replay. Arguments vary from call to call; everything the
 // function captures is a constant of the trace, except Parameters and Rng, which are state.
 
-import { device, type FeedValue, type Program } from "./device.ts";
+import { device, type FeedValue, type Program, selfContained } from "./device.ts";
 import type { DType } from "./dtype.ts";
-import { ShapeError, show } from "./error.ts";
-import { leaf } from "./graph.ts";
+import { got, ShapeError, show } from "./error.ts";
+import { leaf, type Node } from "./graph.ts";
 import { placeholder } from "./ops/leaf.ts";
 import type { Shape } from "./shape.ts";
 import { fromStorage, Tensor } from "./tensor.ts";
@@ -33,7 +33,12 @@ interface Signature {
   readonly dtype: DType;
 }
 
-function signature(feed: Feed<Named>): Record<string, Signature> {
+function signature(name: string, feed: Feed<Named>): Record<string, Signature> {
+  if (typeof feed !== "object" || feed === null || feed instanceof Tensor)
+    throw new TypeError(`${name}: a step is fed its inputs by name, such as step({ x }), got ${got(feed)}`);
+  for (const [k, v] of Object.entries(feed))
+    if (typeof v !== "number" && !(v instanceof Tensor))
+      throw new TypeError(`${name}: input "${k}": expected a tensor or a number, got ${got(v)}`);
   const entries = Object.entries(feed)
     .sort(([a], [b]) => (a < b ? -1 : 1))
     .map(([k, v]) => [
@@ -49,6 +54,40 @@ function describe(sig: Record<string, Signature>): string {
     .join(", ");
 }
 
+/** Calls `step`; where it fails over an input that it was not fed, the error names the input. */
+function callOn<O>(name: string, step: (inputs: Named) => O, inputs: Named): O {
+  const missing = new Set<string>();
+  const watched = new Proxy(inputs, {
+    get: (target, key) => {
+      if (typeof key === "string" && !(key in target)) missing.add(key);
+      return Reflect.get(target, key);
+    },
+  });
+  try {
+    return step(watched);
+  } catch (cause) {
+    if (!(cause instanceof TypeError) || missing.size === 0) throw cause;
+    const fed = Object.keys(inputs).join(", ") || "nothing";
+    throw new TypeError(`${name}: was fed no "${[...missing].join('", "')}" (only ${fed}): ${cause.message}`, {
+      cause,
+    });
+  }
+}
+
+/** Nodes of what a step returned. */
+function results(name: string, out: unknown): Record<string, Node> {
+  if (out instanceof Promise) throw new TypeError(`${name}: a step cannot be async; await values outside it`);
+  const record = out ?? {};
+  if (typeof record !== "object" || record instanceof Tensor || Array.isArray(record))
+    throw new TypeError(`${name}: a step must return a record of tensors, such as { y }, got ${got(record)}`);
+  return Object.fromEntries(
+    Object.entries(record).map(([k, t]) => {
+      if (!(t instanceof Tensor)) throw new TypeError(`${name}: result "${k}": expected a tensor, got ${got(t)}`);
+      return [k, t.node];
+    }),
+  );
+}
+
 /** Runs `step` on placeholders and records what it returned and assigned. */
 export function trace<O extends Named>(
   name: string,
@@ -59,25 +98,23 @@ export function trace<O extends Named>(
   const inputs = Object.fromEntries(
     Object.entries(sig).map(([k, s]) => [k, leaf(placeholder, { name: k }, s.shape, s.dtype)]),
   );
-  const { trace: recorded, result } = withTrace(name, () => {
-    const out = step(Object.fromEntries(Object.entries(inputs).map(([k, n]) => [k, new Tensor(n)])));
-    if (out instanceof Promise) throw new TypeError(`${name}: a step cannot be async; await values outside it`);
-    return Object.fromEntries(Object.entries(out ?? {}).map(([k, t]) => [k, t.node]));
-  });
-  return { name, inputs, outputs: result, assigns: [...recorded.assigns], reused };
+  const { trace: recorded, result } = withTrace(name, () =>
+    results(name, callOn(name, step, Object.fromEntries(Object.entries(inputs).map(([k, n]) => [k, new Tensor(n)])))),
+  );
+  return selfContained({ name, inputs, outputs: result, assigns: [...recorded.assigns], reused });
 }
 
 /**
  * A function that runs `step` as one recorded program. Results stay valid until the second next call (so that a step can
  * be fed its own previous result); `keep()` makes one permanent. Throws ShapeError when it meets more than `maxTraces`
- * different input shapes.
+ * different input shapes, TypeError where it is fed or returns something else than tensors by name.
  */
 export function compile<I extends Named, O extends Named>(step: (inputs: I) => O, o: CompileOptions = {}): Step<I, O> {
   const name = o.name ?? (step.name || "step");
   const programs = new Map<string, Program>();
   let last: Program | undefined;
   const call = (feed: Feed<I>): O => {
-    const sig = signature(feed);
+    const sig = signature(name, feed);
     const key = describe(sig);
     let program = programs.get(key);
     if (!program) {

@@ -4,8 +4,9 @@
 import type { Caps } from "../kernels/wgsl.ts";
 import type { Data } from "./dtype.ts";
 import { env } from "./env.ts";
-import { DeviceError } from "./error.ts";
-import type { Node } from "./graph.ts";
+import { DeviceError, got } from "./error.ts";
+import { type Node, toposort } from "./graph.ts";
+import { placeholder } from "./ops/leaf.ts";
 import type { Storage } from "./storage.ts";
 
 /** A traced computation: named inputs (placeholders), named outputs, and the new values of state leaves. */
@@ -16,6 +17,18 @@ export interface Program {
   readonly assigns: readonly (readonly [state: Node, value: Node])[];
   /** Steps that are called again keep two sets of results; a one-off program gives each result its own memory. */
   readonly reused: boolean;
+}
+
+/** The program, which must not rest on an input of another step: that has a value only while its own step runs. Throws. */
+export function selfContained(program: Program): Program {
+  const own = new Set(Object.values(program.inputs));
+  const roots = [...Object.values(program.outputs), ...program.assigns.map(([, value]) => value)];
+  const foreign = toposort(roots).find((n) => n.op === placeholder && !own.has(n));
+  if (foreign)
+    throw new Error(
+      `${program.name}: a tensor made inside a compiled step, of its input ${got(foreign.attrs.name)}, is used outside it: return it from that step, and use what the step gives`,
+    );
+  return program;
 }
 
 export type FeedValue = Storage | number;
@@ -92,9 +105,13 @@ export interface DeviceOptions {
   readonly tuned?: string | false;
 }
 
-/** Opens a device and makes it the current one. Throws DeviceError when there is no adapter. */
+/** Opens a device and makes it the current one. Throws DeviceError when there is no adapter or device of that name. */
 export async function openDevice(options: DeviceOptions = {}): Promise<Device> {
-  const kind = options.device ?? (env.DEVICE === "reference" ? "reference" : "gpu");
+  const kind = options.device ?? (env.DEVICE || "gpu");
+  if (kind !== "gpu" && kind !== "reference")
+    throw new DeviceError(
+      `${options.device ? "openDevice: device" : "DEVICE"}: ${got(kind)} is no device (gpu or reference)`,
+    );
   if (kind === "reference") {
     const { ReferenceDevice } = await import("./reference.ts");
     return useDevice(new ReferenceDevice());

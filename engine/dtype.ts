@@ -1,7 +1,10 @@
 // Element types: what they are called, how they lie in memory, and float16 packing. Arithmetic is f32, i32, u32 and bool;
 // values of f16 are computed as f32 and rounded (see half.ts), and take two bytes where the adapter has shader-f16.
 
-export type DType = "f32" | "i32" | "u32" | "bool" | "f16";
+import { DTypeError, got } from "./error.ts";
+
+const DTYPES = ["f32", "i32", "u32", "bool", "f16"] as const;
+export type DType = (typeof DTYPES)[number];
 export type Data = Float32Array | Int32Array | Uint32Array;
 
 /** WGSL type of a loaded value of this dtype. A bool is stored as 0 or 1 in a u32; an f16 is computed with as f32. */
@@ -18,6 +21,12 @@ export function bufferType(dtype: DType, halves: boolean): "f32" | "i32" | "u32"
 /** Bytes of one element in a buffer. */
 export function elementBytes(dtype: DType, halves: boolean): number {
   return dtype === "f16" && halves ? 2 : 4;
+}
+
+/** Throws unless `dtype` is one. */
+export function checkDType(op: string, dtype: DType): void {
+  if (!DTYPES.includes(dtype))
+    throw new DTypeError(`${op}: ${got(dtype)} is not a dtype (one of ${DTYPES.join(", ")})`);
 }
 
 export function isFloat(dtype: DType): boolean {

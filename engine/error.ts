@@ -36,6 +36,16 @@ export class StaleTensorError extends Error {
   override name = "StaleTensorError";
 }
 
+/** What a caller of plain JavaScript passed instead: `undefined`, `"1"`, `an array`, `a Map`. */
+export function got(value: unknown): string {
+  if (typeof value === "string") return JSON.stringify(value);
+  if (Array.isArray(value)) return "an array";
+  if (typeof value === "function") return "a function";
+  if (typeof value !== "object" || value === null) return String(value);
+  const kind = Object.getPrototypeOf(value)?.constructor?.name ?? "Object";
+  return kind === "Object" ? "an object" : kind === "Tensor" || kind === "Parameter" ? `${value}` : `a ${kind}`;
+}
+
 /** `[8, 64]` */
 export function show(shape: readonly number[]): string {
   return `[${shape.join(", ")}]`;

@@ -1,6 +1,6 @@
 // Shape arithmetic: sizes, strides, axes, broadcasting, and named dimensions (`dims`). Pure functions on number arrays.
 
-import { ShapeError, show } from "./error.ts";
+import { got, ShapeError, show } from "./error.ts";
 
 export type Shape = readonly number[];
 
@@ -26,6 +26,7 @@ export function sameShape(a: Shape, b: Shape): boolean {
 
 /** Throws unless every size is a whole number >= 0. */
 export function checkShape(op: string, shape: Shape): void {
+  if (!Array.isArray(shape)) throw new ShapeError(`${op}: expected a shape such as [2, 3], got ${got(shape)}`);
   const bad = shape.find((n) => !Number.isInteger(n) || n < 0);
   if (bad !== undefined)
     throw new ShapeError(`${op}: ${show(shape)} is not a shape: ${bad} is not a whole number >= 0`);

@@ -31,6 +31,11 @@ export interface TensorFile {
 
 export async function fileSource(path: string): Promise<Source> {
   const handle = await open(path, "r");
+  const stat = await handle.stat();
+  if (stat.isDirectory()) {
+    await handle.close();
+    throw new Error(`${path}: is a folder, not a file of tensors`);
+  }
   const bytes = async (begin: number, end: number): Promise<ArrayBuffer> => {
     const out = new Uint8Array(end - begin);
     for (let done = 0; done < out.length; ) {
@@ -40,7 +45,7 @@ export async function fileSource(path: string): Promise<Source> {
     }
     return out.buffer;
   };
-  return { label: path, size: (await handle.stat()).size, bytes, close: () => handle.close() };
+  return { label: path, size: stat.size, bytes, close: () => handle.close() };
 }
 
 export function memorySource(file: Uint8Array, label: string): Source {

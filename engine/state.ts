@@ -2,7 +2,7 @@
 // generator, whose counter is such state. A Parameter is a leaf; inside a step, reading it after `assign` gives the new value.
 
 import { normalTable, threefry2x32 } from "../kernels/random.ts";
-import { device } from "./device.ts";
+import { device, type Program, selfContained } from "./device.ts";
 import { type Data, type DType, emptyData, toData } from "./dtype.ts";
 import { ShapeError, show } from "./error.ts";
 import { leaf, type Node } from "./graph.ts";
@@ -72,9 +72,13 @@ export class Parameter extends Tensor {
       );
     }
     const trace = currentTrace();
-    if (trace) trace.assigns.set(this.#leaf, value.node);
-    else
-      device().run({ name: "assign", inputs: {}, outputs: {}, assigns: [[this.#leaf, value.node]], reused: false }, {});
+    if (trace) {
+      trace.assigns.set(this.#leaf, value.node);
+      return;
+    }
+    const assigns = [[this.#leaf, value.node]] as const;
+    const program: Program = { name: "assign", inputs: {}, outputs: {}, assigns, reused: false };
+    device().run(selfContained(program), {});
   }
 
   /** Replaces the initialiser; runs on first use. */

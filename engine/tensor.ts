@@ -1,10 +1,10 @@
 // Tensor: a description of a value, with one fluent method per op. Nothing is computed until `data()` or `item()`, or until
 // a compiled step runs. Broadcasting and number operands are resolved here, so op records see equal shapes only.
 
-import { device, type Program } from "./device.ts";
-import { type Data, type DType, dtypeOf, isFloat, roundHalf, toData } from "./dtype.ts";
+import { device, type Program, selfContained } from "./device.ts";
+import { checkDType, type Data, type DType, dtypeOf, isFloat, roundHalf, toData } from "./dtype.ts";
 import { type EinopsName, parseEinops } from "./einops.ts";
-import { DTypeError, ShapeError, show } from "./error.ts";
+import { DTypeError, got, ShapeError, show } from "./error.ts";
 import { intern, leaf, type Node } from "./graph.ts";
 import * as composite from "./ops/composite.ts";
 import * as convolution from "./ops/conv.ts";
@@ -143,6 +143,10 @@ export class Tensor {
   toString(): string {
     return `Tensor ${this.dtype}${show(this.shape)}`;
   }
+  /** What console.log prints in Node. */
+  [Symbol.for("nodejs.util.inspect.custom")](): string {
+    return this.toString();
+  }
   /** There is no synchronous value: `a < b` and `if (a)` on tensors are mistakes that tsc lets through. */
   valueOf(): never {
     throw new TypeError(`a ${this} has no value yet: use less(), where(), or await item()`);
@@ -186,7 +190,7 @@ export class Tensor {
   }
   /** bool: this > y */
   greater(y: Operand): Tensor {
-    return operand(y, this).less(this);
+    return operand("greater", y, this).less(this);
   }
   /** bool: this <= y */
   lessEqual(y: Operand): Tensor {
@@ -221,7 +225,7 @@ export class Tensor {
   where(a: Operand, b: Operand): Tensor {
     const like = typeof a === "number" ? b : a;
     if (typeof like === "number") throw new TypeError("where: one of the two values must be a tensor");
-    const [x, y] = [operand(a, like), operand(b, like)];
+    const [x, y] = [operand("where", a, like), operand("where", b, like)];
     const shape = broadcast("where", this.shape, broadcast("where", x.shape, y.shape));
     return apply(elementwise.where, [this.expand(shape), x.expand(shape), y.expand(shape)]);
   }
@@ -301,6 +305,7 @@ export class Tensor {
   /** Float to integer rounds towards zero, f32 to f16 to the nearest; what f16 cannot hold becomes infinite. */
   cast(to: DType): Tensor {
     if (to === this.dtype) return this.self();
+    checkDType("cast", to);
     if (to === "f16" && this.node.op === leaves.constant) return full(this.shape, this.node.attrs.value as number, to);
     const direct = to === "f32" || this.dtype === "f32" || (to !== "f16" && this.dtype !== "f16");
     return direct ? apply(elementwise.cast, [this], { to }) : this.cast("f32").cast(to);
@@ -460,6 +465,7 @@ export class Tensor {
    * f16 holds every element of both exactly, so that f16 matrix units may multiply them (f16 tensors say so themselves).
    */
   matmul(y: Tensor, o: { readonly halves?: boolean } = none): Tensor {
+    if (!(y instanceof Tensor)) throw new TypeError(`matmul: expected a tensor, got ${got(y)}`);
     if (this.rank === 1 && y.rank > 0) return dropAxis(this.reshape([1, -1]).matmul(y, o), y.rank === 1 ? -1 : -2);
     if (y.rank === 1 && this.rank > 0) return dropAxis(this.matmul(y.reshape([-1, 1]), o), -1);
     const [m, k] = this.shape.slice(-2);
@@ -556,8 +562,9 @@ export class Tensor {
   }
 }
 
-function operand(y: Operand, like: Tensor): Tensor {
-  if (typeof y !== "number") return y;
+function operand(op: string, y: Operand, like: Tensor): Tensor {
+  if (y instanceof Tensor) return y;
+  if (typeof y !== "number") throw new TypeError(`${op}: expected a tensor or a number, got ${got(y)}`);
   if (!isFloat(like.dtype) && !Number.isInteger(y))
     throw new DTypeError(`${y} is not a whole number: cast the ${like} to f32 first`);
   return full([], y, like.dtype);
@@ -568,7 +575,7 @@ function binary(op: AnyOp, x: Tensor, y: Operand): Tensor {
     const result = binary(op, x.cast("f32"), y); // the number is not rounded to f16, the result is
     return result.dtype === "f32" ? result.cast("f16") : result;
   }
-  const other = operand(y, x);
+  const other = operand(op.name, y, x);
   const shape = broadcast(op.name, x.shape, other.shape);
   return apply(op, [x.expand(shape), other.expand(shape)]);
 }
@@ -622,7 +629,7 @@ function reduction(op: AnyOp, x: Tensor, axis: number | readonly number[] | unde
 /** Runs a program with one output and returns where the value is. */
 function evaluate(node: Node): Storage {
   const program: Program = { name: "eager", inputs: {}, outputs: { value: node }, assigns: [], reused: false };
-  return device().run(program, {}).value;
+  return device().run(selfContained(program), {}).value;
 }
 
 /** Tensor over values that a device or the host holds. */
@@ -630,15 +637,30 @@ export function fromStorage(storage: Storage): Tensor {
   return new Tensor(leaf(leaves.data, none, storage.shape, storage.dtype, storage));
 }
 
-/** Tensor of host values: a typed array with its shape, or (nested) numbers as f32. */
+/** Values one after another, as a typed array. Throws where they are nested, or no numbers. */
+function flatten(values: Data | number | readonly number[], dtype: DType | undefined): Data {
+  if (typeof values === "number") return new Float32Array([values]);
+  if (Array.isArray(values)) {
+    const odd = values.find((v) => typeof v !== "number" && typeof v !== "boolean");
+    if (odd?.length !== undefined && typeof odd !== "string")
+      throw new ShapeError("tensor: nested arrays: give flat values and a shape, tensor([1, 2, 3, 4], [2, 2])");
+    if (odd !== undefined) throw new TypeError(`tensor: expected numbers, got ${got(odd)} among them`);
+    return new Float32Array(values);
+  }
+  const host = [Float32Array, Int32Array, Uint32Array].some((type) => values instanceof type);
+  if (!host && !(dtype && ArrayBuffer.isView(values)))
+    throw new TypeError(
+      `tensor: expected a number, an array of numbers or a Float32Array, Int32Array or Uint32Array, got ${got(values)}`,
+    );
+  return values as Data;
+}
+
+/** Tensor of host values: a typed array or flat numbers (as f32) with a shape; without one, a vector. */
 export function tensor(values: Data | number | readonly number[], shape?: Shape, dtype?: DType): Tensor {
-  const flat: Data =
-    typeof values === "number"
-      ? new Float32Array([values])
-      : Array.isArray(values)
-        ? new Float32Array(values)
-        : (values as Data);
+  if (dtype) checkDType("tensor", dtype);
+  const flat = flatten(values, dtype);
   const to = shape ?? (typeof values === "number" ? [] : [flat.length]);
+  checkShape("tensor", to);
   if (numel(to) !== flat.length) throw new ShapeError(`tensor: ${flat.length} values for shape ${show(to)}`);
   const type = dtype ?? dtypeOf(flat);
   return fromStorage(new Storage(to, type, toData(type, flat)));
@@ -646,14 +668,18 @@ export function tensor(values: Data | number | readonly number[], shape?: Shape,
 
 /** A constant tensor: costs nothing, kernels inline the value. */
 export function full(shape: Shape, value: number, dtype: DType = "f32"): Tensor {
+  checkShape("full", shape);
+  checkDType("full", dtype);
   const held = dtype === "f16" ? roundHalf(value) : value;
   return new Tensor(intern(leaves.constant, [], { value: held }, shape, dtype));
 }
 
 export function zeros(shape: Shape): Tensor {
+  checkShape("zeros", shape);
   return full(shape, 0);
 }
 
 export function ones(shape: Shape): Tensor {
+  checkShape("ones", shape);
   return full(shape, 1);
 }

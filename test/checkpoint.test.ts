@@ -478,6 +478,7 @@ describe("save and load", () => {
     expect([await head.data(), await bias.data()]).toEqual([Float32Array.of(9), Float32Array.of(-7, -7, -7)]);
     const wrong = new Map([["layer.bias", new Parameter([2], new Float32Array(2))]]);
     await expect(load(path("partial"), wrong, { partial: true })).rejects.toThrow(LoadError);
+    await expect(load(folder, wrong)).rejects.toThrow(`${folder}: is a folder, not a file of tensors`);
   });
 
   it("an open file loads like its path, and its misfits are named", async () => {

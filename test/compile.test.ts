@@ -308,6 +308,36 @@ onEach("misuse is named", async () => {
   expect(() => tensor([1]).valueOf()).toThrow(/has no value yet/);
 });
 
+onEach("what a step is fed and returns is named where it is wrong", async () => {
+  const step = compile(({ x, lr }: { x: Tensor; lr: Tensor }) => ({ y: x.mul(lr) }), { name: "scale" });
+  const feed = (f: unknown) => (): unknown => step(f as { x: Tensor; lr: number });
+  expect(feed({ x: tensor([1]) })).toThrow(/^scale: was fed no "lr" \(only x\): mul: expected a tensor or a number/);
+  expect(feed({ x: [1, 2], lr: 1 })).toThrow('scale: input "x": expected a tensor or a number, got an array');
+  expect(feed(undefined)).toThrow("scale: a step is fed its inputs by name, such as step({ x }), got undefined");
+  const returning = (value: unknown) => (): unknown => compile(() => value as { y: Tensor }, { name: "odd" })({});
+  expect(returning(tensor([1]))).toThrow(
+    "odd: a step must return a record of tensors, such as { y }, got Tensor f32[1]",
+  );
+  expect(returning({ y: 3 })).toThrow('odd: result "y": expected a tensor, got 3');
+  const optional = compile((o: Readonly<Record<string, Tensor>>) => ({ y: o.mask ? o.x.mul(o.mask) : o.x.neg() }));
+  expect(await list(optional({ x: tensor([1]) }).y)).toEqual([-1]);
+});
+
+onEach("what a step computed and did not return has no value outside it", async () => {
+  let leak = tensor([0]);
+  const step = compile(({ x }: { x: Tensor }) => {
+    leak = x.mul(2).add(7);
+    return { y: x.neg() };
+  });
+  expect(await list(step({ x: tensor([1, 2]) }).y)).toEqual([-1, -2]);
+  const refused =
+    /: a tensor made inside a compiled step, of its input "x", is used outside it: return it from that step/;
+  await expect(leak.data()).rejects.toThrow(refused);
+  expect(() => leak.add(1).keep()).toThrow(refused);
+  expect(() => compile(() => ({ z: leak.mul(2) }), { name: "other" })({})).toThrow(refused);
+  expect(() => parameter(1, 2).assign(leak)).toThrow(refused);
+});
+
 onGpu("explain lists the dispatches with what was fused", async () => {
   const step = compile(({ x }: { x: Tensor }) => ({ y: x.exp().sum().sqrt() }), { name: "norm" });
   expect(() => step.explain()).toThrow("norm: not traced yet");

@@ -1,9 +1,20 @@
 // The functions of nn and einsum against plain loops in float64, at drawn sizes, and their gradients against central
 // differences. What torch computes of the same functions is checked by golden_runner.test.ts; here are the definitions.
 
+import { inspect } from "node:util";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { einsum, grad, ShapeError, type Tensor, tensor } from "../engine/index.ts";
+import {
+  DTypeError,
+  defineOp,
+  einsum,
+  grad,
+  openDevice,
+  ShapeError,
+  type Tensor,
+  tensor,
+  zeros,
+} from "../engine/index.ts";
 import * as nn from "../engine/nn/index.ts";
 import type { Array64 } from "../engine/ops/op.ts";
 import { numel } from "../engine/shape.ts";
@@ -144,7 +155,8 @@ onEach("comparisons, logic and rounding", async () => {
 describe("a call that makes no sense says so:", () => {
   const x = (...shape: number[]): Tensor => tensor(new Float32Array(numel(shape)), shape);
   const i = (...shape: number[]): Tensor => tensor(new Int32Array(numel(shape)), shape);
-  test.each<[string, () => unknown, RegExp]>([
+  const raw = (value: unknown): never => value as never; // what JavaScript lets through
+  test.each<[string, () => unknown, RegExp, (new () => Error)?]>([
     ["gather", () => nn.gather(x(2, 3), 1, i(3, 3)), /^gather: an index \[3, 3\] does not fit \[2, 3\] along axis 1/],
     ["scatter", () => nn.scatter(x(2, 3), 1, i(2, 2), x(2, 1)), /^scatter: .* src at least as large, got \[2, 1\]/],
     ["topk", () => nn.topk(x(2, 3), 4), /^topk: 4 of the 3 elements/],
@@ -155,11 +167,72 @@ describe("a call that makes no sense says so:", () => {
     ["repeat", () => x(2, 3).repeat("a b -> a b c"), /^repeat: .*give the size of c/],
     ["reduce", () => x(2, 3).reduce("a b -> a c", "sum"), /^reduce: .*c is new on the right/],
     ["layerNorm", () => nn.layerNorm(x(2, 3), { weight: x(2) }), /^layerNorm: expected weight and bias \[3\]/],
-    ["crossEntropy", () => nn.crossEntropy(x(2, 3), i(3)), /^crossEntropy: expected a target \[2\] .* got \[3\]/],
+    [
+      "crossEntropy",
+      () => nn.crossEntropy(x(2, 3), i(3)),
+      /^crossEntropy: .* i32 classes \[2\] or .* \[2, 3\], got i32\[3\]/,
+    ],
+    ["crossEntropy of floats", () => nn.crossEntropy(x(4, 3), x(4)), /i32 classes \[4\] .*\[4, 3\], got f32\[4\] \(/],
+    ["embedding", () => nn.embedding(x(9, 3), i(4, 2)), /^embedding: .*in this order, got f32\[9, 3\] and i32\[4, 2\]/],
     ["gridSample", () => nn.gridSample(x(1, 2, 2, 1), x(1, 2, 2, 3)), /^gridSample: expected a grid/],
     ["unfold", () => nn.unfold(x(1, 2, 2, 1), { kernel: 3 }), /^unfold: a 3 x 3 patch does not fit/],
-  ])("%s", (_, call, message) => {
-    expect(call).toThrow(ShapeError);
+    [
+      "interpolate",
+      () => nn.interpolate(x(1, 2, 2, 1), { size: 4, mode: raw("bilinear") }),
+      /"bilinear": one of nearest, .* area/,
+      TypeError,
+    ],
+    [
+      "nested values",
+      () =>
+        tensor(
+          raw([
+            [1, 2],
+            [3, 4],
+          ]),
+        ),
+      /^tensor: nested arrays: give flat values and a shape/,
+    ],
+    ["values that are texts", () => tensor(raw([1, "2"])), /^tensor: expected numbers, got "2" among them/, TypeError],
+    ["no values", () => tensor(raw(undefined)), /^tensor: .*got undefined/, TypeError],
+    ["values of another width", () => tensor(raw(new Float64Array(2))), /^tensor: .*got a Float64Array/, TypeError],
+    [
+      "a dtype",
+      () => tensor([1], [1], raw("float32")),
+      /^tensor: "float32" is not a dtype \(one of f32, i32, /,
+      DTypeError,
+    ],
+    ["a dtype of a cast", () => x(2).cast(raw("f64")), /^cast: "f64" is not a dtype/, DTypeError],
+    ["a size below zero", () => zeros([-1, 2]), /^zeros: \[-1, 2\] is not a shape/],
+    ["a size that is not whole", () => zeros([1.5]), /^zeros: \[1.5\] is not a shape/],
+    ["a size in place of a shape", () => zeros(raw(3)), /^zeros: expected a shape such as \[2, 3\], got 3/],
+    [
+      "a missing operand",
+      () => x(2).mul(raw(undefined)),
+      /^mul: expected a tensor or a number, got undefined/,
+      TypeError,
+    ],
+    ["a text as operand", () => x(2).add(raw("1")), /^add: expected a tensor or a number, got "1"/, TypeError],
+    ["an array as operand", () => x(2).greater(raw([1])), /^greater: .*got an array/, TypeError],
+    ["a number as matrix", () => x(2, 2).matmul(raw(2)), /^matmul: expected a tensor, got 2/, TypeError],
+    ["grad", () => grad(x(), [x(2), i(3)]), /^grad: .*number 1 is Tensor i32\[3\]/, DTypeError],
+    [
+      "defineOp",
+      () => defineOp(raw({ name: "half done", shape: () => [], lower: { kind: "parts" } })),
+      /^defineOp: half done lacks reference, vjp, draw, rtol/,
+      TypeError,
+    ],
+  ])("%s", (_, call, message, kind = ShapeError) => {
+    expect(call).toThrow(kind);
     expect(call).toThrow(message);
   });
+  test("openDevice", async () => {
+    await expect(openDevice({ device: raw("cuda") })).rejects.toThrow(
+      /^openDevice: device: "cuda" is no device \(gpu or /,
+    );
+  });
+});
+
+test("a tensor prints as what it is", () => {
+  expect(inspect({ x: tensor([1, 2]) })).toBe("{ x: Tensor f32[2] }");
 });

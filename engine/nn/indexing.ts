@@ -58,6 +58,10 @@ export function indexAdd(x: Tensor, axis: number, index: Tensor, src: Tensor, al
 
 /** Rows of a table by an index of any shape: i32 [...] -> [..., features]. The row `paddingIdx` gets no gradient. */
 export function embedding(index: Tensor, weight: Tensor, o: { paddingIdx?: number } = {}): Tensor {
+  if (weight.rank !== 2 || index.dtype !== "i32")
+    throw new ShapeError(
+      `embedding: expected an i32 index and a table "n features", in this order, got ${index.dtype}${show(index.shape)} and ${weight.dtype}${show(weight.shape)}`,
+    );
   const rows = weight.gatherRows(index);
   if (o.paddingIdx === undefined) return rows;
   const padding = o.paddingIdx < 0 ? o.paddingIdx + weight.shape[0] : o.paddingIdx;

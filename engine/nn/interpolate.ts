@@ -9,7 +9,7 @@
 //   area           the mean over [floor(i n / m), ceil((i + 1) n / m)): adaptive pooling
 //   antialias      a triangle or cubic filter around (i + 1/2) r, stretched by r where that shrinks; weights sum to one
 
-import { ShapeError, show } from "../error.ts";
+import { got, ShapeError, show } from "../error.ts";
 import type { Row } from "../ops/resample.ts";
 import type { Shape } from "../shape.ts";
 import type { Tensor } from "../tensor.ts";
@@ -17,7 +17,8 @@ import { type AxisMap, alongAxis } from "./along.ts";
 import { adaptiveAvgPool } from "./pooling.ts";
 
 /** "linear" is torch's linear, bilinear or trilinear by the number of axes; "cubic" its bicubic. */
-export type InterpolateMode = "nearest" | "nearest-exact" | "linear" | "cubic" | "area";
+export type InterpolateMode = (typeof MODES)[number];
+const MODES = ["nearest", "nearest-exact", "linear", "cubic", "area"] as const;
 
 type AxisMode = Exclude<InterpolateMode, "area">;
 
@@ -57,6 +58,10 @@ interface Axis {
 }
 
 function axesOf(x: Shape, mode: InterpolateMode, o: InterpolateOptions): Axis[] {
+  if (!MODES.includes(mode))
+    throw new TypeError(
+      `interpolate: no mode ${got(mode)}: one of ${MODES.join(", ")} (linear and cubic are those of all spatial axes)`,
+    );
   if (x.length < 3 || x.length > 5)
     throw new ShapeError(`interpolate: expected "b ...spatial c" of rank 3 to 5, got ${show(x)}`);
   if ((o.size === undefined) === (o.scaleFactor === undefined))

@@ -2,7 +2,7 @@
 // unless told otherwise, or gives one per element.
 
 import { ShapeError, show } from "../error.ts";
-import { axisOf, numel } from "../shape.ts";
+import { axisOf, numel, sameShape } from "../shape.ts";
 import type { Tensor } from "../tensor.ts";
 import { logSoftmax } from "./reductions.ts";
 
@@ -98,6 +98,11 @@ export interface CrossEntropyOptions extends ClassOptions {
  */
 export function crossEntropy(logits: Tensor, target: Tensor, o: CrossEntropyOptions = {}): Tensor {
   const axis = axisOf("crossEntropy", o.axis ?? -1, logits.rank);
+  const classesOf = logits.shape.filter((_, i) => i !== axis);
+  if (!sameShape(target.shape, target.dtype === "f32" ? logits.shape : classesOf))
+    throw new ShapeError(
+      `crossEntropy: expected a target of i32 classes ${show(classesOf)} or f32 probabilities ${show(logits.shape)}, got ${target.dtype}${show(target.shape)}${target.dtype === "f32" && sameShape(target.shape, classesOf) ? ' (classes are i32: target.cast("i32"))' : ""}`,
+    );
   const logs = logSoftmax(logits.cast("f32"), axis);
   const smoothing = o.labelSmoothing ?? 0;
   if (target.dtype === "f32") return withProbabilities(logs, target, axis, smoothing, o);
