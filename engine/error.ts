@@ -42,8 +42,9 @@ export function got(value: unknown): string {
   if (Array.isArray(value)) return "an array";
   if (typeof value === "function") return "a function";
   if (typeof value !== "object" || value === null) return String(value);
+  if ("shape" in value && "dtype" in value) return `${value}`; // a tensor, whose class a bundler may have renamed
   const kind = Object.getPrototypeOf(value)?.constructor?.name ?? "Object";
-  return kind === "Object" ? "an object" : kind === "Tensor" || kind === "Parameter" ? `${value}` : `a ${kind}`;
+  return kind === "Object" ? "an object" : `a ${kind}`;
 }
 
 /** `[8, 64]` */

@@ -225,6 +225,7 @@ export class Tensor {
   where(a: Operand, b: Operand): Tensor {
     const like = typeof a === "number" ? b : a;
     if (typeof like === "number") throw new TypeError("where: one of the two values must be a tensor");
+    if (!(like instanceof Tensor)) throw new TypeError(`where: expected a tensor or a number, got ${got(like)}`);
     const [x, y] = [operand("where", a, like), operand("where", b, like)];
     const shape = broadcast("where", this.shape, broadcast("where", x.shape, y.shape));
     return apply(elementwise.where, [this.expand(shape), x.expand(shape), y.expand(shape)]);

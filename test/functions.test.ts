@@ -212,6 +212,7 @@ describe("a call that makes no sense says so:", () => {
       /^mul: expected a tensor or a number, got undefined/,
       TypeError,
     ],
+    ["a missing branch", () => x(2).less(0).where(1, raw(undefined)), /^where: .*got undefined/, TypeError],
     ["a text as operand", () => x(2).add(raw("1")), /^add: expected a tensor or a number, got "1"/, TypeError],
     ["an array as operand", () => x(2).greater(raw([1])), /^greater: .*got an array/, TypeError],
     ["a number as matrix", () => x(2, 2).matmul(raw(2)), /^matmul: expected a tensor, got 2/, TypeError],
