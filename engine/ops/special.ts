@@ -21,14 +21,15 @@ const expSeries = (r: string, t: WgslType): string =>
 /**
  * exp(x) = 2^n exp(x - n log 2), log 2 in two parts. The builtin may be off by 3 + 2|x| units in the last place, because it
  * may multiply x by 1 / log 2 first, whose rounding is |x| times larger in the result; drivers do use that freedom. One that
- * adds the parts of log 2 up again leaves |x| / 2^24. -104 gives 0, and 89 overflows in the last factor 2, which keeps n - 1
- * where ldexp is defined.
+ * adds the parts of log 2 up again leaves |x| / 2^24. -104 gives 0, and 89 overflows in the last factor 2, because
+ * ldexp is defined up to 2^127.
  */
 export function expWgsl(x: string, t: WgslType, bind: Bind): string {
   const inside = bind(`clamp(${x}, ${t}(-104.0), ${t}(89.0))`);
   const n = bind(`round(${inside} * ${t}(1.44269504))`);
   const rest = bind(`fma(${n}, ${t}(-1.42860677e-6), fma(${n}, ${t}(-0.693145751953125), ${inside}))`);
-  return `(ldexp(${expSeries(rest, t)}, ${whole(t)}(${n}) - ${whole(t)}(1)) * ${t}(2.0))`;
+  const scaled = `ldexp(${expSeries(rest, t)}, ${whole(t)}(min(${n}, ${t}(127.0))))`;
+  return `(${scaled} * select(${t}(1.0), ${t}(2.0), ${n} > ${t}(127.0)))`;
 }
 
 /** log(1 + e) for e in [0, 1] = 2 atanh(s), s = e / (2 + e): a series in s^2 <= 1/9, good to the last digit of small e too. */
