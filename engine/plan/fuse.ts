@@ -424,7 +424,7 @@ class Fuser {
       const [reader, ...others] = readers.get(root) ?? [];
       if (g.core || !reader || others.length > 0 || reader.core || gone.has(reader)) continue;
       if (root.op.lower.kind !== "elementwise" || !sameShape(root.shape, reader.roots[0].shape)) continue;
-      if (!this.#readElementwise(reader, root) || !this.#fits(reader, g)) continue;
+      if (!readsInPlace(reader.roots, root, this) || !this.#fits(reader, g)) continue;
       // Only a result is wanted in memory as well; anything else has this one reader.
       if (this.#wanted.has(root)) reader.roots.unshift(root);
       else {
@@ -462,27 +462,27 @@ class Fuser {
     return found;
   };
 
-  /** Does `reader` use `root` only through elementwise ops, so at the very element it computes? */
-  #readElementwise(reader: Group, root: Node): boolean {
-    let only = true;
-    const seen = { elsewhere: new Set<Node>(), here: new Set<Node>() };
-    const visit = (n: Node, elementwise: boolean): void => {
-      if (n === root) only &&= elementwise;
-      const before = elementwise ? seen.here : seen.elsewhere;
-      if (n === root || before.has(n) || n.op.lower.kind === "leaf") return;
-      before.add(n);
-      if (this.#stored.has(n) && !reader.roots.includes(n)) return;
-      for (const s of this.sources(n)) visit(s, elementwise && n.op.lower.kind === "elementwise");
-    };
-    for (const r of reader.roots) visit(r, true);
-    return only;
-  }
-
   #fits(reader: Group, g: Group): boolean {
     const reads = new Set([...this.reads(reader), ...this.reads(g)]);
     const ops = [...reader.roots, ...g.roots].reduce((sum, n) => sum + (this.#ops.get(n) ?? 0), 0);
     return ops <= KERNEL_OPS && reads.size + reader.roots.length + 1 <= this.#options.maxBindings - 1;
   }
+}
+
+/** Do `roots`, computed in one kernel, use `value` only through elementwise ops, so at the very element they compute? */
+export function readsInPlace(roots: readonly Node[], value: Node, { sources, stored }: Boundary): boolean {
+  let only = true;
+  const seen = { elsewhere: new Set<Node>(), here: new Set<Node>() };
+  const visit = (n: Node, here: boolean): void => {
+    if (n === value) only &&= here;
+    const before = here ? seen.here : seen.elsewhere;
+    if (n === value || before.has(n) || n.op.lower.kind === "leaf") return;
+    before.add(n);
+    if (stored(n) && !roots.includes(n)) return;
+    for (const s of sources(n)) visit(s, here && n.op.lower.kind === "elementwise");
+  };
+  for (const r of roots) visit(r, true);
+  return only;
 }
 
 interface Cost {

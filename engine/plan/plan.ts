@@ -8,7 +8,7 @@ import type { Node } from "../graph.ts";
 import { numel, type Shape } from "../shape.ts";
 import type { Storage } from "../storage.ts";
 import { type EmittedPass, emit, kernelOf, type Slot } from "./emit.ts";
-import { type Fusion, fuse, type Group } from "./fuse.ts";
+import { type Fusion, fuse, type Group, readsInPlace } from "./fuse.ts";
 import { checkLimits } from "./limits.ts";
 import { type Arena, type Interval, planMemory } from "./memory.ts";
 
@@ -177,7 +177,7 @@ class Planner {
       const value = this.#fusion.resolve(raw);
       const group = writer.get(value);
       if (!group || this.#inPlace.has(value) || wanted.has(state)) continue;
-      if ((reads.get(group) as Set<Node>).has(state) && !this.#readsAtIdentity(group, state)) continue;
+      if ((reads.get(group) as Set<Node>).has(state) && !this.#overwrites(group, state)) continue;
       const others = (readers.get(state) ?? []).filter((g) => g !== group);
       if (reaches(group, new Set(others), later)) continue;
       for (const g of others) {
@@ -189,21 +189,9 @@ class Planner {
     return depthFirst(groups, before);
   }
 
-  /** Does an elementwise group read `state` only at the element it writes? */
-  #readsAtIdentity(group: Group, state: Node): boolean {
-    if (group.core) return false;
-    let ok = true;
-    const seen = { elsewhere: new Set<Node>(), here: new Set<Node>() };
-    const visit = (n: Node, identity: boolean): void => {
-      if (n === state) ok &&= identity;
-      const before = identity ? seen.here : seen.elsewhere;
-      const leafy = n.op.lower.kind === "leaf" || (this.#fusion.stored(n) && !group.roots.includes(n));
-      if (leafy || before.has(n)) return;
-      before.add(n);
-      for (const s of this.#fusion.sources(n)) visit(s, identity && n.op.lower.kind === "elementwise");
-    };
-    for (const r of group.roots) visit(r, true);
-    return ok;
+  /** May an elementwise group write where it reads `state`? Only if it reads nothing of it but the element it writes. */
+  #overwrites(group: Group, state: Node): boolean {
+    return !group.core && readsInPlace(group.roots, state, this.#fusion);
   }
 
   // ---- places ------------------------------------------------------------------------------------------------------

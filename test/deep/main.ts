@@ -1,4 +1,4 @@
-// `npm run check:deep -- --cases 500000`: the laws of `npm test` with a long budget and random seeds. See README.md beside it.
+// `npm run check:deep -- --cases 500000`: the laws of `npm test` with a long budget and random seeds. See test/README.md.
 
 import { Command, InvalidArgumentError } from "commander";
 import { type Device, openDevice } from "../../engine/device.ts";
