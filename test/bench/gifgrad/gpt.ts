@@ -1,24 +1,21 @@
 // W11 in Gifgrad: a small GPT, trained, and sampled greedily with a key-value cache. Called by gifgrad/index.ts.
 
 import { compile, type Device, Parameter, type Tensor, tensor } from "../../../engine/index.ts";
-import { Attention, Embedding, LayerNorm, Linear, Module } from "../../../engine/nn/index.ts";
+import {
+  Attention,
+  argmax,
+  crossEntropy,
+  Embedding,
+  geluTanh,
+  LayerNorm,
+  Linear,
+  Module,
+} from "../../../engine/nn/index.ts";
 import { I } from "../data.ts";
 import type { Subject } from "../subject.ts";
-import { argmax, crossEntropy } from "./losses.ts";
 import { compiled, loadInto, training } from "./run.ts";
 
 const [width, heads, vocabulary, context] = [128, 4, 256, 256];
-
-/** x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2 */
-function gelu(x: Tensor): Tensor {
-  const inner = x
-    .square()
-    .mul(0.044715)
-    .add(1)
-    .mul(x)
-    .mul(Math.sqrt(2 / Math.PI));
-  return x.mul(inner.tanh().add(1)).mul(0.5);
-}
 
 class Block extends Module {
   readonly n1 = new LayerNorm(width);
@@ -34,7 +31,7 @@ class Block extends Module {
   }
 
   mlp(x: Tensor): Tensor {
-    return this.m2.forward(gelu(this.m1.forward(this.n2.forward(x))));
+    return this.m2.forward(geluTanh(this.m1.forward(this.n2.forward(x))));
   }
 }
 
@@ -97,7 +94,7 @@ class CachedBlock {
   forward(x: Tensor, at: Tensor): Tensor {
     const { n2, m1, m2, a } = this.#block;
     const y = x.add(row(this.#attend(x, at), a.toOut[0].weight, a.toOut[0].bias));
-    return y.add(row(gelu(row(n2.forward(y), m1.weight, m1.bias)), m2.weight, m2.bias));
+    return y.add(row(geluTanh(row(n2.forward(y), m1.weight, m1.bias)), m2.weight, m2.bias));
   }
 
   #attend(x: Tensor, at: Tensor): Tensor {
@@ -134,7 +131,7 @@ export function sample(device: Device): Subject {
       const input = at.equal(0).where(0, token); // token 0 starts
       const embedded = model.tok.forward(input).add(model.pos.forward(at.reshape([1])));
       const x = blocks.reduce((h, block) => block.forward(h, at), embedded);
-      const next = argmax(row(model.nf.forward(x), model.head.weight, null));
+      const next = argmax(row(model.nf.forward(x), model.head.weight, null), -1);
       token.assign(next);
       ids.assign(ids.arange(length).equal(at).where(next, ids));
       return {};

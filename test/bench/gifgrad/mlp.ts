@@ -1,10 +1,9 @@
 // W8 in Gifgrad: a multilayer perceptron with cross entropy. Called by gifgrad/index.ts.
 
 import { type Device, type Tensor, tensor } from "../../../engine/index.ts";
-import { Linear, Module } from "../../../engine/nn/index.ts";
+import { crossEntropy, Linear, Module } from "../../../engine/nn/index.ts";
 import { I, R } from "../data.ts";
 import type { Subject } from "../subject.ts";
-import { crossEntropy } from "./losses.ts";
 import { loadInto, training } from "./run.ts";
 
 class Mlp extends Module {

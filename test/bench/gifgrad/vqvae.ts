@@ -2,10 +2,9 @@
 // gifgrad/index.ts.
 
 import { type Device, type Tensor, tensor } from "../../../engine/index.ts";
-import { Conv, Embedding, Module, mse } from "../../../engine/nn/index.ts";
+import { argmin, Conv, Embedding, Module, mse } from "../../../engine/nn/index.ts";
 import { channelsLast, R } from "../data.ts";
 import type { Subject } from "../subject.ts";
-import { argmax } from "./losses.ts";
 import { loadInto, training } from "./run.ts";
 
 const cube = [3, 3, 3];
@@ -45,7 +44,7 @@ class VqVae extends Module {
       .sum(-1, { keepdims: true })
       .sub(z.matmul(codes.transpose()).mul(2))
       .add(codes.square().sum(-1));
-    return this.code.forward(argmax(distance.neg()));
+    return this.code.forward(argmin(distance, -1));
   }
 }
 
