@@ -18,7 +18,20 @@ export interface TextConfig {
   readonly mlp: number;
   /** Tokens of a caption, start and end included. */
   readonly length: number;
+  /** Of the MLPs; absent: the exact GELU, which OpenCLIP and Stable Diffusion 2 have. OpenAI's models have "quick_gelu". */
+  readonly activation?: Activation;
+  /** Added to the variance by the layer norms; absent: 1e-5. */
+  readonly epsilon?: number;
+  /** Layers at the end that are loaded but not used, the final norm is. I2VGen-XL has 24 layers and skips one; absent: 0. */
+  readonly skip?: number;
+  /** Width of the space that captions share with images, where the encoder has a projection into it. */
+  readonly projection?: number;
+  /** Id of the token that ends a caption and stands for it; absent: the highest id of the caption, which is OpenAI's rule. */
+  readonly endId?: number;
 }
+
+/** Names as in the configurations that transformers writes: the exact GELU, x sigmoid(1.702 x), the one with tanh. */
+export type Activation = "gelu" | "quick_gelu" | "gelu_new" | "gelu_pytorch_tanh" | "relu" | "silu";
 
 export interface StiConfig {
   readonly heads: number;
