@@ -1,5 +1,12 @@
-// Sizes of the latent video diffusion systems: one configuration type, five presets. Spec sections 2 and 8: every preset has
-// the topology of the paper's network; `paper` has its sizes. Counting parameters needs this file and the constructors only.
+// Sizes of the latent video diffusion systems: one configuration type, five systems, five presets, as plain data (run
+// folders store it as JSON). Spec sections 2, 3 and 8: every preset has the topology of the paper's networks; `paper` has
+// their sizes. What the temporal layers compute is in one file per system. VideoGPT, no diffusion, has its own sizes.
+
+/** The six systems of the paper's Table 4. */
+export type SystemName = "videogpt" | "make-a-video" | "videoldm" | "videofactory" | "i2vgen-xl" | "sti";
+/** Those that denoise latents. */
+export type DiffusionSystem = Exclude<SystemName, "videogpt">;
+export const DIFFUSION_SYSTEMS = ["make-a-video", "videoldm", "videofactory", "i2vgen-xl", "sti"] as const;
 
 export interface AutoencoderConfig {
   /** Channels per level; each level but the last halves the image: f = 2^(levels - 1). */
@@ -33,17 +40,41 @@ export interface TextConfig {
 /** Names as in the configurations that transformers writes: the exact GELU, x sigmoid(1.702 x), the one with tanh. */
 export type Activation = "gelu" | "quick_gelu" | "gelu_new" | "gelu_pytorch_tanh" | "relu" | "silu";
 
+/** Spatial Temporal Interaction (sti.ts). */
 export interface StiConfig {
   readonly heads: number;
   readonly dim: number;
-  /** Side of the average-pooling window before the attention (s in the paper). */
+  /** Side of the average-pooling window before the attention (s in the paper); 1: no pooling. */
   readonly pool: number;
   /** GroupNorm on the output, as the authors added later; loses the identity start. */
   readonly outNorm: boolean;
+  /** Frames that the small detail branch of the authors' later network is made for; absent: temporal convolutions. */
+  readonly light?: { readonly frames: number };
+  /** A third weight, on x itself: a variant in the authors' files. */
+  readonly third?: boolean;
+}
+
+/** Swapped attention between spatial and temporal features (videofactory.ts). */
+export interface SwapConfig {
+  /** Frames, rows and columns of a window. */
+  readonly window: readonly [number, number, number];
+  /**
+   * null: one head, queries and keys C / 8 wide, in every stage (the paper's Table 4 count agrees best with it). Otherwise
+   * multi-head attention in the stages that read text: the layer as VideoFactory's own paper draws it.
+   */
+  readonly heads: { readonly count: number; readonly dim: number } | null;
+}
+
+/** Image guidance (i2vgen_xl.ts). */
+export interface ImageGuidanceConfig {
+  /** Side that the guiding picture's features are pooled to; (side / 4)^2 tokens join those of the text. */
+  readonly side: number;
 }
 
 export interface UNetConfig {
   readonly latent: number;
+  /** Channels that the first convolution reads; absent: those of the latents. */
+  readonly inputs?: number;
   /** Channels per level. Every level but the last has text attention. */
   readonly channels: readonly number[];
   /** Residual blocks per level going down; going up there is one more. */
@@ -56,11 +87,19 @@ export interface UNetConfig {
   /** The temporal transformer behind the first convolution. */
   readonly transformerIn: { readonly heads: number; readonly dim: number };
   readonly dropout: number;
-  /** Replaces every temporal convolution; null: plain temporal convolutions (Make-A-Video). */
+  // What a system does to the temporal layers; all null or false: Make-A-Video, where each is a plain residual sum.
+  /** STI in the place of every temporal convolution. */
   readonly sti: StiConfig | null;
+  /** VideoLDM: a learned number per temporal layer mixes it with the per-frame network. */
+  readonly mixing: boolean;
+  /** VideoFactory: attention between the features before and behind the temporal convolutions. */
+  readonly swap: SwapConfig | null;
+  /** I2VGen-XL: a picture beside the caption. */
+  readonly image: ImageGuidanceConfig | null;
 }
 
 export interface SystemConfig {
+  readonly system: DiffusionSystem;
   readonly preset: Preset;
   /** Side of the square frames in pixels, and how many there are. */
   readonly size: number;
@@ -163,10 +202,22 @@ const SIZES: Readonly<Record<Preset, Sizes>> = {
   },
 };
 
-/** The STI system at a preset; `over` replaces whole parts, e.g. `{ size: 48 }`. */
-export function presetConfig(preset: Preset, over: Partial<SystemConfig> = {}): SystemConfig {
+/** Temporal layers of Make-A-Video: nothing of what the other systems add. */
+export const PLAIN = { sti: null, mixing: false, swap: null, image: null } as const;
+
+const TEMPORAL: Readonly<Record<DiffusionSystem, (s: Sizes) => Partial<UNetConfig>>> = {
+  "make-a-video": () => ({}),
+  videoldm: () => ({ mixing: true }),
+  videofactory: () => ({ swap: { window: [8, 8, 8], heads: null } }),
+  "i2vgen-xl": ({ autoencoder }) => ({ inputs: 2 * autoencoder.latent, image: { side: 32 } }),
+  sti: ({ stiInner }) => ({ sti: { heads: 8, dim: stiInner / 8, pool: 2, outNorm: false } }),
+};
+
+/** A system at a preset; `over` replaces whole parts, e.g. `{ size: 48 }`. */
+export function systemConfig(system: DiffusionSystem, preset: Preset, over: Partial<SystemConfig> = {}): SystemConfig {
   const s = SIZES[preset];
   return {
+    system,
     preset,
     size: s.size,
     frames: FRAMES,
@@ -181,12 +232,18 @@ export function presetConfig(preset: Preset, over: Partial<SystemConfig> = {}): 
       groups: s.groups,
       transformerIn: { heads: 8, dim: s.temporalIn / 8 },
       dropout: preset === "paper" ? 0.1 : 0,
-      sti: { heads: 8, dim: s.stiInner / 8, pool: 2, outNorm: false },
+      ...PLAIN,
+      ...TEMPORAL[system](s),
     },
     // v weighs the noisiest steps, where only the caption can help, more than epsilon does: short runs learn captions sooner.
     prediction: preset === "nano" ? "v" : "epsilon",
     ...over,
   };
+}
+
+/** The STI system at a preset. */
+export function presetConfig(preset: Preset, over: Partial<SystemConfig> = {}): SystemConfig {
+  return systemConfig("sti", preset, over);
 }
 
 /** Pixels per latent along one side. */

@@ -4,12 +4,19 @@
 export { Autoencoder, type AutoencoderLoss, klDivergence, type Posterior, samplePosterior } from "./autoencoder.ts";
 export {
   type AutoencoderConfig,
+  DIFFUSION_SYSTEMS,
+  type DiffusionSystem,
   downsampling,
+  type ImageGuidanceConfig,
+  PLAIN,
   PRESETS,
   type Preset,
   presetConfig,
   type StiConfig,
+  type SwapConfig,
   type SystemConfig,
+  type SystemName,
+  systemConfig,
   type TextConfig,
   type UNetConfig,
 } from "./config.ts";
@@ -39,4 +46,4 @@ export {
 } from "./latent_diffusion.ts";
 export { SpatialTemporalInteraction } from "./sti.ts";
 export { TextEncoder } from "./text_encoder.ts";
-export { VideoUNet, type VideoUNetOptions } from "./video_unet.ts";
+export { type ForwardOptions, VideoUNet, type VideoUNetOptions } from "./video_unet.ts";

@@ -117,7 +117,7 @@ export class LatentDiffusion extends Module {
     const text = this.embed(rng.uniform([b, 1]).less(drop).where(empty, captions));
     const xt = this.noiseSchedule.addNoise(latents, noise, step);
     const target = this.noiseSchedule.target(this.config.prediction, latents, noise, step);
-    return mse(this.unet.forward(xt, step, text, rng), target);
+    return mse(this.unet.forward(xt, step, text, { rng }), target);
   }
 
   /** The network's answer at x [b, f, h, w, latent], step i32 [b], guided by the caption: `predict` of a sampler. */

@@ -24,6 +24,13 @@ export interface VideoUNetOptions {
   readonly heads?: readonly number[];
 }
 
+export interface ForwardOptions {
+  /** Given in training: dropout acts. */
+  readonly rng?: Rng;
+  /** [b, 4 channels[0]]: added to the embedding of the diffusion step (the frame rate of I2VGen-XL). */
+  readonly time?: Tensor;
+}
+
 /** What every layer may look at besides the features. */
 interface Condition {
   /** [b, time] */
@@ -162,13 +169,13 @@ export class VideoUNet extends Module {
   constructor(config: UNetConfig, o: VideoUNetOptions = {}) {
     super();
     this.config = config;
-    const { channels, groups, latent, transformerIn } = config;
+    const { channels, groups, latent, inputs = latent, transformerIn } = config;
     const temporal = o.temporal ?? true;
     const heads = o.heads ?? channels.map((c) => c / config.headDim);
     for (const [i, c] of channels.entries()) checkHeads(c, heads[i]);
 
     const first = channels[0];
-    this.convIn = new Conv(latent, first, [3, 3], { padding: 1 });
+    this.convIn = new Conv(inputs, first, [3, 3], { padding: 1 });
     this.timeEmbedding = new TimeEmbedding(first, 4 * first);
     this.transformerIn = temporal
       ? new TemporalTransformer(first, transformerIn.heads, transformerIn.dim, groups)
@@ -182,10 +189,11 @@ export class VideoUNet extends Module {
     this.convOut = new Conv(first, latent, [3, 3], { padding: 1 });
   }
 
-  /** x [b, f, h, w, latent], step i32 [b], text [b, m, context] -> [b, f, h, w, latent]; with `rng` as in training. */
-  forward(x: Tensor, step: Tensor, text: Tensor, rng?: Rng): Tensor {
+  /** x [b, f, h, w, inputs], step i32 [b], text [b, m, context] with any number of tokens -> [b, f, h, w, latent]. */
+  forward(x: Tensor, step: Tensor, text: Tensor, { rng, time }: ForwardOptions = {}): Tensor {
     this.#check(x, step, text);
-    const condition = { time: this.timeEmbedding.forward(step), text, rng };
+    const embedded = this.timeEmbedding.forward(step);
+    const condition = { time: time ? embedded.add(time) : embedded, text, rng };
     let y = perFrame(this.convIn, x);
     y = this.transformerIn?.forward(y) ?? y;
     const skips = [y];
@@ -196,11 +204,11 @@ export class VideoUNet extends Module {
   }
 
   #check(x: Tensor, step: Tensor, text: Tensor): void {
-    const { latent, context } = this.config;
+    const { latent, inputs = latent, context } = this.config;
     const fits =
-      x.rank === 5 && x.shape[4] === latent && step.rank === 1 && text.rank === 3 && text.shape[2] === context;
+      x.rank === 5 && x.shape[4] === inputs && step.rank === 1 && text.rank === 3 && text.shape[2] === context;
     if (fits && step.shape[0] === x.shape[0] && text.shape[0] === x.shape[0]) return;
-    const expected = `x "b f h w ${latent}", step "b" and text "b m ${context}"`;
+    const expected = `x "b f h w ${inputs}", step "b" and text "b m ${context}"`;
     throw new ShapeError(`VideoUNet: expected ${expected} of one b, got ${x}, ${step} and ${text}`);
   }
 }

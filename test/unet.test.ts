@@ -9,7 +9,7 @@ import type { Array64 } from "../engine/ops/op.ts";
 import { ReferenceDevice } from "../engine/reference.ts";
 import { drawer, uniforms } from "../engine/testing/draw.ts";
 import { Inputs } from "../engine/testing/gradients.ts";
-import { type Preset, presetConfig, type StiConfig, type UNetConfig } from "../models/config.ts";
+import { PLAIN, type Preset, presetConfig, type StiConfig, type UNetConfig } from "../models/config.ts";
 import { LatentDiffusion, type Trained } from "../models/latent_diffusion.ts";
 import { SpatialTemporalInteraction } from "../models/sti.ts";
 import { ResidualBlock, SpatialTransformer, TemporalConv, TemporalTransformer } from "../models/unet_blocks.ts";
@@ -133,7 +133,7 @@ function videoNetwork(golden: Golden, config: UNetConfig): Network {
   };
 }
 
-const small = { latent: 4, layers: 1, dropout: 0, sti: null } as const;
+const small = { latent: 4, layers: 1, dropout: 0, ...PLAIN } as const;
 const sti: StiConfig = { heads: 8, dim: 32, pool: 2, outNorm: false };
 
 describeGolden("unet3d-ms-a", (golden) => {
@@ -418,6 +418,7 @@ const tiny: UNetConfig = {
   groups: 2,
   transformerIn: { heads: 2, dim: 2 },
   dropout: 0.1,
+  ...PLAIN,
   sti: { heads: 2, dim: 4, pool: 2, outNorm: false },
 };
 const clip = (seed: number): Tensor => new Rng(seed).normal([2, 3, 5, 4, 2]);
@@ -450,7 +451,7 @@ describe("video UNet", () => {
   onReference("dropout acts only where a generator is given", async () => {
     const unet = new VideoUNet(tiny).seed(1);
     for (const [name, p] of unet.state()) if (name.includes("conv4.3.weight")) p.write(new Float32Array(192).fill(0.1));
-    const run = (rng?: Rng): Promise<Data> => unet.forward(clip(1), steps, caption, rng).data();
+    const run = (rng?: Rng): Promise<Data> => unet.forward(clip(1), steps, caption, { rng }).data();
     expect(await run()).toEqual(await run());
     expect(await run(new Rng(1))).not.toEqual(await run());
   });
