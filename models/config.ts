@@ -75,8 +75,10 @@ export interface UNetConfig {
   readonly latent: number;
   /** Channels that the first convolution reads; absent: those of the latents. */
   readonly inputs?: number;
-  /** Channels per level. Every level but the last has text attention. */
+  /** Channels per level. */
   readonly channels: readonly number[];
+  /** Levels with text attention; absent: all but the last. The middle always has it. */
+  readonly attended?: readonly boolean[];
   /** Residual blocks per level going down; going up there is one more. */
   readonly layers: number;
   /** Features per attention head; heads = channels / headDim. */

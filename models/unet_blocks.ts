@@ -29,7 +29,7 @@ export function perFrame(layer: { forward(x: Tensor): Tensor }, x: Tensor): Tens
  * Row t = [cos(t w_0), ..., sin(t w_0), ...] with w_i = 10000^(-2i / width). Made on the host: WGSL does not promise an
  * accurate sine of a large angle.
  */
-function sinusoids(steps: number, width: number): Tensor {
+export function sinusoids(steps: number, width: number): Tensor {
   const half = width / 2;
   const angle = (t: number, i: number): number => t * Math.exp((-Math.log(10000) * i) / half);
   const rows = Float32Array.from({ length: steps * width }, (_, at) => {

@@ -52,8 +52,9 @@ interface StageShape {
 }
 
 /** Channels of every layer. Going up, a layer also reads what the way down left for it. */
-function stageShapes({ channels, layers }: UNetConfig, heads: readonly number[]) {
+function stageShapes({ channels, layers, attended }: UNetConfig, heads: readonly number[]) {
   const top = channels.length - 1;
+  const attends = (level: number): boolean => attended?.[level] ?? level !== top;
   const skips = [channels[0]];
   let width = channels[0];
   const stage = (level: number, count: number, resample: boolean, inputs: () => number): StageShape => {
@@ -62,7 +63,7 @@ function stageShapes({ channels, layers }: UNetConfig, heads: readonly number[])
       width = channels[level];
       return pair;
     });
-    return { layers: pairs, attended: level === top ? 0 : count, heads: heads[level], resample };
+    return { layers: pairs, attended: attends(level) ? count : 0, heads: heads[level], resample };
   };
   const down = channels.map((c, level) => {
     skips.push(...new Array<number>(level === top ? layers : layers + 1).fill(c));
