@@ -7,9 +7,10 @@ import type { Check, Kind } from "./kind.ts";
 import { ops } from "./ops.ts";
 import { optim } from "./optim.ts";
 import { torchPickle } from "./torch_pickle.ts";
+import { vae } from "./vae.ts";
 
 /** Every kind of golden folder, most specific first: the first that recognises a folder runs it. */
-export const KINDS: readonly Kind[] = [ops, optim, torchPickle];
+export const KINDS: readonly Kind[] = [ops, optim, torchPickle, vae];
 
 export type Event =
   | { readonly type: "folder"; readonly folder: string; readonly kind: string }

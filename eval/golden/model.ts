@@ -1,0 +1,183 @@
+// Golden folders of networks: config.json, weights.safetensors, io.safetensors (inputs, outputs, fixed projections, some
+// gradients), tolerance.json, grad_norms.json. What all of them share is here: a kind says how to build the network and
+// what it computes, and every stored output and gradient, and the norm of every weight's gradient, becomes a check.
+
+import { join } from "node:path";
+import { grad } from "../../engine/autograd.ts";
+import { type LoadOptions, load } from "../../engine/checkpoint.ts";
+import { compile } from "../../engine/compile.ts";
+import type { Data } from "../../engine/dtype.ts";
+import { Parameter } from "../../engine/state.ts";
+import type { Tensor } from "../../engine/tensor.ts";
+import { asParameter, channelsLast } from "./axes.ts";
+import { exists, need, peekJson, readJson, readTensors, type Stored, upload } from "./files.ts";
+import { boundOf, broken, type Check, compare, SLACK, TWO_ULPS } from "./kind.ts";
+
+export type Tensors = Readonly<Record<string, Tensor>>;
+type Tolerances = Readonly<Record<string, { readonly rel_to_max: number }>>;
+type Norms = Readonly<Record<string, readonly [l2: number, sum: number]>>;
+interface NormsFile {
+  readonly grad_l2_and_sum: Norms;
+}
+
+/** What a kind makes of a folder. */
+export interface Network {
+  /**
+   * Parameters by the names that the folder gives its weights. A list where one tensor of the folder is several
+   * parameters, one behind the other along its first axis (fused query, key and value).
+   */
+  readonly weights: ReadonlyMap<string, Parameter | readonly Parameter[]>;
+  /** Inputs by their names less "in.", as `ModelFolder.input` gives them; gradients are taken of those stored ones ask for. */
+  readonly inputs: Tensors;
+  /**
+   * Outputs by their names less "out.", from inputs that may be traced. The loss is the sum over those that have a
+   * projection of mean(output * projection).
+   */
+  outputs(inputs: Tensors): Tensors;
+  /** How a stored output, input or projection lies here; default: rank 4 and more have their channels moved to the end. */
+  axes?(stored: Stored, name: string): Stored;
+}
+
+export interface CheckOptions {
+  /** Stored names ("out.x", "grad.w.y", "loss") that some other part of the kind checks. */
+  readonly except?: (name: string) => boolean;
+}
+
+/** A folder of a network, read. */
+export class ModelFolder {
+  readonly path: string;
+  readonly io: ReadonlyMap<string, Stored>;
+  readonly #tolerances: Tolerances;
+  readonly #norms: Norms;
+
+  /** Use `openModelFolder`. */
+  constructor(path: string, io: ReadonlyMap<string, Stored>, tolerances: Tolerances, norms: Norms) {
+    this.path = path;
+    this.io = io;
+    this.#tolerances = tolerances;
+    this.#norms = norms;
+  }
+
+  /** A JSON file of the folder. */
+  json<T>(file: string): Promise<T> {
+    return readJson<T>(this.path, file);
+  }
+
+  /** Fills parameters from a weights file, by the loader that users' checkpoints go through. */
+  async load(into: ReadonlyMap<string, Parameter>, options: LoadOptions = {}, file = "weights.safetensors") {
+    await load(join(this.path, file), into, { layout: "torch", ...options });
+  }
+
+  /** "in.NAME" (or any other full name with a dot) on the device; pictures and videos channels last. */
+  input(name: string, axes = defaultAxes): Tensor {
+    const full = name.includes(".") ? name : `in.${name}`;
+    return upload(axes(need(this.io, full)));
+  }
+
+  /** Holds `got` against a stored array, which `axes` brings into the order used here. */
+  check(name: string, got: ArrayLike<number>, axes: (x: Stored) => Stored = defaultAxes): Check {
+    const stored = this.io.get(name);
+    if (!stored) return broken(name, "the folder has no such tensor");
+    return compare(name, got, axes(stored).data, stored.whole ? 0 : this.bound(name));
+  }
+
+  /** Throws where the folder does not say what float32 cost: a bound would be a guess. */
+  bound(name: string): number {
+    const tolerance = this.#tolerances[name];
+    if (!tolerance) throw new Error(`tolerance.json has no ${name}`);
+    return boundOf(tolerance.rel_to_max, this.io.get(name)?.data.length);
+  }
+
+  /**
+   * Every stored output and gradient, and the norm and sum of every weight's gradient, from one compiled step. A stored
+   * name that the network does not compute is a failing check.
+   */
+  async *checks(net: Network, { except = () => false }: CheckOptions = {}): AsyncGenerator<Check> {
+    const asked = [...net.weights].filter(([name]) => this.io.has(`grad.w.${name}`) || name in this.#norms);
+    const weights = new Map(asked.filter(([name]) => !except(`grad.w.${name}`)));
+    const got = await this.#run(net, weights);
+    for (const name of this.io.keys()) {
+      if (!/^(out\.|loss$|grad\.)/.test(name) || except(name)) continue;
+      const weight = weights.get(name.replace(/^grad\.w\./, ""));
+      const axes = (x: Stored): Stored =>
+        weight instanceof Parameter ? asParameter(x, weight) : weight ? x : (net.axes ?? defaultAxes)(x, name);
+      yield got.has(name) ? this.check(name, got.get(name)!, axes) : broken(name, "nothing here computes it");
+    }
+    for (const name of Object.keys(this.#norms))
+      if (!except(`grad.w.${name}`)) yield this.#norm(name, got.get(`grad.w.${name}`));
+  }
+
+  /** Outputs, loss and gradients by their stored names. */
+  async #run(net: Network, weights: Network["weights"]): Promise<Map<string, Data>> {
+    const axes = net.axes ?? defaultAxes;
+    const wanted = [...weights].map(([name, ps]) => [`grad.w.${name}`, [ps].flat()] as const);
+    const parameters = wanted.flatMap(([, ps]) => ps);
+    const step = compile((inputs: Record<string, Tensor>): Record<string, Tensor> => {
+      const out = Object.entries(net.outputs(inputs));
+      const results = out.map(([name, y]): [string, Tensor] => [`out.${name}`, y]);
+      const projected = out.filter(([name]) => this.io.has(`proj.${name}`));
+      if (projected.length === 0) return Object.fromEntries(results);
+      const parts = projected.map(([name, y]) => {
+        const projection = axes(need(this.io, `proj.${name}`), `proj.${name}`);
+        return y.mul(upload({ ...projection, shape: y.shape })).mean();
+      });
+      const loss = parts.reduce((a, b) => a.add(b));
+      const ins = Object.keys(inputs).filter((name) => this.io.has(`grad.in.${name}`));
+      const grads = grad(loss, [...ins.map((name) => inputs[name]), ...parameters]);
+      const names = [...ins.map((name) => `grad.in.${name}`), ...parameters.map((_, i) => `#${i}`)];
+      return Object.fromEntries([...results, ["loss", loss], ...grads.map((g, i) => [names[i], g] as const)]);
+    });
+    const got = new Map<string, Data>();
+    for (const [name, y] of Object.entries(step(net.inputs))) got.set(name, await y.data());
+    let at = 0;
+    for (const [name, ps] of wanted) got.set(name, joined(ps.map(() => got.get(`#${at++}`))));
+    return got;
+  }
+
+  /**
+   * A gradient of n elements by its L2 norm and its sum. Rounding gives each element an error of its own, by the rms a
+   * fraction `bound` of the gradient: the norm is then off by as much, the sum by sqrt(n) times that. The fraction is the
+   * largest that float32 cost any gradient stored whole in this folder, with the same slack. Gradients that cancel (of a
+   * bias before a norm, of keys' biases) are rounding of terms as large as those of the weight beside them, so the error is
+   * relative to the largest norm in the same layer.
+   */
+  #norm(name: string, got: Data | undefined): Check {
+    const label = `grad_norm.${name}`;
+    const stored = [...this.io.keys()].filter((key) => key.startsWith("grad."));
+    const bound = Math.max(TWO_ULPS, ...stored.map((key) => SLACK * (this.#tolerances[key]?.rel_to_max ?? 0)));
+    if (!got) return broken(label, "nothing here computes it", bound);
+    const layer = name.slice(0, name.lastIndexOf(".") + 1);
+    const beside = Object.keys(this.#norms).filter((key) => key.slice(0, key.lastIndexOf(".") + 1) === layer);
+    const scale = Math.max(...beside.map((key) => this.#norms[key][0]));
+    let [squares, sum] = [0, 0];
+    for (const g of got) [squares, sum] = [squares + g * g, sum + g];
+    const off = [Math.sqrt(squares) - this.#norms[name][0], (sum - this.#norms[name][1]) / Math.sqrt(got.length)];
+    const worst = Math.max(...off.map((x) => (Number.isNaN(x) ? Number.POSITIVE_INFINITY : Math.abs(x))));
+    const error = scale > 0 ? worst / scale : worst;
+    return { name: label, error, bound, ok: error <= bound };
+  }
+}
+
+function joined(parts: readonly (Data | undefined)[]): Data {
+  const values = parts.filter((part) => part !== undefined);
+  return values.length === 1 ? values[0] : Float32Array.from(values.flatMap((part) => [...part]));
+}
+
+/** Pictures and videos, and what has more axes still, have their channels second in these folders and last here. */
+function defaultAxes(stored: Stored): Stored {
+  return stored.shape.length >= 4 ? channelsLast(stored) : stored;
+}
+
+/** Reads the arrays of a folder. Throws one line when a file of them is missing; grad_norms.json may be. */
+export async function openModelFolder(path: string): Promise<ModelFolder> {
+  const tolerances = await readJson<Tolerances>(path, "tolerance.json");
+  const norms = (await peekJson(path, "grad_norms.json")) as NormsFile | null;
+  return new ModelFolder(path, await readTensors(path, "io.safetensors"), tolerances, norms?.grad_l2_and_sum ?? {});
+}
+
+/** config.json where the folder holds a network (weights and arrays beside it), else null. For `recognises`. */
+export async function peekConfig(path: string): Promise<Readonly<Record<string, unknown>> | null> {
+  const files = await Promise.all(["io.safetensors", "weights.safetensors"].map((file) => exists(path, file)));
+  const config = files.every((found) => found) ? await peekJson(path, "config.json") : null;
+  return typeof config === "object" ? (config as Readonly<Record<string, unknown>> | null) : null;
+}
