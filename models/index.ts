@@ -2,6 +2,7 @@
 // imports the one that it needs.
 
 export { Autoencoder, type AutoencoderLoss, klDivergence, type Posterior, samplePosterior } from "./autoencoder.ts";
+export { Clip, type ClipConfig } from "./clip.ts";
 export {
   type AutoencoderConfig,
   DIFFUSION_SYSTEMS,
@@ -37,6 +38,7 @@ export {
   type Predict,
   type Prediction,
 } from "./diffusion.ts";
+export { ImageEncoder, type VisionConfig } from "./image_encoder.ts";
 export {
   type Guidance,
   LatentDiffusion,
@@ -45,5 +47,5 @@ export {
   type TrainingBatch,
 } from "./latent_diffusion.ts";
 export { SpatialTemporalInteraction } from "./sti.ts";
-export { TextEncoder } from "./text_encoder.ts";
+export { TextEncoder, type TextOptions } from "./text_encoder.ts";
 export { type ForwardOptions, VideoUNet, type VideoUNetOptions } from "./video_unet.ts";

@@ -1,8 +1,10 @@
-// The text encoder: CLIP's causal transformer (Radford et al. 2021, section 2.4) with the exact GELU, as Stable Diffusion 2
-// uses it. Attribute names are those of the published weight files. Tokenising is data/tokenizer.ts.
+// The text encoder: CLIP's causal transformer (Radford et al. 2021, section 2.4), as Stable Diffusion 2 (exact GELU, every
+// token's features), I2VGen-XL (the same without the last layer) and CLIP itself (one vector per caption) use it. Attribute
+// names are those of the published weight files. Tokenising is data/tokenizer.ts, the image tower image_encoder.ts.
 
 import { ShapeError, type Tensor } from "../engine/index.ts";
-import { Embedding, LayerNorm, Linear, Module } from "../engine/nn/index.ts";
+import { argmax, Embedding, LayerNorm, Linear, Module, normalInit } from "../engine/nn/index.ts";
+import { Layers } from "./clip_layers.ts";
 import type { TextConfig } from "./config.ts";
 
 class Embeddings extends Module {
@@ -22,76 +24,6 @@ class Embeddings extends Module {
   }
 }
 
-/** Multi-head attention in which position i sees positions up to i. */
-class CausalAttention extends Module {
-  readonly qProj: Linear;
-  readonly kProj: Linear;
-  readonly vProj: Linear;
-  readonly outProj: Linear;
-  readonly #heads: number;
-
-  constructor({ width, heads }: TextConfig) {
-    super();
-    this.qProj = new Linear(width, width);
-    this.kProj = new Linear(width, width);
-    this.vProj = new Linear(width, width);
-    this.outProj = new Linear(width, width);
-    this.#heads = heads;
-  }
-
-  forward(x: Tensor): Tensor {
-    const { b, n, d } = x.dims("b n d");
-    const heads = (y: Tensor): Tensor => y.reshape([b, n, this.#heads, d / this.#heads]);
-    const [q, k, v] = [this.qProj, this.kProj, this.vProj].map((project) => heads(project.forward(x)));
-    return this.outProj.forward(q.attention(k, v, { causal: true }).reshape(x.shape));
-  }
-}
-
-class Mlp extends Module {
-  readonly fc1: Linear;
-  readonly fc2: Linear;
-
-  constructor({ width, mlp }: TextConfig) {
-    super();
-    this.fc1 = new Linear(width, mlp);
-    this.fc2 = new Linear(mlp, width);
-  }
-
-  forward(x: Tensor): Tensor {
-    return this.fc2.forward(this.fc1.forward(x).gelu());
-  }
-}
-
-/** A pre-norm transformer layer. */
-class Layer extends Module {
-  readonly layerNorm1: LayerNorm;
-  readonly selfAttn: CausalAttention;
-  readonly layerNorm2: LayerNorm;
-  readonly mlp: Mlp;
-
-  constructor(config: TextConfig) {
-    super();
-    this.layerNorm1 = new LayerNorm(config.width);
-    this.selfAttn = new CausalAttention(config);
-    this.layerNorm2 = new LayerNorm(config.width);
-    this.mlp = new Mlp(config);
-  }
-
-  forward(x: Tensor): Tensor {
-    const h = x.add(this.selfAttn.forward(this.layerNorm1.forward(x)));
-    return h.add(this.mlp.forward(this.layerNorm2.forward(h)));
-  }
-}
-
-class Layers extends Module {
-  readonly layers: readonly Layer[];
-
-  constructor(config: TextConfig) {
-    super();
-    this.layers = Array.from({ length: config.layers }, () => new Layer(config));
-  }
-}
-
 class TextModel extends Module {
   readonly embeddings: Embeddings;
   readonly encoder: Layers;
@@ -100,35 +32,60 @@ class TextModel extends Module {
   constructor(config: TextConfig) {
     super();
     this.embeddings = new Embeddings(config);
-    this.encoder = new Layers(config);
-    this.finalLayerNorm = new LayerNorm(config.width);
+    this.encoder = new Layers(config, "text encoder");
+    this.finalLayerNorm = new LayerNorm(config.width, config.epsilon);
   }
+}
+
+export interface TextOptions {
+  /** [b, n], 0 at tokens that no other may see. Absent: padding is attended to, as in Stable Diffusion. */
+  readonly mask?: Tensor;
 }
 
 export class TextEncoder extends Module {
   readonly textModel: TextModel;
+  /** Into the space shared with images, without bias; null where the configuration has no projection. */
+  readonly textProjection: Linear | null;
   readonly config: TextConfig;
 
   /** Throws ShapeError when the heads do not divide the width. */
   constructor(config: TextConfig) {
     super();
-    if (config.width % config.heads !== 0) {
-      throw new ShapeError(`text encoder: a width of ${config.width} does not divide into ${config.heads} heads`);
-    }
     this.config = config;
     this.textModel = new TextModel(config);
+    const { width, projection } = config;
+    this.textProjection =
+      projection === undefined ? null : new Linear(width, projection, { bias: false, init: normalInit(width ** -0.5) });
   }
 
-  /** Token ids i32 [b, n], n <= length -> features [b, n, width]. Padding is attended to, as in Stable Diffusion. */
-  forward(ids: Tensor): Tensor {
-    return this.textModel.finalLayerNorm.forward(this.hidden(ids));
+  /** Token ids i32 [b, n], n <= length -> features [b, n, width] behind the final norm; `skip` layers are left out. */
+  forward(ids: Tensor, options?: TextOptions): Tensor {
+    const { layers, skip = 0 } = this.config;
+    return this.textModel.finalLayerNorm.forward(this.hidden(ids, layers - skip, options));
   }
 
-  /** Output of the first `layers` layers, before the final norm: systems on OpenCLIP leave out the last one. */
-  hidden(ids: Tensor, layers: number = this.config.layers): Tensor {
+  /** Output of the first `layers` layers, before the final norm. */
+  hidden(ids: Tensor, layers: number = this.config.layers, { mask }: TextOptions = {}): Tensor {
     const { n } = ids.dims("b n");
     if (n > this.config.length) throw new ShapeError(`text encoder: ${n} tokens, at most ${this.config.length}`);
     const { embeddings, encoder } = this.textModel;
-    return encoder.layers.slice(0, layers).reduce((x, layer) => layer.forward(x), embeddings.forward(ids));
+    return encoder.forward(embeddings.forward(ids), { causal: true, mask }, layers);
+  }
+
+  /**
+   * The one vector of each caption: `features` [b, n, width] of `ids` [b, n] at the first end token (without `endId` in the
+   * configuration: at the first token of the highest id) -> [b, width].
+   */
+  pooled(features: Tensor, ids: Tensor): Tensor {
+    const { b, n, d } = features.dims("b n d");
+    const { endId } = this.config;
+    const at = argmax((endId === undefined ? ids : ids.equal(endId)).cast("f32"), 1); // ids are whole numbers there too
+    return features.reshape([b * n, d]).gatherRows(ids.arange(b).mul(n).add(at));
+  }
+
+  /** Captions i32 [b, n] in the space shared with images, not normalised: [b, projection]. Throws without a projection. */
+  embed(ids: Tensor, options?: TextOptions): Tensor {
+    if (!this.textProjection) throw new ShapeError("text encoder: there is no projection in its configuration");
+    return this.textProjection.forward(this.pooled(this.forward(ids, options), ids));
   }
 }
