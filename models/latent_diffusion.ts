@@ -15,14 +15,15 @@ import { VideoUNet } from "./video_unet.ts";
  * What training updates; everything else is frozen, the autoencoder always (spec 2.14).
  * - scratch: the UNet and the text encoder, where no pretrained image model exists.
  * - temporal: all temporal layers of the UNet, on top of a pretrained image model.
- * - interaction: only the layers at the places of the temporal convolutions, that is STI; the paper's own choice.
+ * - interaction: only the layers at the places of the temporal convolutions, that is STI, and VideoFactory's attention
+ *   behind them; the paper's own choice.
  */
 export type Trained = "scratch" | "temporal" | "interaction";
 
 const TRAINED: Readonly<Record<Trained, RegExp>> = {
   scratch: /^(unet|text_encoder)\./,
-  temporal: /^unet\.(transformer_in|.*\.temp_(convs|attentions))\./,
-  interaction: /^unet\..*\.temp_convs\./,
+  temporal: /^unet\.(transformer_in|.*\.(temp_(convs|attentions)|swap_attention))\./,
+  interaction: /^unet\..*\.(temp_convs|swap_attention)\./,
 };
 
 export interface TrainingBatch {

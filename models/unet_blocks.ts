@@ -1,20 +1,10 @@
-// The blocks of the video UNet: residual, spatial transformer, temporal convolution, temporal transformer, resampling,
-// time embedding (spec 2.6-2.9). Every block maps a video [b, f, h, w, c] to a video; image layers see its frames as a
-// batch. Attribute names, and the gaps in some lists, spell the keys of diffusers' UNet3DConditionModel checkpoints.
-// How blocks are put together is video_unet.ts; the STI layer is sti.ts.
+// The blocks of the per-frame network, Stable Diffusion 2's: residual, spatial transformer, resampling, time embedding (spec
+// 2.6, 2.7). Every block maps a video [b, f, h, w, c] to a video and sees its frames as a batch. Attribute names, and the
+// gaps in some lists, spell the keys of diffusers' checkpoints. How blocks are put together is video_unet.ts; the layers
+// between frames are in the files of the systems, make_a_video.ts first.
 
-import { type Rng, type Tensor, tensor } from "../engine/index.ts";
-import {
-  Attention,
-  Conv,
-  dropout,
-  GroupNorm,
-  interpolate,
-  LayerNorm,
-  Linear,
-  Module,
-  zerosInit,
-} from "../engine/nn/index.ts";
+import { type Tensor, tensor } from "../engine/index.ts";
+import { Attention, Conv, GroupNorm, interpolate, LayerNorm, Linear, Module } from "../engine/nn/index.ts";
 
 /** Applies an image layer to every frame: [b, f, h, w, c] -> [b, f, h', w', c']. */
 export function perFrame(layer: { forward(x: Tensor): Tensor }, x: Tensor): Tensor {
@@ -154,7 +144,7 @@ class FeedForward extends Module {
 }
 
 /** Two attentions and a feed-forward layer, each behind a LayerNorm and a residual sum. */
-class TransformerBlock extends Module {
+export class TransformerBlock extends Module {
   readonly norm1: LayerNorm;
   readonly attn1: Attention;
   readonly norm2: LayerNorm;
@@ -209,69 +199,5 @@ export class SpatialTransformer extends Module {
     const tokens = this.projIn.forward(perFrame(this.norm, x)).reshape([b * f, h * w, c]);
     const y = this.transformerBlocks[0].forward(tokens, context);
     return x.add(this.projOut.forward(y).reshape(x.shape));
-  }
-}
-
-// ---- across frames --------------------------------------------------------------------------------------------------
-
-/**
- * T_conv (spec 2.8): x + four convolutions over three neighbouring frames. The last one starts at zero, so that the
- * layer starts as the identity. Group statistics run over all frames of a clip.
- */
-export class TemporalConv extends Module {
-  // norm, SiLU, convolution; from the second on with dropout before the convolution. Files count layers without weights.
-  readonly conv1: readonly [GroupNorm, null, Conv];
-  readonly conv2: readonly [GroupNorm, null, null, Conv];
-  readonly conv3: readonly [GroupNorm, null, null, Conv];
-  readonly conv4: readonly [GroupNorm, null, null, Conv];
-  readonly #dropout: number;
-
-  constructor(channels: number, groups: number, p = 0) {
-    super();
-    const norm = (): GroupNorm => new GroupNorm(groups, channels);
-    const conv = (init?: typeof zerosInit): Conv =>
-      new Conv(channels, channels, [3, 1, 1], { padding: [1, 0, 0], init });
-    this.conv1 = [norm(), null, conv()];
-    this.conv2 = [norm(), null, null, conv()];
-    this.conv3 = [norm(), null, null, conv()];
-    this.conv4 = [norm(), null, null, conv(zerosInit)];
-    this.#dropout = p;
-  }
-
-  /** [b, f, h, w, c] -> the same shape; dropout acts where a generator is given (training). */
-  forward(x: Tensor, rng?: Rng): Tensor {
-    let y = this.conv1[2].forward(this.conv1[0].forward(x).silu());
-    for (const [norm, , , conv] of [this.conv2, this.conv3, this.conv4]) {
-      y = conv.forward(dropout(norm.forward(y).silu(), this.#dropout, rng));
-    }
-    return x.add(y);
-  }
-}
-
-/**
- * T_attn (spec 2.9): every position attends over its own frames, twice, without text. The last Linear starts at zero, so
- * that the layer starts as the identity. There is no position code: the order of frames comes from the convolutions.
- */
-export class TemporalTransformer extends Module {
-  readonly norm: GroupNorm;
-  readonly projIn: Linear;
-  readonly transformerBlocks: readonly [TransformerBlock];
-  readonly projOut: Linear;
-
-  /** The inner width is heads * dim; it may differ from `channels`. */
-  constructor(channels: number, heads: number, dim: number, groups: number) {
-    super();
-    this.norm = new GroupNorm(groups, channels, 1e-6);
-    this.projIn = new Linear(channels, heads * dim);
-    this.transformerBlocks = [new TransformerBlock(heads * dim, heads, dim, null)];
-    this.projOut = new Linear(heads * dim, channels, { init: zerosInit });
-  }
-
-  /** [b, f, h, w, c] -> the same shape. */
-  forward(x: Tensor): Tensor {
-    const { b, h, w } = x.dims("b f h w c");
-    const tokens = this.norm.forward(x).rearrange("b f h w c -> (b h w) f c");
-    const y = this.projOut.forward(this.transformerBlocks[0].forward(this.projIn.forward(tokens)));
-    return x.add(y.rearrange("(b h w) f c -> b f h w c", { b, h, w }));
   }
 }

@@ -1,21 +1,15 @@
-// The denoising network: a 2-D UNet applied to every frame, with temporal layers between its own (spec 2.7-2.10). With
-// temporal convolutions it is the network of Make-A-Video and ModelScope, with STI in their place the paper's, and
-// without temporal layers that of Stable Diffusion 2. State names are those of diffusers' UNet3DConditionModel.
+// The denoising network: a 2-D UNet applied to every frame, with temporal layers between its own (spec 2.7-2.10). Without
+// temporal layers it is that of Stable Diffusion 2; which layers a system puts in is `temporalConv`, `temporalTransformer`
+// and `Stage.swap`. What they compute is in the systems' files. State names are those of diffusers' UNet3DConditionModel.
 
 import { type Rng, ShapeError, type Tensor } from "../engine/index.ts";
 import { Conv, GroupNorm, Module } from "../engine/nn/index.ts";
 import type { UNetConfig } from "./config.ts";
+import { TemporalConv, TemporalTransformer } from "./make_a_video.ts";
 import { SpatialTemporalInteraction } from "./sti.ts";
-import {
-  Downsample,
-  perFrame,
-  ResidualBlock,
-  SpatialTransformer,
-  TemporalConv,
-  TemporalTransformer,
-  TimeEmbedding,
-  Upsample,
-} from "./unet_blocks.ts";
+import { Downsample, perFrame, ResidualBlock, SpatialTransformer, TimeEmbedding, Upsample } from "./unet_blocks.ts";
+import { SwapAttention } from "./videofactory.ts";
+import { MixedTemporalConv, MixedTemporalTransformer } from "./videoldm.ts";
 
 export interface VideoUNetOptions {
   /** false: the per-frame network alone. */
@@ -49,7 +43,11 @@ interface StageShape {
   readonly heads: number;
   /** Whether the resolution changes behind the last layer. */
   readonly resample: boolean;
+  readonly swapPlace: SwapPlace;
 }
+
+/** Behind which of a layer's temporal layers VideoFactory's attention stands. */
+type SwapPlace = "convolution" | "attention";
 
 /** Channels of every layer. Going up, a layer also reads what the way down left for it. */
 function stageShapes({ channels, layers, attended }: UNetConfig, heads: readonly number[]) {
@@ -63,7 +61,13 @@ function stageShapes({ channels, layers, attended }: UNetConfig, heads: readonly
       width = channels[level];
       return pair;
     });
-    return { layers: pairs, attended: attends(level) ? count : 0, heads: heads[level], resample };
+    return {
+      layers: pairs,
+      attended: attends(level) ? count : 0,
+      heads: heads[level],
+      resample,
+      swapPlace: "convolution",
+    };
   };
   const down = channels.map((c, level) => {
     skips.push(...new Array<number>(level === top ? layers : layers + 1).fill(c));
@@ -71,38 +75,61 @@ function stageShapes({ channels, layers, attended }: UNetConfig, heads: readonly
   });
   const two = stage(top, 2, false, () => width);
   const up = channels.map((_, i) => stage(top - i, layers + 1, i !== top, () => width + (skips.pop() as number)));
-  return { down, middle: { ...two, attended: 1 }, up };
+  return { down, middle: { ...two, attended: 1, swapPlace: "attention" as const }, up };
+}
+
+function temporalConv(channels: number, config: UNetConfig): TemporalConv | SpatialTemporalInteraction {
+  const { groups, dropout, sti, mixing } = config;
+  if (sti) return new SpatialTemporalInteraction(channels, sti, groups, dropout);
+  return mixing ? new MixedTemporalConv(channels, groups, dropout) : new TemporalConv(channels, groups, dropout);
+}
+
+function temporalTransformer(channels: number, heads: number, { groups, mixing }: UNetConfig): TemporalTransformer {
+  const Transformer = mixing ? MixedTemporalTransformer : TemporalTransformer;
+  return new Transformer(channels, heads, channels / heads, groups);
 }
 
 /**
  * The layers of one resolution. A layer is residual -> temporal convolution -> spatial transformer -> temporal transformer
- * (spec 2.10).
+ * (spec 2.10). VideoFactory's attention between spatial and temporal features stands behind the convolution, in the middle
+ * of the network behind the temporal transformer.
  */
 class Stage extends Module {
   readonly resnets: readonly ResidualBlock[];
   readonly tempConvs: readonly (TemporalConv | SpatialTemporalInteraction)[];
   readonly attentions: readonly SpatialTransformer[];
   readonly tempAttentions: readonly TemporalTransformer[];
+  readonly swapAttention: SwapAttention | null;
+  readonly #swapPlace: SwapPlace;
 
-  constructor(config: UNetConfig, { layers, attended, heads }: StageShape, temporal: boolean) {
+  constructor(config: UNetConfig, { layers, attended, heads, swapPlace }: StageShape, temporal: boolean) {
     super();
-    const { groups, context, dropout, sti } = config;
+    const { groups, context, swap } = config;
     const time = 4 * config.channels[0];
     const widths = layers.map(([, outputs]) => outputs);
     const texts = widths.slice(0, attended);
     this.resnets = layers.map(([inputs, outputs]) => new ResidualBlock(inputs, outputs, time, groups));
-    const temporalConv = (c: number): TemporalConv | SpatialTemporalInteraction =>
-      sti ? new SpatialTemporalInteraction(c, sti, groups, dropout) : new TemporalConv(c, groups, dropout);
-    this.tempConvs = temporal ? widths.map(temporalConv) : [];
+    this.tempConvs = temporal ? widths.map((c) => temporalConv(c, config)) : [];
     this.attentions = texts.map((c) => new SpatialTransformer(c, heads, context, groups));
-    this.tempAttentions = temporal ? texts.map((c) => new TemporalTransformer(c, heads, c / heads, groups)) : [];
+    this.tempAttentions = temporal ? texts.map((c) => temporalTransformer(c, heads, config)) : [];
+    const swaps = temporal && swap !== null && (swap.heads === null || attended > 0);
+    this.swapAttention = swaps ? new SwapAttention(widths[0], swap) : null;
+    this.#swapPlace = swapPlace;
   }
 
   layer(i: number, x: Tensor, { time, text, rng }: Condition): Tensor {
     const residual = this.resnets[i].forward(x, time);
-    const mixed = this.tempConvs[i]?.forward(residual, rng) ?? residual;
-    const attended = this.attentions[i]?.forward(mixed, text) ?? mixed;
-    return this.tempAttentions[i]?.forward(attended) ?? attended;
+    const moved = this.tempConvs[i]?.forward(residual, rng) ?? residual;
+    const y = this.#swap("convolution", i, residual, moved);
+    const attended = this.attentions[i]?.forward(y, text) ?? y;
+    const over = this.tempAttentions[i]?.forward(attended);
+    return over ? this.#swap("attention", i, attended, over) : attended;
+  }
+
+  /** The features behind a temporal layer, once they have asked, or been asked by, those in front of it. */
+  #swap(place: SwapPlace, i: number, spatial: Tensor, temporal: Tensor): Tensor {
+    if (!this.swapAttention || place !== this.#swapPlace) return temporal;
+    return this.swapAttention.forward(spatial, temporal, i % 2 === 1);
   }
 }
 
