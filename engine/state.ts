@@ -3,8 +3,8 @@
 
 import { normalTable, threefry2x32 } from "../kernels/random.ts";
 import { device, type Program, selfContained } from "./device.ts";
-import { type Data, type DType, emptyData, toData } from "./dtype.ts";
-import { ShapeError, show } from "./error.ts";
+import { type Data, type DType, emptyData, isFloat, toData } from "./dtype.ts";
+import { DTypeError, ShapeError, show } from "./error.ts";
 import { leaf, type Node } from "./graph.ts";
 import * as leaves from "./ops/leaf.ts";
 import { numel, type Shape, sameShape } from "./shape.ts";
@@ -21,13 +21,13 @@ export interface ParameterOptions {
 }
 
 export class Parameter extends Tensor {
-  readonly storage: Storage;
+  #storage: Storage;
   /** Frozen parameters get no gradients and no optimiser moments. */
   trainable: boolean;
   /** Made with `trainable: false`: running statistics, counters. Other frozen parameters are weights that rest. */
   readonly buffer: boolean;
   readonly layout: "plain" | "conv";
-  readonly #leaf: Node;
+  #leaf: Node;
 
   /**
    * Values, or what makes them on first use: a model can be counted and planned without allocating its weights. Throws
@@ -38,7 +38,7 @@ export class Parameter extends Tensor {
     const storage = new Storage(shape, dtype, typeof init === "function" ? init : hostValues(shape, init, dtype), true);
     const node = leaf(leaves.state, {}, shape, dtype, storage);
     super(node);
-    this.storage = storage;
+    this.#storage = storage;
     this.trainable = o.trainable ?? true;
     this.buffer = !this.trainable;
     this.layout = o.layout ?? "plain";
@@ -57,6 +57,11 @@ export class Parameter extends Tensor {
 
   protected override self(): Tensor {
     return new Tensor(this.node);
+  }
+
+  /** Where the values live. */
+  get storage(): Storage {
+    return this.#storage;
   }
 
   /** The state itself, whatever the step has assigned so far. */
@@ -79,6 +84,22 @@ export class Parameter extends Tensor {
     const assigns = [[this.#leaf, value.node]] as const;
     const program: Program = { name: "assign", inputs: {}, outputs: {}, assigns, reused: false };
     device().run(selfContained(program), {});
+  }
+
+  /**
+   * Holds its values as `dtype`, f16 or f32, from now on; nothing is computed. Steps that were traced before keep the old
+   * memory, so it is done before training or sampling. Throws Error once the values are on a device alone, and in a step.
+   */
+  convert(dtype: "f16" | "f32"): void {
+    const old = this.#storage;
+    if (old.dtype === dtype) return;
+    if (!isFloat(old.dtype)) throw new DTypeError(`convert: a ${this.#leaf.dtype} parameter cannot become ${dtype}`);
+    if (currentTrace() || !old.onHost)
+      throw new Error(
+        `convert: ${this} is in use: convert a model before its first step, and load its values afterwards`,
+      );
+    this.#storage = new Storage(this.shape, dtype, () => old.host() as Data, true);
+    this.#leaf = leaf(leaves.state, {}, this.shape, dtype, this.#storage);
   }
 
   /** Replaces the initialiser; runs on first use. */

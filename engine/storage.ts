@@ -29,6 +29,11 @@ export class Storage {
     return this.#host;
   }
 
+  /** Does the host have the values, or what makes them? */
+  get onHost(): boolean {
+    return this.#host !== null;
+  }
+
   /** Replaces the values from the host; devices upload them before the next use. */
   write(data: Data | (() => Data)): void {
     this.#host = data;

@@ -236,7 +236,7 @@ export class Autoencoder extends Module {
     if (c !== 3 || h % f !== 0 || w % f !== 0) {
       throw new ShapeError(`autoencoder: expected images "n h w 3" with sides divisible by ${f}, got ${x}`);
     }
-    return this.quantConv.forward(this.encoder.forward(x));
+    return this.quantConv.forward(this.encoder.forward(x.cast(this.quantConv.weight.dtype))).cast(x.dtype);
   }
 
   /** Images [n, H, W, 3] -> the distribution of their latents; log-variances are clamped to [-30, 20]. */
@@ -248,7 +248,7 @@ export class Autoencoder extends Module {
 
   /** Unscaled latents [n, h, w, latent] -> images [n, f h, f w, 3], not clamped. */
   decode(z: Tensor): Tensor {
-    return this.decoder.forward(this.postQuantConv.forward(z));
+    return this.decoder.forward(this.postQuantConv.forward(z.cast(this.postQuantConv.weight.dtype))).cast(z.dtype);
   }
 
   /** Images -> scaled latents, as the diffusion model sees them. `noise` has the latents' shape. */

@@ -48,7 +48,9 @@ export class TimeEmbedding extends Module {
 
   forward(step: Tensor): Tensor {
     this.#table ??= sinusoids(TIME_STEPS, this.#width);
-    return this.linear_2.forward(this.linear_1.forward(this.#table.gatherRows(step)).silu());
+    return this.linear_2.forward(
+      this.linear_1.forward(this.#table.gatherRows(step).cast(this.linear_1.weight.dtype)).silu(),
+    );
   }
 }
 

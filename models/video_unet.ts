@@ -220,15 +220,16 @@ export class VideoUNet extends Module {
   /** x [b, f, h, w, inputs], step i32 [b], text [b, m, context] with any number of tokens -> [b, f, h, w, latent]. */
   forward(x: Tensor, step: Tensor, text: Tensor, { rng, time }: ForwardOptions = {}): Tensor {
     this.#check(x, step, text);
+    const { dtype } = this.convIn.weight;
     const embedded = this.timeEmbedding.forward(step);
-    const condition = { time: time ? embedded.add(time) : embedded, text, rng };
-    let y = perFrame(this.convIn, x);
+    const condition = { time: time ? embedded.add(time.cast(dtype)) : embedded, text: text.cast(dtype), rng };
+    let y = perFrame(this.convIn, x.cast(dtype));
     y = this.transformerIn?.forward(y) ?? y;
     const skips = [y];
     for (const stage of this.downBlocks) y = stage.forward(y, condition, skips);
     y = this.midBlock.forward(y, condition);
     for (const stage of this.upBlocks) y = stage.forward(y, condition, skips);
-    return perFrame(this.convOut, perFrame(this.convNormOut, y).silu());
+    return perFrame(this.convOut, perFrame(this.convNormOut, y).silu()).cast(x.dtype);
   }
 
   #check(x: Tensor, step: Tensor, text: Tensor): void {

@@ -66,6 +66,7 @@ const TOP: Record<string, readonly string[]> = {
   checkpoint: [],
   reference: [],
   plan: [],
+  planning: ["plan"],
   runtime: ["plan"],
   selfcheck: ["reference"],
   tuning: [],

@@ -45,6 +45,15 @@ export abstract class Module {
     return this;
   }
 
+  /**
+   * Holds every weight as `dtype` from now on, buffers as they are: half the memory, for sampling. (Training in f16 keeps f32
+   * weights: `inHalf`.) Do it before the first step, and load values afterwards; else Error.
+   */
+  convert(dtype: "f16" | "f32"): this {
+    for (const p of new Set(this.state().values())) if (!p.buffer) p.convert(dtype);
+    return this;
+  }
+
   /** Stops (or resumes) training of everything inside but buffers, which are never trained. */
   freeze(frozen = true): this {
     for (const p of this.state().values()) if (!p.buffer) p.trainable = !frozen;

@@ -151,16 +151,21 @@ export function bytesOf(p: Place): number {
   return p.bytes;
 }
 
-/** One line per value of the arena, by offset: where it lies, which dispatches need it, what it is. */
-function arenaMap(plan: Plan): string[] {
-  const { offsets, bytes: size, lowerBound } = plan.arena;
-  const ratio = lowerBound > 0 ? (size / lowerBound).toFixed(2) : "1.00";
-  const users = new Map<number, { first: number; last: number; bytes: number; what: string }>();
+/** A value of the arena: which dispatches need it, from the first to the last, both included. */
+export interface ArenaValue {
+  readonly index: number;
+  readonly bytes: number;
+  readonly first: number;
+  readonly last: number;
+  readonly what: string;
+}
+
+/** All of them, in order of first use. */
+export function arenaValues(plan: Plan): ArenaValue[] {
+  const values = new Map<number, ArenaValue>();
   const touch = (p: Place, time: number, what: string): void => {
     if (p.kind !== "arena") return;
-    const known = users.get(p.index);
-    if (known) known.last = time;
-    else users.set(p.index, { first: time, last: time, bytes: p.bytes, what });
+    values.set(p.index, { index: p.index, bytes: p.bytes, first: time, what, ...values.get(p.index), last: time });
   };
   plan.dispatches.forEach((d, time) => {
     d.slots.forEach((s, i) => {
@@ -169,12 +174,19 @@ function arenaMap(plan: Plan): string[] {
   });
   for (const o of plan.outputs) touch(o.place, plan.dispatches.length, `result ${o.name}`);
   for (const c of plan.copies) touch(c.from, plan.dispatches.length, "state copied last");
-  const rows = [...users].sort(([a, x], [b, y]) => offsets[a] - offsets[b] || x.first - y.first);
+  return [...values.values()];
+}
+
+/** One line per value of the arena, by offset: where it lies, which dispatches need it, what it is. */
+function arenaMap(plan: Plan): string[] {
+  const { offsets, bytes: size, lowerBound } = plan.arena;
+  const ratio = lowerBound > 0 ? (size / lowerBound).toFixed(2) : "1.00";
+  const values = arenaValues(plan).sort((a, b) => offsets[a.index] - offsets[b.index] || a.first - b.first);
   return [
-    `arena ${size} bytes (lower bound ${lowerBound}, ratio ${ratio}), ${users.size} values: offset, bytes, dispatches`,
-    ...rows.map(
-      ([i, u]) =>
-        `  ${String(offsets[i]).padStart(10)} ${String(u.bytes).padStart(10)} ${`${u.first}-${u.last}`.padStart(9)}  @${i} ${u.what}`,
+    `arena ${size} bytes (lower bound ${lowerBound}, ratio ${ratio}), ${values.length} values: offset, bytes, dispatches`,
+    ...values.map(
+      (v) =>
+        `  ${String(offsets[v.index]).padStart(10)} ${String(v.bytes).padStart(10)} ${`${v.first}-${v.last}`.padStart(9)}  @${v.index} ${v.what}`,
     ),
   ];
 }

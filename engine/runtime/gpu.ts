@@ -7,6 +7,7 @@ import { type Data, elementBytes, packHalves, roundHalf, unpackHalf } from "../d
 import { DeviceError, type DeviceLostError, StaleTensorError } from "../error.ts";
 import { dispatchInfos, explainPlan, opsOf } from "../plan/explain.ts";
 import { type Dispatch, makePlan, type Place, type Plan, type PlanOptions, tensorBytes } from "../plan/plan.ts";
+import { uniformBytes } from "../plan/summary.ts";
 import { numel } from "../shape.ts";
 import { Storage } from "../storage.ts";
 import { debugging, observed, timed } from "../timeline.ts";
@@ -324,11 +325,10 @@ export class GpuDevice implements Device {
 
   /** The scalars of all dispatches in one buffer, written once: they are constants of the recording. */
   #uniforms(name: string, dispatches: Plan["dispatches"]): { buffer: GPUBuffer | null; offsets: number[] } {
-    const align = 256;
     let bytes = 0;
     const offsets = dispatches.map(({ source }) => {
       const at = bytes;
-      if (source.uniforms.length > 0) bytes += Math.ceil((source.uniforms.length * 4) / align) * align;
+      bytes += uniformBytes([source]);
       return at;
     });
     if (bytes === 0) return { buffer: null, offsets };
