@@ -74,6 +74,8 @@ export interface LoadOptions {
    * torch files, "own" for safetensors; those written by torch programs need "torch".
    */
   readonly layout?: "own" | "torch";
+  /** What messages call a file that is given open; default "the file". */
+  readonly label?: string;
 }
 
 /**
@@ -89,7 +91,7 @@ export async function load(
   into: ReadonlyMap<string, Parameter>,
   options: LoadOptions = {},
 ): Promise<Record<string, string>> {
-  if (typeof from !== "string") return loadOpen(from, "the file", into, options);
+  if (typeof from !== "string") return loadOpen(from, options.label ?? "the file", into, options);
   const file = await openTensors(from);
   try {
     return await loadOpen(file, from, into, options);
@@ -129,9 +131,10 @@ async function checkTies(label: string, file: TensorFile, pairs: readonly Pair[]
 
 const isConv = ({ layout, shape }: Parameter): boolean => layout === "conv" && shape.length > 2;
 
-/** [...kernel, in, out] -> [out, in, ...kernel] */
-function torchShape(shape: Shape): Shape {
-  return [shape[shape.length - 1], shape[shape.length - 2], ...shape.slice(0, -2)];
+/** Shape of a parameter in torch's files, which have [out, in, ...kernel] for [...kernel, in, out]. */
+export function torchShape(parameter: Parameter): Shape {
+  const { shape } = parameter;
+  return !isConv(parameter) ? shape : [shape[shape.length - 1], shape[shape.length - 2], ...shape.slice(0, -2)];
 }
 
 /** Values in torch's order, [out, in, ...kernel], as [...kernel, in, out] = `shape`. */
@@ -187,7 +190,7 @@ const KINDS = {
 } as const satisfies Record<DType, string>;
 
 function mismatch(info: Stored, parameter: Parameter, reorder: boolean): string | undefined {
-  const wanted = reorder ? torchShape(parameter.shape) : parameter.shape;
+  const wanted = reorder ? torchShape(parameter) : parameter.shape;
   if (sameShape(info.shape, wanted) && element(info.dtype).kind === KINDS[parameter.dtype]) return undefined;
   const here = `${parameter.dtype}${show(wanted)} here${reorder ? " in torch's order of axes" : ""}`;
   return `${info.dtype}${show(info.shape)} in the file, ${here}`;

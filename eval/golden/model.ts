@@ -4,11 +4,11 @@
 
 import { join } from "node:path";
 import { grad } from "../../engine/autograd.ts";
-import { type LoadOptions, load } from "../../engine/checkpoint.ts";
 import { compile } from "../../engine/compile.ts";
 import type { Data } from "../../engine/dtype.ts";
 import { Parameter } from "../../engine/state.ts";
 import type { Tensor } from "../../engine/tensor.ts";
+import { byRules, type Layout, loadForeign } from "../../models/checkpoints/layout.ts";
 import { asParameter, channelsLast } from "./axes.ts";
 import { exists, need, peekJson, readJson, readTensors, type Stored, upload } from "./files.ts";
 import { boundOf, broken, type Check, compare, SLACK, TWO_ULPS } from "./kind.ts";
@@ -19,6 +19,8 @@ type Norms = Readonly<Record<string, readonly [l2: number, sum: number]>>;
 interface NormsFile {
   readonly grad_l2_and_sum: Norms;
 }
+
+const WEIGHTS = "weights.safetensors";
 
 /** What a kind makes of a folder. */
 export interface Network {
@@ -63,9 +65,9 @@ export class ModelFolder {
     return readJson<T>(this.path, file);
   }
 
-  /** Fills parameters from a weights file, by the loader that users' checkpoints go through. */
-  async load(into: ReadonlyMap<string, Parameter>, options: LoadOptions = {}, file = "weights.safetensors") {
-    await load(join(this.path, file), into, { layout: "torch", ...options });
+  /** Fills parameters from a weights file, by the loader that users' checkpoints go through. Default: our own names. */
+  async load(into: ReadonlyMap<string, Parameter>, layout: Layout = byRules([]), file = WEIGHTS): Promise<void> {
+    await loadForeign(join(this.path, file), into, layout);
   }
 
   /** "in.NAME" (or any other full name with a dot) on the device; pictures and videos channels last. */
@@ -177,7 +179,7 @@ export async function openModelFolder(path: string): Promise<ModelFolder> {
 
 /** config.json where the folder holds a network (weights and arrays beside it), else null. For `recognises`. */
 export async function peekConfig(path: string): Promise<Readonly<Record<string, unknown>> | null> {
-  const files = await Promise.all(["io.safetensors", "weights.safetensors"].map((file) => exists(path, file)));
+  const files = await Promise.all(["io.safetensors", WEIGHTS].map((file) => exists(path, file)));
   const config = files.every((found) => found) ? await peekJson(path, "config.json") : null;
   return typeof config === "object" ? (config as Readonly<Record<string, unknown>> | null) : null;
 }

@@ -3,6 +3,7 @@
 
 import type { Parameter } from "../../engine/state.ts";
 import { Autoencoder, currentName, klDivergence, samplePosterior } from "../../models/autoencoder.ts";
+import { byName } from "../../models/checkpoints/layout.ts";
 import { readVaeConfig } from "../../models/checkpoints/vae.ts";
 import { exists, readJson } from "./files.ts";
 import { type Check, compare, type Kind } from "./kind.ts";
@@ -28,7 +29,7 @@ async function* run(path: string): AsyncGenerator<Check> {
   });
   if (!(await exists(path, LEGACY))) return;
   const legacy = new Autoencoder(config);
-  await folder.load(legacy.state(), { rename: currentName }, LEGACY);
+  await folder.load(legacy.state(), byName(currentName), LEGACY);
   for (const [name, p] of legacy.state()) {
     const same = compare(`${LEGACY}: ${name}`, await p.data(), await (made.state().get(name) as Parameter).data(), 0);
     if (!same.ok) yield same;
