@@ -69,6 +69,11 @@ export interface SwapConfig {
 export interface ImageGuidanceConfig {
   /** Side that the guiding picture's features are pooled to; (side / 4)^2 tokens join those of the text. */
   readonly side: number;
+  /** Width of the one vector that says what the picture shows, and how many more tokens are made of it. */
+  readonly embedding: number;
+  readonly tokens: number;
+  /** What the picture's features are multiplied by before they join the latents; absent: 1. The authors' code has 2. */
+  readonly gain?: number;
 }
 
 export interface UNetConfig {
@@ -211,7 +216,7 @@ const TEMPORAL: Readonly<Record<DiffusionSystem, (s: Sizes) => Partial<UNetConfi
   "make-a-video": () => ({}),
   videoldm: () => ({ mixing: true }),
   videofactory: () => ({ swap: { window: [8, 8, 8], heads: null } }),
-  "i2vgen-xl": ({ autoencoder }) => ({ inputs: 2 * autoencoder.latent, image: { side: 32 } }),
+  "i2vgen-xl": ({ autoencoder }) => ({ inputs: 2 * autoencoder.latent, image: { side: 32, embedding: 64, tokens: 4 } }),
   sti: ({ stiInner }) => ({ sti: { heads: 8, dim: stiInner / 8, pool: 2, outNorm: false } }),
 };
 

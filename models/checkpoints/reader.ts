@@ -43,6 +43,11 @@ export class ConfigReader {
     return this.#typed(key, otherwise, "a number", (v): v is number => typeof v === "number");
   }
 
+  numbers(key: string): readonly number[] {
+    const isNumbers = (v: unknown): v is number[] => Array.isArray(v) && v.every((x) => typeof x === "number");
+    return this.#typed(key, undefined, "a list of numbers", isNumbers);
+  }
+
   flag(key: string, otherwise?: boolean): boolean {
     return this.#typed(key, otherwise, "true or false", (v): v is boolean => typeof v === "boolean");
   }

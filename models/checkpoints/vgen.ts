@@ -1,0 +1,120 @@
+// The checkpoints of VGen, the code that ModelScope's text-to-video network and I2VGen-XL were published with: its
+// configurations to ours, and its weight names, which number blocks as Stable Diffusion's first files do, from ours. The
+// networks are those of video_unet.ts and i2vgen_xl.ts.
+
+import { PLAIN, type UNetConfig } from "../config.ts";
+import type { Layout } from "./layout.ts";
+import type { ConfigReader } from "./reader.ts";
+
+export interface VgenConfig {
+  readonly unet: UNetConfig;
+  /** A text-to-video network that is told the frame rate. */
+  readonly fps: boolean;
+}
+
+/** Throws ConfigError for what is not here: networks without temporal attention, several transformer layers. */
+export function readVgenConfig(r: ConfigReader): VgenConfig {
+  r.only("type", "UNetSD_T2VBase", "UNetSD_I2VGen");
+  r.only("temporal_attention", true);
+  r.only("use_image_dataset", false);
+  r.only("adapter_transformer_layers", 1);
+  const [latent, width, headDim] = [r.count("in_dim"), r.count("dim"), r.count("head_dim", 64)];
+  r.only("out_dim", latent);
+  const guided = r.text("type") === "UNetSD_I2VGen";
+  const channels = r.counts("dim_mult").map((m) => m * width);
+  const scales = r.numbers("attn_scales");
+  const unet: UNetConfig = {
+    latent,
+    inputs: guided ? 2 * latent : latent,
+    channels,
+    attended: channels.map((_, level) => scales.includes(2 ** -level)),
+    layers: r.count("num_res_blocks", 3),
+    headDim,
+    context: r.count("context_dim", 512),
+    groups: r.count("norm_num_groups", 32),
+    transformerIn: { heads: r.count("num_heads", Math.floor(width / 32) || 1), dim: headDim },
+    dropout: r.number("dropout", 0.1),
+    ...PLAIN,
+    // The picture's features are added to an array of zeros twice, not once.
+    image: guided ? { side: 32, embedding: r.count("y_dim", 512), tokens: r.count("num_tokens", 4), gain: 2 } : null,
+  };
+  return { unet, fps: !guided && r.flag("use_fps_condition", false) };
+}
+
+const RESIDUAL: Readonly<Record<string, string>> = {
+  norm1: "in_layers.0",
+  conv1: "in_layers.2",
+  time_emb_proj: "emb_layers.1",
+  norm2: "out_layers.0",
+  conv2: "out_layers.3",
+  conv_shortcut: "skip_connection",
+};
+
+/** Place in a block's list. Temporal convolutions are a part of the residual block; the attribute is misspelt there. */
+const SLOT: Readonly<Record<string, string>> = {
+  resnets: "0",
+  temp_convs: "0.temopral_conv",
+  attentions: "1",
+  temp_attentions: "2",
+};
+
+const OUTSIDE: readonly (readonly [RegExp, string])[] = [
+  [/^conv_in\./, "input_blocks.0.0."],
+  [/^transformer_in\./, "input_blocks.0.1."],
+  [/^time_embedding\.linear_1\./, "time_embed.0."],
+  [/^time_embedding\.linear_2\./, "time_embed.2."],
+  [/^conv_norm_out\./, "out.0."],
+  [/^conv_out\./, "out.2."],
+  [/^image_latents_proj_in\./, "local_image_concat."],
+  [/^image_latents_context_embedding\./, "local_image_embedding."],
+  [/^image_latents_temporal_encoder\.norm1\./, "local_temporal_encoder.layers.0.0.norm."],
+  [/^image_latents_temporal_encoder\.attn1\.to_[qkv]\./, "local_temporal_encoder.layers.0.0.fn.to_qkv."],
+  [/^image_latents_temporal_encoder\.attn1\.to_out\./, "local_temporal_encoder.layers.0.0.fn.to_out."],
+  [/^image_latents_temporal_encoder\.ff\.net\.0\.proj\./, "local_temporal_encoder.layers.0.1.net.0.0."],
+  [/^image_latents_temporal_encoder\.ff\.net\.2\./, "local_temporal_encoder.layers.0.1.net.2."],
+];
+
+/** Name in a VGen file of the tensor that holds our parameter `name`: blocks are counted through, layer after layer. */
+export function vgenName(name: string, { layers, channels, attended }: UNetConfig): string {
+  const outside = OUTSIDE.find(([ours]) => ours.test(name));
+  if (outside) return name.replace(...outside);
+  const resnet = (rest: string): string => rest.replace(/^\w+/, (part) => RESIDUAL[part] ?? part);
+  const inside = (part: string, rest: string): string => `${SLOT[part]}.${part === "resnets" ? resnet(rest) : rest}`;
+  const [, where, stage, part, layer, rest] =
+    /^(down|up|mid)_blocks?(?:\.(\d+))?\.(\w+)\.(\d+)\.(.+)$/.exec(name) ?? [];
+  if (where === "mid") {
+    // residual, spatial, temporal, residual
+    const second = layer === "1";
+    return `middle_block.${inside(part, rest).replace(/^0/, second ? "3" : "0")}`;
+  }
+  if (where === "down") {
+    const block = 1 + Number(stage) * (layers + 1);
+    return part === "downsamplers"
+      ? `input_blocks.${block + layers}.${rest.replace("conv", "op")}`
+      : `input_blocks.${block + Number(layer)}.${inside(part, rest)}`;
+  }
+  if (where === "up") {
+    const block = Number(stage) * (layers + 1);
+    const level = channels.length - 1 - Number(stage);
+    const last = (attended?.[level] ?? level !== channels.length - 1) ? 3 : 1;
+    return part === "upsamplers"
+      ? `output_blocks.${block + layers}.${last}.${rest}`
+      : `output_blocks.${block + Number(layer)}.${inside(part, rest)}`;
+  }
+  return name; // context_embedding, fps_embedding
+}
+
+/** The tensors of a VGen file and which of the parameters `ours` each holds; several: rows of a fused query, key, value. */
+export function vgenTensors(ours: Iterable<string>, config: UNetConfig): ReadonlyMap<string, readonly string[]> {
+  const found = new Map<string, readonly string[]>();
+  for (const name of ours) {
+    const theirs = vgenName(name, config);
+    found.set(theirs, [...(found.get(theirs) ?? []), name]);
+  }
+  return found;
+}
+
+export function vgenLayout(ours: Iterable<string>, config: UNetConfig): Layout {
+  const tensors = vgenTensors(ours, config);
+  return (name) => ({ names: tensors.get(name) ?? [name] });
+}
