@@ -3,6 +3,7 @@
 
 import { readdir, stat } from "node:fs/promises";
 import { basename, join } from "node:path";
+import { clip, clipOpenai, clipText } from "./clip.ts";
 import { i2vgenXl } from "./i2vgen_xl.ts";
 import type { Check, Kind } from "./kind.ts";
 import { ops } from "./ops.ts";
@@ -12,7 +13,7 @@ import { vae } from "./vae.ts";
 import { vgen } from "./vgen.ts";
 
 /** Every kind of golden folder, most specific first: the first that recognises a folder runs it. */
-export const KINDS: readonly Kind[] = [ops, optim, torchPickle, vae, i2vgenXl, vgen];
+export const KINDS: readonly Kind[] = [ops, optim, torchPickle, vae, i2vgenXl, vgen, clipText, clip, clipOpenai];
 
 export type Event =
   | { readonly type: "folder"; readonly folder: string; readonly kind: string }

@@ -9,7 +9,7 @@ import type { Data } from "../../engine/dtype.ts";
 import { Parameter } from "../../engine/state.ts";
 import type { Tensor } from "../../engine/tensor.ts";
 import { byRules, type Layout, loadForeign } from "../../models/checkpoints/layout.ts";
-import { asParameter, channelsLast } from "./axes.ts";
+import { asParameter, channelsLast, permuted } from "./axes.ts";
 import { exists, need, peekJson, readJson, readTensors, type Stored, upload } from "./files.ts";
 import { boundOf, broken, type Check, compare, SLACK, TWO_ULPS } from "./kind.ts";
 
@@ -38,11 +38,15 @@ export interface Network {
   outputs(inputs: Tensors): Tensors;
   /** How a stored output, input or projection lies here; default: rank 4 and more have their channels moved to the end. */
   axes?(stored: Stored, name: string): Stored;
+  /** Names of weights that the folder holds with rows and columns exchanged; so are their gradients. */
+  readonly transposed?: ReadonlySet<string>;
 }
 
 export interface CheckOptions {
   /** Stored names ("out.x", "grad.w.y", "loss") that some other part of the kind checks. */
   readonly except?: (name: string) => boolean;
+  /** Bounds of stored names that tolerance.json leaves out. */
+  readonly bounds?: Readonly<Record<string, number>>;
 }
 
 /** A folder of a network, read. */
@@ -77,10 +81,10 @@ export class ModelFolder {
   }
 
   /** Holds `got` against a stored array, which `axes` brings into the order used here. */
-  check(name: string, got: ArrayLike<number>, axes: (x: Stored) => Stored = defaultAxes): Check {
+  check(name: string, got: ArrayLike<number>, axes: (x: Stored) => Stored = defaultAxes, bound?: number): Check {
     const stored = this.io.get(name);
     if (!stored) return broken(name, "the folder has no such tensor");
-    return compare(name, got, axes(stored).data, stored.whole ? 0 : this.bound(name));
+    return compare(name, got, axes(stored).data, stored.whole ? 0 : (bound ?? this.bound(name)));
   }
 
   /** Throws where the folder does not say what float32 cost: a bound would be a guess. */
@@ -94,16 +98,20 @@ export class ModelFolder {
    * Every stored output and gradient, and the norm and sum of every weight's gradient, from one compiled step. A stored
    * name that the network does not compute is a failing check.
    */
-  async *checks(net: Network, { except = () => false }: CheckOptions = {}): AsyncGenerator<Check> {
+  async *checks(net: Network, { except = () => false, bounds = {} }: CheckOptions = {}): AsyncGenerator<Check> {
     const asked = [...net.weights].filter(([name]) => this.io.has(`grad.w.${name}`) || name in this.#norms);
     const weights = new Map(asked.filter(([name]) => !except(`grad.w.${name}`)));
     const got = await this.#run(net, weights);
     for (const name of this.io.keys()) {
       if (!/^(out\.|loss$|grad\.)/.test(name) || except(name)) continue;
-      const weight = weights.get(name.replace(/^grad\.w\./, ""));
-      const axes = (x: Stored): Stored =>
-        weight instanceof Parameter ? asParameter(x, weight) : weight ? x : (net.axes ?? defaultAxes)(x, name);
-      yield got.has(name) ? this.check(name, got.get(name)!, axes) : broken(name, "nothing here computes it");
+      const path = name.replace(/^grad\.w\./, "");
+      const weight = weights.get(path);
+      const axes = (x: Stored): Stored => {
+        if (net.transposed?.has(path)) return permuted(x, [1, 0]);
+        return weight instanceof Parameter ? asParameter(x, weight) : weight ? x : (net.axes ?? defaultAxes)(x, name);
+      };
+      const values = got.get(name);
+      yield values ? this.check(name, values, axes, bounds[name]) : broken(name, "nothing here computes it");
     }
     for (const name of Object.keys(this.#norms))
       if (!except(`grad.w.${name}`)) yield this.#norm(name, got.get(`grad.w.${name}`));
