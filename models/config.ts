@@ -86,8 +86,10 @@ export interface UNetConfig {
   readonly attended?: readonly boolean[];
   /** Residual blocks per level going down; going up there is one more. */
   readonly layers: number;
-  /** Features per attention head; heads = channels / headDim. */
+  /** Features per attention head. */
   readonly headDim: number;
+  /** Heads per level, where a file says so; absent: channels / headDim. The last one counts in the middle. */
+  readonly heads?: readonly number[];
   /** Width of the text features. */
   readonly context: number;
   readonly groups: number;

@@ -14,8 +14,6 @@ import { MixedTemporalConv, MixedTemporalTransformer } from "./videoldm.ts";
 export interface VideoUNetOptions {
   /** false: the per-frame network alone. */
   readonly temporal?: boolean;
-  /** Attention heads per level; by default channels / headDim. (The last entry counts in the middle stage.) */
-  readonly heads?: readonly number[];
 }
 
 export interface ForwardOptions {
@@ -199,7 +197,7 @@ export class VideoUNet extends Module {
     this.config = config;
     const { channels, groups, latent, inputs = latent, transformerIn } = config;
     const temporal = o.temporal ?? true;
-    const heads = o.heads ?? channels.map((c) => c / config.headDim);
+    const heads = config.heads ?? channels.map((c) => c / config.headDim);
     for (const [i, c] of channels.entries()) checkHeads(c, heads[i]);
 
     const first = channels[0];

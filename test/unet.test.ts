@@ -198,7 +198,7 @@ describeGolden("unet-sd-a", (golden) => {
     groups: 8,
     transformerIn: { heads: 1, dim: 8 },
   };
-  const unet = new VideoUNet(config, { temporal: false, heads: [2, 4, 2] });
+  const unet = new VideoUNet({ ...config, heads: [2, 4, 2] }, { temporal: false });
   /** Images are clips of one frame. */
   const clips = (name: string): Tensor => {
     const images = f32(channelsLast(golden.get(name)));

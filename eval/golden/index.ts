@@ -9,11 +9,25 @@ import type { Check, Kind } from "./kind.ts";
 import { ops } from "./ops.ts";
 import { optim } from "./optim.ts";
 import { torchPickle } from "./torch_pickle.ts";
+import { unet } from "./unet.ts";
+import { unet3d } from "./unet3d.ts";
 import { vae } from "./vae.ts";
 import { vgen } from "./vgen.ts";
 
 /** Every kind of golden folder, most specific first: the first that recognises a folder runs it. */
-export const KINDS: readonly Kind[] = [ops, optim, torchPickle, vae, i2vgenXl, vgen, clipText, clip, clipOpenai];
+export const KINDS: readonly Kind[] = [
+  ops,
+  optim,
+  torchPickle,
+  vae,
+  i2vgenXl,
+  vgen,
+  clipText,
+  clip,
+  clipOpenai,
+  unet,
+  unet3d,
+];
 
 export type Event =
   | { readonly type: "folder"; readonly folder: string; readonly kind: string }

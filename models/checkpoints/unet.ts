@@ -1,0 +1,120 @@
+// The UNets in the files of diffusers: configurations of `UNet2DConditionModel` (Stable Diffusion 2) and
+// `UNet3DConditionModel` (ModelScope's text-to-video) to ours. Weight names are the same there. The layers of this
+// project's systems, which that library has not, are told by two further keys of the configuration: "sti" and "mix".
+
+import { PLAIN, type StiConfig, type UNetConfig } from "../config.ts";
+import { ConfigReader } from "./reader.ts";
+
+/** What a file describes: the network, and whether it has layers between frames. */
+export interface UNetDescription {
+  readonly config: UNetConfig;
+  readonly temporal: boolean;
+}
+
+const IMAGE = "UNet2DConditionModel";
+const VIDEO = "UNet3DConditionModel";
+
+/** Fields that must have the one value that this network is made for, where they are given. */
+const FIXED: Readonly<Record<string, readonly (string | number | boolean)[]>> = {
+  act_fn: ["silu", "swish"],
+  norm_eps: [1e-5],
+  downsample_padding: [1],
+  mid_block_scale_factor: [1],
+  center_input_sample: [false],
+  flip_sin_to_cos: [true],
+  freq_shift: [0],
+  only_cross_attention: [false],
+  dual_cross_attention: [false],
+  transformer_layers_per_block: [1],
+  resnet_time_scale_shift: ["default"],
+  resnet_skip_time_act: [false],
+  resnet_out_scale_factor: [1],
+  time_embedding_type: ["positional"],
+  conv_in_kernel: [3],
+  conv_out_kernel: [3],
+  mid_block_type: ["UNetMidBlock2DCrossAttn"],
+  dropout: [0],
+  num_class_embeds: [],
+  class_embed_type: [],
+  addition_embed_type: [],
+  encoder_hid_dim: [],
+  encoder_hid_dim_type: [],
+  num_attention_heads: [],
+  time_cond_proj_dim: [],
+  time_embedding_act_fn: [],
+  timestep_post_act: [],
+  cross_attention_norm: [],
+};
+
+/** Throws ConfigError for what the network here does not have. */
+export function readUNetConfig(json: unknown, label: string): UNetDescription {
+  const r = new ConfigReader(json, label);
+  r.only("_class_name", IMAGE, VIDEO);
+  const temporal = r.text("_class_name", IMAGE) === VIDEO;
+  for (const [key, values] of Object.entries(FIXED)) r.only(key, ...values);
+  const channels = r.counts("block_out_channels");
+  const latent = r.count("out_channels", 4);
+  const config = {
+    latent,
+    inputs: r.count("in_channels", latent),
+    channels,
+    attended: attendedLevels(r, channels.length, temporal ? "3D" : "2D"),
+    layers: r.count("layers_per_block", 2),
+    context: r.count("cross_attention_dim", temporal ? 1024 : 1280),
+    groups: r.count("norm_num_groups", 32),
+    dropout: 0,
+    ...PLAIN,
+  };
+  if (!temporal) return { config: { ...config, ...imageHeads(r, channels) }, temporal };
+  const headDim = r.count("attention_head_dim", 64);
+  const transformerIn = { heads: 8, dim: headDim };
+  return { config: { ...config, headDim, transformerIn, sti: readSti(r), mixing: readMixing(r) }, temporal };
+}
+
+/** Which levels read text, from the names of the stages on the way down; those on the way up must mirror them. */
+function attendedLevels(r: ConfigReader, levels: number, dimensions: string): boolean[] {
+  const types = (key: string, way: string): boolean[] => {
+    const names = r.texts(key);
+    const [reads, not] = [`CrossAttn${way}Block${dimensions}`, `${way}Block${dimensions}`];
+    const wrong = names.find((name) => name !== reads && name !== not);
+    if (wrong !== undefined) r.refuse(key, `there is no ${wrong} here`);
+    if (names.length !== levels) r.refuse(key, `expected ${levels} of them, one for each of block_out_channels`);
+    return names.map((name) => name === reads);
+  };
+  const down = types("down_block_types", "Down");
+  const up = types("up_block_types", "Up").reverse();
+  if (up.join() !== down.join()) r.refuse("up_block_types", "only the mirror image of down_block_types is supported");
+  return down;
+}
+
+/** In the image model's files `attention_head_dim` is how many heads a level has, not their width. */
+function imageHeads(r: ConfigReader, channels: readonly number[]) {
+  r.only("use_linear_projection", true);
+  if (!r.flag("use_linear_projection", false))
+    r.refuse("use_linear_projection", "only true, that of Stable Diffusion 2, is supported");
+  const heads = r.counts("attention_head_dim", channels.length);
+  const odd = channels.findIndex((c, level) => c % heads[level] !== 0);
+  if (odd >= 0) r.refuse("attention_head_dim", `does not divide the ${channels[odd]} channels of level ${odd}`);
+  return { heads, headDim: channels[0] / heads[0], transformerIn: { heads: 1, dim: channels[0] } };
+}
+
+/** "sti": the authors' layer in the place of every temporal convolution. */
+function readSti(r: ConfigReader): StiConfig | null {
+  if (!r.has("sti")) return null;
+  const s = r.inside("sti");
+  s.only("detail", "conv", "light");
+  return {
+    heads: s.count("heads"),
+    dim: s.count("head_dim"),
+    pool: s.count("pool"),
+    outNorm: s.flag("output_norm", false),
+    ...(s.text("detail", "conv") === "light" ? { light: { frames: s.count("frames", 8) } } : {}),
+  };
+}
+
+/** "mix": VideoLDM's number per temporal layer. */
+function readMixing(r: ConfigReader): boolean {
+  if (!r.has("mix")) return false;
+  r.inside("mix").only("kind", "sigmoid");
+  return true;
+}
