@@ -1,7 +1,7 @@
 // Golden kind "i2vgen-xl": diffusers' I2VGenXLUNet. Its frames of the picture come as stored, positions and all.
 
 import { ConfigReader } from "../../models/checkpoints/reader.ts";
-import { readI2VGenXLConfig } from "../../models/checkpoints/video_unet.ts";
+import { readI2VGenXLConfig } from "../../models/checkpoints/unet.ts";
 import { I2VGenXLUNet } from "../../models/i2vgen_xl.ts";
 import type { Check, Kind } from "./kind.ts";
 import { openModelFolder, peekConfig } from "./model.ts";

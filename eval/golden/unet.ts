@@ -37,7 +37,7 @@ async function* run(path: string): AsyncGenerator<Check> {
   await folder.load(made.state());
   yield* folder.checks({ weights: made.state(), inputs, outputs });
   if (!(await exists(path, HALF.weights))) return;
-  await folder.load(made.state(), {}, HALF.weights);
+  await folder.load(made.state(), undefined, HALF.weights);
   const { shape, data } = need(await readTensors(path, HALF.io), "out.sample");
   const got = await answer(inputs.sample, inputs.encoder_hidden_states).permute([0, 3, 1, 2]).data();
   const label = `${HALF.weights}: out.sample [${shape}]`;

@@ -1,6 +1,6 @@
-// The UNets in the files of diffusers: configurations of `UNet2DConditionModel` (Stable Diffusion 2) and
-// `UNet3DConditionModel` (ModelScope's text-to-video) to ours. Weight names are the same there. The layers of this
-// project's systems, which that library has not, are told by two further keys of the configuration: "sti" and "mix".
+// The UNets in the files of diffusers: configurations of `UNet2DConditionModel` (Stable Diffusion), `UNet3DConditionModel`
+// (ModelScope's text-to-video) and `I2VGenXLUNet` to ours. Weights have our names there. The layers of this project's
+// systems, which that library has not, are told by two further keys of the configuration: "sti" and "mix".
 
 import { PLAIN, type StiConfig, type UNetConfig } from "../config.ts";
 import { ConfigReader } from "./reader.ts";
@@ -46,29 +46,46 @@ const FIXED: Readonly<Record<string, readonly (string | number | boolean)[]>> = 
   cross_attention_norm: [],
 };
 
-/** Throws ConfigError for what the network here does not have. */
+/** Either conditional UNet. Throws ConfigError for what the network here does not have. */
 export function readUNetConfig(json: unknown, label: string): UNetDescription {
   const r = new ConfigReader(json, label);
   r.only("_class_name", IMAGE, VIDEO);
-  const temporal = r.text("_class_name", IMAGE) === VIDEO;
+  return r.text("_class_name", IMAGE) === VIDEO
+    ? { config: { ...readVideo(r), sti: readSti(r), mixing: readMixing(r) }, temporal: true }
+    : { config: { ...readCommon(r, "2D"), ...imageHeads(r) }, temporal: false };
+}
+
+/** Side that the class pools the picture's features to, whatever their size. */
+const SIDE = 32;
+
+/** `I2VGenXLUNet`: it reads as many channels of the picture as of the latents, and makes as many tokens of its vector. */
+export function readI2VGenXLConfig(r: ConfigReader): UNetConfig {
+  r.only("_class_name", "I2VGenXLUNet");
+  const unet = readVideo(r);
+  const { latent, context } = unet;
+  return { ...unet, inputs: 2 * latent, image: { side: SIDE, embedding: context, tokens: latent } };
+}
+
+function readCommon(r: ConfigReader, dimensions: "2D" | "3D") {
   for (const [key, values] of Object.entries(FIXED)) r.only(key, ...values);
   const channels = r.counts("block_out_channels");
   const latent = r.count("out_channels", 4);
-  const config = {
+  return {
     latent,
     inputs: r.count("in_channels", latent),
     channels,
-    attended: attendedLevels(r, channels.length, temporal ? "3D" : "2D"),
+    attended: attendedLevels(r, channels.length, dimensions),
     layers: r.count("layers_per_block", 2),
-    context: r.count("cross_attention_dim", temporal ? 1024 : 1280),
+    context: r.count("cross_attention_dim", dimensions === "3D" ? 1024 : 1280),
     groups: r.count("norm_num_groups", 32),
-    dropout: 0,
     ...PLAIN,
   };
-  if (!temporal) return { config: { ...config, ...imageHeads(r, channels) }, temporal };
+}
+
+/** The library's temporal convolutions drop a tenth in training, whatever the file says. */
+function readVideo(r: ConfigReader): UNetConfig {
   const headDim = r.count("attention_head_dim", 64);
-  const transformerIn = { heads: 8, dim: headDim };
-  return { config: { ...config, headDim, transformerIn, sti: readSti(r), mixing: readMixing(r) }, temporal };
+  return { ...readCommon(r, "3D"), headDim, transformerIn: { heads: 8, dim: headDim }, dropout: 0.1 };
 }
 
 /** Which levels read text, from the names of the stages on the way down; those on the way up must mirror them. */
@@ -88,14 +105,12 @@ function attendedLevels(r: ConfigReader, levels: number, dimensions: string): bo
 }
 
 /** In the image model's files `attention_head_dim` is how many heads a level has, not their width. */
-function imageHeads(r: ConfigReader, channels: readonly number[]) {
-  r.only("use_linear_projection", true);
-  if (!r.flag("use_linear_projection", false))
-    r.refuse("use_linear_projection", "only true, that of Stable Diffusion 2, is supported");
+function imageHeads(r: ConfigReader) {
+  const channels = r.counts("block_out_channels");
   const heads = r.counts("attention_head_dim", channels.length);
   const odd = channels.findIndex((c, level) => c % heads[level] !== 0);
   if (odd >= 0) r.refuse("attention_head_dim", `does not divide the ${channels[odd]} channels of level ${odd}`);
-  return { heads, headDim: channels[0] / heads[0], transformerIn: { heads: 1, dim: channels[0] } };
+  return { heads, headDim: channels[0] / heads[0], transformerIn: { heads: 1, dim: channels[0] }, dropout: 0 };
 }
 
 /** "sti": the authors' layer in the place of every temporal convolution. */
