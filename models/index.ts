@@ -46,6 +46,10 @@ export {
   type Trained,
   type TrainingBatch,
 } from "./latent_diffusion.ts";
+export { type Objective, Prior, type PriorConfig } from "./prior.ts";
+export { choose, MaskedSampler, NextSampler } from "./prior_sampling.ts";
 export { SpatialTemporalInteraction } from "./sti.ts";
 export { TextEncoder, type TextOptions } from "./text_encoder.ts";
 export { type ForwardOptions, VideoUNet, type VideoUNetOptions } from "./video_unet.ts";
+export { countVideoGpt, VideoGpt, type VideoGptConfig, videoGptConfig } from "./videogpt.ts";
+export { VqVae, type VqVaeConfig, type VqVaeOutput } from "./vqvae.ts";

@@ -13,6 +13,7 @@ import { unet } from "./unet.ts";
 import { unet3d } from "./unet3d.ts";
 import { vae } from "./vae.ts";
 import { vgen } from "./vgen.ts";
+import { videogpt } from "./videogpt.ts";
 
 /** Every kind of golden folder, most specific first: the first that recognises a folder runs it. */
 export const KINDS: readonly Kind[] = [
@@ -27,6 +28,7 @@ export const KINDS: readonly Kind[] = [
   clipOpenai,
   unet,
   unet3d,
+  videogpt,
 ];
 
 export type Event =

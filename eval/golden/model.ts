@@ -15,7 +15,7 @@ import { boundOf, broken, type Check, compare, SLACK, TWO_ULPS } from "./kind.ts
 
 export type Tensors = Readonly<Record<string, Tensor>>;
 type Tolerances = Readonly<Record<string, { readonly rel_to_max: number }>>;
-type Norms = Readonly<Record<string, readonly [l2: number, sum: number]>>;
+export type Norms = Readonly<Record<string, readonly [l2: number, sum: number]>>;
 interface NormsFile {
   readonly grad_l2_and_sum: Norms;
 }
@@ -114,7 +114,7 @@ export class ModelFolder {
       yield values ? this.check(name, values, axes, bounds[name]) : broken(name, "nothing here computes it");
     }
     for (const name of Object.keys(this.#norms))
-      if (!except(`grad.w.${name}`)) yield this.#norm(name, got.get(`grad.w.${name}`));
+      if (!except(`grad.w.${name}`)) yield this.norm(name, got.get(`grad.w.${name}`));
   }
 
   /** Outputs, loss and gradients by their stored names. */
@@ -149,19 +149,20 @@ export class ModelFolder {
    * fraction `bound` of the gradient: the norm is then off by as much, the sum by sqrt(n) times that. The fraction is the
    * largest that float32 cost any gradient stored whole in this folder, with the same slack. Gradients that cancel (of a
    * bias before a norm, of keys' biases) are rounding of terms as large as those of the weight beside them, so the error is
-   * relative to the largest norm in the same layer.
+   * relative to the largest norm in the same layer. A folder of several losses names the `norms` of one, and what stands
+   * `before` "grad." in the names of its stored gradients.
    */
-  #norm(name: string, got: Data | undefined): Check {
-    const label = `grad_norm.${name}`;
-    const stored = [...this.io.keys()].filter((key) => key.startsWith("grad."));
+  norm(name: string, got: Data | undefined, norms = this.#norms, before = ""): Check {
+    const label = `${before}grad_norm.${name}`;
+    const stored = [...this.io.keys()].filter((key) => key.startsWith(`${before}grad.`));
     const bound = Math.max(TWO_ULPS, ...stored.map((key) => SLACK * (this.#tolerances[key]?.rel_to_max ?? 0)));
     if (!got) return broken(label, "nothing here computes it", bound);
     const layer = name.slice(0, name.lastIndexOf(".") + 1);
-    const beside = Object.keys(this.#norms).filter((key) => key.slice(0, key.lastIndexOf(".") + 1) === layer);
-    const scale = Math.max(...beside.map((key) => this.#norms[key][0]));
+    const beside = Object.keys(norms).filter((key) => key.slice(0, key.lastIndexOf(".") + 1) === layer);
+    const scale = Math.max(...beside.map((key) => norms[key][0]));
     let [squares, sum] = [0, 0];
     for (const g of got) [squares, sum] = [squares + g * g, sum + g];
-    const off = [Math.sqrt(squares) - this.#norms[name][0], (sum - this.#norms[name][1]) / Math.sqrt(got.length)];
+    const off = [Math.sqrt(squares) - norms[name][0], (sum - norms[name][1]) / Math.sqrt(got.length)];
     const worst = Math.max(...off.map((x) => (Number.isNaN(x) ? Number.POSITIVE_INFINITY : Math.abs(x))));
     const error = scale > 0 ? worst / scale : worst;
     return { name: label, error, bound, ok: error <= bound };
