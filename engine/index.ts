@@ -44,7 +44,7 @@ export { formatProfile } from "./runtime/profile.ts";
 export { SafetensorsError } from "./safetensors.ts";
 export { type SelfCheck, selfCheck } from "./selfcheck.ts";
 export type { Shape } from "./shape.ts";
-export type { TensorFile } from "./source.ts";
+export type { TensorFile, TensorStore } from "./source.ts";
 export { bitsFrom, Parameter, Rng } from "./state.ts";
 export {
   apply,
@@ -58,4 +58,5 @@ export {
   zeros,
 } from "./tensor.ts";
 export { openTensors, parseTensors } from "./tensor_file.ts";
+export { ShardError } from "./tensor_shards.ts";
 export { TorchFileError } from "./torch/index.ts";

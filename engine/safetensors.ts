@@ -2,6 +2,7 @@
 // The reader refuses every file that the format does not allow, before it allocates; the writer gives the same bytes for
 // the same tensors. Called by checkpoint.ts and by importers of foreign weights; knows no Parameter and no device.
 
+import type { FileHandle } from "node:fs/promises";
 import { replaceFile } from "./atomic.ts";
 import type { Data } from "./dtype.ts";
 import { show } from "./error.ts";
@@ -13,18 +14,19 @@ import {
   inFileOrder,
   MAX_HEADER,
   parseHeader,
+  type Refuse,
   SafetensorsError,
   type TensorInfo,
 } from "./safetensors/header.ts";
 import { numel, type Shape } from "./shape.ts";
-import { CHUNK, fileSource, memorySource, type Source, type TensorFile } from "./source.ts";
+import { CHUNK, fileSource, memorySource, type Source, type TensorStore } from "./source.ts";
 
 export { SafetensorsError, type TensorInfo } from "./safetensors/header.ts";
 
 // ---- reading -------------------------------------------------------------------------------------------------------
 
 /** An open file: its header, checked, and its tensors one at a time. */
-export class SafetensorsFile implements TensorFile {
+export class SafetensorsFile implements TensorStore {
   readonly tensors: ReadonlyMap<string, TensorInfo>;
   readonly metadata: Readonly<Record<string, string>>;
   readonly #source: Source;
@@ -52,6 +54,20 @@ export class SafetensorsFile implements TensorFile {
   async readFloat64(name: string): Promise<Float64Array> {
     const info = this.#info(name);
     return this.#fill(name, info, new Float64Array(numel(info.shape)));
+  }
+
+  /** @throws SafetensorsError when the name is unknown */
+  async *pieces(name: string, from = 0, to?: number): AsyncGenerator<Uint8Array> {
+    const { dtype, shape, begin } = this.#info(name);
+    const { bytes } = element(dtype);
+    const stop = this.#dataStart + begin + (to ?? numel(shape)) * bytes;
+    for (let at = this.#dataStart + begin + from * bytes; at < stop; at += CHUNK)
+      yield new Uint8Array(await this.#source.bytes(at, Math.min(at + CHUNK, stop)));
+  }
+
+  /** Everything before the data, as it is in the file: with the same tensors behind it, the same file. */
+  async header(): Promise<Uint8Array> {
+    return new Uint8Array(await this.#source.bytes(0, this.#dataStart));
   }
 
   async close(): Promise<void> {
@@ -117,8 +133,14 @@ export async function safetensors(source: Source): Promise<SafetensorsFile> {
 
 /** F16 and BF16 round float values; the others hold the values of their host array as they are. */
 export interface TensorSource extends Entry {
+  readonly dtype: WritableType;
   /** A function is called when the tensor's turn comes, so that one tensor at a time is in memory. */
   readonly values: Data | (() => Promise<Data>);
+}
+
+/** A tensor in bytes as the file shall have them, of any type: row-major and little-endian. */
+export interface StoredSource extends Entry {
+  readonly pieces: () => AsyncIterable<Uint8Array>;
 }
 
 /**
@@ -128,21 +150,62 @@ export interface TensorSource extends Entry {
  */
 export async function writeSafetensors(
   path: string,
-  tensors: ReadonlyMap<string, TensorSource>,
+  tensors: ReadonlyMap<string, TensorSource | StoredSource>,
   metadata: Readonly<Record<string, string>> = {},
 ): Promise<void> {
   const order = inFileOrder(tensors);
-  const header = encodeHeader(order, metadata, (what) => {
-    throw new SafetensorsError(`${path}: ${what}`);
-  });
+  const header = encodeHeader(order, metadata, refuseIn(path));
   await replaceFile(path, async (file) => {
     await file.writeFile(header);
-    for (const [name, { dtype, shape, values }] of order) {
-      const data = typeof values === "function" ? await values() : values;
-      checkValues(`${path}: tensor "${name}"`, dtype, shape, data);
-      await file.writeFile(encode(data, dtype));
+    for (const [name, tensor] of order) {
+      const where = `${path}: tensor "${name}"`;
+      if ("pieces" in tensor) await writePieces(file, where, tensor, tensor.pieces());
+      else {
+        const data = typeof tensor.values === "function" ? await tensor.values() : tensor.values;
+        checkValues(where, tensor.dtype, tensor.shape, data);
+        await file.writeFile(encode(data, tensor.dtype));
+      }
     }
   });
+}
+
+/**
+ * Writes a file with a header made by another program (`SafetensorsFile.header`), atomically: its tensors may lie in any
+ * order that the format allows.
+ * @throws SafetensorsError when the header is not valid, or the pieces of a tensor have another size than it says
+ */
+export async function writeBehindHeader(
+  path: string,
+  header: Uint8Array,
+  pieces: (name: string) => AsyncIterable<Uint8Array>,
+): Promise<void> {
+  const { tensors } = parseHeader(header.slice(8).buffer, null, refuseIn(path));
+  const order = [...tensors].sort(([, a], [, b]) => a.begin - b.begin || a.end - b.end);
+  await replaceFile(path, async (file) => {
+    await file.writeFile(header);
+    for (const [name, info] of order) await writePieces(file, `${path}: tensor "${name}"`, info, pieces(name));
+  });
+}
+
+const refuseIn =
+  (path: string): Refuse =>
+  (what) => {
+    throw new SafetensorsError(`${path}: ${what}`);
+  };
+
+async function writePieces(
+  file: FileHandle,
+  where: string,
+  { dtype, shape }: Entry,
+  pieces: AsyncIterable<Uint8Array>,
+): Promise<void> {
+  const expected = numel(shape) * element(dtype).bytes;
+  let written = 0;
+  for await (const piece of pieces) {
+    await file.writeFile(piece);
+    written += piece.byteLength;
+  }
+  if (written !== expected) throw new SafetensorsError(`${where}: ${written} bytes for ${dtype}${show(shape)}`);
 }
 
 function checkValues(where: string, dtype: WritableType, shape: Shape, data: Data): void {

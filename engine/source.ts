@@ -1,7 +1,7 @@
 // Bytes by range, from a file or from memory: what readers of tensor files read through, so that a file of many gigabytes
 // is never in memory whole. The readers themselves are safetensors.ts and torch/.
 
-import { open } from "node:fs/promises";
+import { constants, open } from "node:fs/promises";
 import type { Data } from "./dtype.ts";
 import type { FileType } from "./safetensors/elements.ts";
 import type { Shape } from "./shape.ts";
@@ -29,12 +29,22 @@ export interface TensorFile {
   close(): Promise<void>;
 }
 
+/** A file of tensors whose stored bytes can be had too, for those who copy tensors without widening them. */
+export interface TensorStore extends TensorFile {
+  /**
+   * The stored bytes of the elements [from, to), by default of all, row-major and little-endian, a few MB at a time: each
+   * piece is whole elements in a buffer of its own.
+   */
+  pieces(name: string, from?: number, to?: number): AsyncIterable<Uint8Array>;
+}
+
 export async function fileSource(path: string): Promise<Source> {
-  const handle = await open(path, "r");
+  // Without waiting: a named pipe would otherwise be opened when somebody writes to it.
+  const handle = await open(path, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0));
   const stat = await handle.stat();
-  if (stat.isDirectory()) {
+  if (!stat.isFile()) {
     await handle.close();
-    throw new Error(`${path}: is a folder, not a file of tensors`);
+    throw new Error(`${path}: is ${stat.isDirectory() ? "a folder" : "no regular file"}, not a file of tensors`);
   }
   const bytes = async (begin: number, end: number): Promise<ArrayBuffer> => {
     const out = new Uint8Array(end - begin);

@@ -48,6 +48,7 @@ const CORE: readonly (readonly [string, readonly string[]])[] = [
       "source",
       "torch",
       "tensor_file",
+      "tensor_shards",
       "atomic",
       "timeline",
     ],

@@ -8,3 +8,4 @@ function refuse(): never {
 export const open = refuse;
 export const replaceFile = refuse;
 export const syncFolder = refuse;
+export const constants = { O_RDONLY: 0 };

@@ -4,7 +4,7 @@
 
 import { show } from "../error.ts";
 import { numel, type Shape } from "../shape.ts";
-import { element, FILE_TYPES, type FileType, isFileType, type WritableType } from "./elements.ts";
+import { element, FILE_TYPES, type FileType, isFileType } from "./elements.ts";
 
 /** A file that is not valid safetensors, or values that do not fit. The message names the file and the tensor. */
 export class SafetensorsError extends Error {
@@ -31,8 +31,8 @@ export interface Header {
 export type Refuse = (what: string) => never;
 const METADATA = "__metadata__";
 
-/** The checked header of a file whose tensors take `dataBytes`. Calls `refuse` with the first thing that is wrong. */
-export function parseHeader(bytes: ArrayBuffer, dataBytes: number, refuse: Refuse): Header {
+/** The checked header of a file whose tensors take `dataBytes`; null: as many as they say. Calls `refuse` with the first thing that is wrong. */
+export function parseHeader(bytes: ArrayBuffer, dataBytes: number | null, refuse: Refuse): Header {
   const text = decodeText(bytes, refuse);
   if (!text.startsWith("{")) refuse("the header does not begin with {");
   const json = parseJson(text, refuse);
@@ -48,7 +48,8 @@ export function parseHeader(bytes: ArrayBuffer, dataBytes: number, refuse: Refus
         checkTensor(value, (what) => refuse(`tensor "${name}": ${what}`)),
       );
   }
-  checkCoverage(tensors, dataBytes, refuse);
+  const claimed = [...tensors.values()].reduce((most, { end }) => Math.max(most, end), 0);
+  checkCoverage(tensors, dataBytes ?? claimed, refuse);
   return { tensors, metadata };
 }
 
@@ -147,16 +148,19 @@ function checkCoverage(tensors: ReadonlyMap<string, TensorInfo>, dataBytes: numb
 // ---- writing -------------------------------------------------------------------------------------------------------
 
 export interface Entry {
-  readonly dtype: WritableType;
+  readonly dtype: FileType;
   readonly shape: Shape;
 }
 
-/** Wide types first, so that every tensor begins at a multiple of its element's size. */
-const RANK: Readonly<Record<WritableType, number>> = { F32: 0, U32: 1, I32: 2, BF16: 3, F16: 4, BOOL: 5 };
+/** Wide types first, so that every tensor begins at a multiple of its element's size; otherwise as the format's own writer. */
+const ORDER: readonly FileType[] = [
+  ...(["U64", "I64", "F64", "F32", "U32", "I32", "BF16", "F16", "U16", "I16"] as const),
+  ...(["F8_E4M3", "F8_E5M2", "I8", "U8", "BOOL"] as const),
+];
 
 /** The order of the data: by type, then by name, as the reference implementation has it. */
 export function inFileOrder<T extends Entry>(tensors: ReadonlyMap<string, T>): [name: string, tensor: T][] {
-  return [...tensors].sort(([a, x], [b, y]) => RANK[x.dtype] - RANK[y.dtype] || (a < b ? -1 : 1));
+  return [...tensors].sort(([a, x], [b, y]) => ORDER.indexOf(x.dtype) - ORDER.indexOf(y.dtype) || (a < b ? -1 : 1));
 }
 
 /** Length and header, padded with spaces to 8 bytes, of a file with these tensors one behind the other. */

@@ -6,7 +6,7 @@ import type { Data } from "../dtype.ts";
 import { show } from "../error.ts";
 import { element, type FileType, firstMisfit, hostArray } from "../safetensors/elements.ts";
 import { numel, type Shape, stridesOf } from "../shape.ts";
-import { CHUNK, fileSource, memorySource, type Source, type TensorFile } from "../source.ts";
+import { CHUNK, fileSource, memorySource, type Source, type TensorStore } from "../source.ts";
 import type { Archive, Extent } from "./archive.ts";
 import { TorchFileError } from "./error.ts";
 import { flatten } from "./flatten.ts";
@@ -15,7 +15,7 @@ import type { Value } from "./pickle.ts";
 import type { TensorRef } from "./world.ts";
 import { isZip, openZip } from "./zip.ts";
 
-export class TorchFile implements TensorFile {
+export class TorchFile implements TensorStore {
   readonly tensors: ReadonlyMap<string, TensorRef>;
   /** Numbers, texts and bools beside the tensors, by path. */
   readonly metadata: Readonly<Record<string, string>>;
@@ -76,29 +76,52 @@ export class TorchFile implements TensorFile {
   }
 
   async #fill<T extends Data | Float64Array>(name: string, ref: TensorRef, out: T): Promise<T> {
-    const { storage, dtype, offset, shape, strides } = ref;
+    const { dtype, shape, strides } = ref;
     if (out.length === 0) return out;
-    const { bytes: width } = element(dtype);
-    const start = storage.start * element(storage.dtype).bytes + offset * width;
-    const count = viewEnd(offset, shape, strides) - offset;
-    const contiguous = stridesOf(shape).every((s, i) => s === strides[i] || shape[i] === 1);
-    const span = contiguous ? undefined : new Float64Array(count);
-    const step = CHUNK / width;
-    for (let at = 0; at < count; at += step) {
-      const values = await this.#elements(ref, start + at * width, Math.min(step, count - at));
+    const { decode } = element(dtype);
+    const count = spanOf(ref);
+    const span = isContiguous(ref) ? undefined : new Float64Array(count);
+    let at = 0;
+    for await (const raw of this.#raw(ref, 0, count)) {
+      const values = decode(raw);
       if (span) span.set(values, at);
       else this.#put(name, dtype, values, out, at);
+      at += values.length;
     }
     if (span) this.#put(name, dtype, gathered(span, shape, strides), out, 0);
     return out;
   }
 
-  /** `count` elements from byte `at` of the storage. */
-  async #elements({ storage, dtype }: TensorRef, at: number, count: number): Promise<ArrayLike<number>> {
-    const { bytes: width, decode } = element(dtype);
+  /** @throws TorchFileError when the name is unknown */
+  async *pieces(name: string, from = 0, to?: number): AsyncGenerator<Uint8Array> {
+    const ref = this.#ref(name);
+    const stop = to ?? numel(ref.shape);
+    if (from >= stop) return;
+    if (isContiguous(ref)) {
+      for await (const raw of this.#raw(ref, from, stop)) yield new Uint8Array(raw);
+      return;
+    }
+    const { bytes: width } = element(ref.dtype);
+    const span = new Uint8Array(spanOf(ref) * width);
+    let at = 0;
+    for await (const raw of this.#raw(ref, 0, spanOf(ref))) {
+      span.set(new Uint8Array(raw), at);
+      at += raw.byteLength;
+    }
+    const words = gathered(new WORDS[width](span.buffer), ref.shape, ref.strides);
+    yield new Uint8Array(words.buffer).slice(from * width, stop * width);
+  }
+
+  /** Bytes of the elements [from, to) behind the view's first, as they lie in its storage, little-endian, in pieces. */
+  async *#raw({ storage, dtype, offset }: TensorRef, from: number, to: number): AsyncGenerator<ArrayBuffer> {
+    const { bytes: width } = element(dtype);
+    const start = storage.start * element(storage.dtype).bytes + offset * width;
     const extent = this.#archive.extent(storage.key) as Extent;
-    const raw = await extent.read(at, at + count * width);
-    return decode(this.#archive.bigEndian ? swapped(raw, width) : raw);
+    const step = CHUNK / width;
+    for (let at = from; at < to; at += step) {
+      const raw = await extent.read(start + at * width, start + Math.min(at + step, to) * width);
+      yield this.#archive.bigEndian ? swapped(raw, width) : raw;
+    }
   }
 
   #put(name: string, dtype: FileType, values: ArrayLike<number>, out: Data | Float64Array, at: number): void {
@@ -118,9 +141,29 @@ function viewEnd(offset: number, shape: Shape, strides: readonly number[]): numb
   return shape.reduce((last, n, i) => last + (n - 1) * strides[i], offset) + 1;
 }
 
+/** Elements from the first to the last that the view touches. */
+function spanOf({ offset, shape, strides }: TensorRef): number {
+  return viewEnd(offset, shape, strides) - offset;
+}
+
+function isContiguous({ shape, strides }: TensorRef): boolean {
+  return stridesOf(shape).every((s, i) => s === strides[i] || shape[i] === 1);
+}
+
+/** Elements of a width as numbers that can be moved without a change. */
+const WORDS: Readonly<
+  Record<number, Uint8ArrayConstructor | Uint16ArrayConstructor | Uint32ArrayConstructor | BigUint64ArrayConstructor>
+> = {
+  1: Uint8Array,
+  2: Uint16Array,
+  4: Uint32Array,
+  8: BigUint64Array,
+};
+type Words = Uint8Array | Uint16Array | Uint32Array | BigUint64Array | Float64Array;
+
 /** Elements of a strided view in row-major order. */
-function gathered(span: Float64Array, shape: Shape, strides: readonly number[]): Float64Array {
-  const out = new Float64Array(numel(shape));
+function gathered<T extends Words>(span: T, shape: Shape, strides: readonly number[]): T {
+  const out = new (span.constructor as new (length: number) => T)(numel(shape));
   const index = shape.map(() => 0);
   let from = 0;
   for (let i = 0; i < out.length; i++) {
