@@ -37,7 +37,7 @@ export async function build({ sourcemap = true } = {}) {
   const started = Date.now();
   const { outputFiles, metafile } = await bundle({
     absWorkingDir: root,
-    entryPoints: { main: "cli/main.ts", ...entries },
+    entryPoints: { main: "cli/main.ts", curate_worker: "data/curate/worker.ts", ...entries },
     outdir: "dist",
     bundle: true,
     format: "esm",

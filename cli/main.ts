@@ -3,6 +3,7 @@
 
 import { Argument, Command, Option } from "commander";
 import { version } from "../package.json";
+import { addDataset } from "./dataset_commands.ts";
 import {
   above,
   caption,
@@ -42,7 +43,17 @@ function createProgram(): Command {
       "after",
       "\nOptions of a command: gifgrad <command> --help. Where an error arose: DEBUG=stack gifgrad ...",
     );
-  for (const add of [addStart, addStarter, addTrain, addGenerate, addProfile, addTune, addDoctor, addGolden])
+  for (const add of [
+    addStart,
+    addStarter,
+    addTrain,
+    addGenerate,
+    addProfile,
+    addTune,
+    addDoctor,
+    addGolden,
+    addDataset,
+  ])
     add(program);
   return program;
 }

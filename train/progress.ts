@@ -2,8 +2,8 @@
 // that logs stay readable. Standard output is left for results. Used by the commands and, through log.ts, by training.
 
 export interface Progress {
-  /** `done` of the total so far; `note` is shown at the end of the line, e.g. the loss. */
-  update(done: number, note?: string): void;
+  /** `done` so far, of `of` where the total has changed; `note` is shown at the end of the line, e.g. the loss. */
+  update(done: number, note?: string, of?: number): void;
   /** Ends the line with the time that it took. */
   done(note?: string): void;
 }
@@ -21,7 +21,7 @@ export interface ProgressOptions {
 const TERMINAL_INTERVAL = 100; // ms between redraws
 const LOG_INTERVAL = 10_000; // ms between lines
 
-/** Starts a line for a job of `total` units. */
+/** Starts a line for a job of `total` units; 0 where that is not known. */
 export function progress(label: string, total: number, options: ProgressOptions = {}): Progress {
   const { from = 0, items, stream = process.stderr, clock = () => performance.now() } = options;
   const terminal = stream.isTTY === true;
@@ -30,25 +30,29 @@ export function progress(label: string, total: number, options: ProgressOptions 
   let first: { readonly at: number; readonly done: number } | undefined;
   let shown = terminal ? Number.NEGATIVE_INFINITY : started;
   let last = from;
+  let all = total;
+  const share = (): string => (all > 0 ? `${last}/${all}` : String(last));
 
   const write = (text: string, end: string) => {
     const line = terminal ? `\r${text.slice(0, (stream.columns || 80) - 1)}\x1b[K` : text;
     stream.write(line + end);
   };
   return {
-    update(done, note = "") {
+    update(done, note = "", of = all) {
       last = done;
+      all = of;
       const now = clock();
       first ??= { at: now, done };
       if (now - shown < (terminal ? TERMINAL_INTERVAL : LOG_INTERVAL)) return;
       shown = now;
       const rate = done > first.done ? (1000 * (done - first.done)) / (now - first.at) : 0;
       const pace = items ? `${number(rate * items.each)} ${items.name}/s` : `${number(rate)}/s`;
-      const speed = rate > 0 ? [pace, `${duration((total - done) / rate)} left`] : [];
-      write(join(label, `${done}/${total}`, ...speed, note), terminal ? "" : "\n");
+      const left = all > 0 ? [`${duration((all - done) / rate)} left`] : [];
+      const speed = rate > 0 ? [pace, ...left] : [];
+      write(join(label, share(), ...speed, note), terminal ? "" : "\n");
     },
     done(note = "") {
-      write(join(label, `${last}/${total}`, `in ${duration((clock() - started) / 1000)}`, note), "\n");
+      write(join(label, share(), `in ${duration((clock() - started) / 1000)}`, note), "\n");
     },
   };
 }

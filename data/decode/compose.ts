@@ -16,8 +16,8 @@ export interface Patch extends Rect {
   paint(canvas: Uint8ClampedArray): void;
 }
 
-/** Chooses frames by index from the file's frame count; an index may repeat. */
-export type FrameSelection = (count: number) => readonly number[];
+/** Chooses frames by index from the file's frame count and its size in pixels; an index may repeat. */
+export type FrameSelection = (count: number, width: number, height: number) => readonly number[];
 
 export interface Animation {
   readonly width: number;
@@ -28,6 +28,8 @@ export interface Animation {
   readonly frames: Uint8ClampedArray[];
   /** Display time of each selected frame as players show it. */
   readonly delaysMs: number[];
+  /** Of all frames in the file together. */
+  readonly durationMs: number;
 }
 
 /** Browsers show frames that ask for 10 ms or less for 100 ms. */
@@ -35,7 +37,7 @@ export const playedDelay = (ms: number): number => (ms <= 10 ? 100 : ms);
 
 /** Plays `patches` on a width x height canvas and keeps the selected frames only, so memory follows the selection. */
 export function compose(width: number, height: number, patches: readonly Patch[], select: FrameSelection): Animation {
-  const wanted = select(patches.length);
+  const wanted = select(patches.length, width, height);
   const shots = new Map<number, Uint8ClampedArray>();
   const canvas = new Uint8ClampedArray(width * height * 4);
   const last = Math.max(...wanted);
@@ -53,6 +55,7 @@ export function compose(width: number, height: number, patches: readonly Patch[]
     frameCount: patches.length,
     frames: wanted.map((i) => shots.get(i)!),
     delaysMs: wanted.map((i) => playedDelay(patches[i].delayMs)),
+    durationMs: patches.reduce((sum, { delayMs }) => sum + playedDelay(delayMs), 0),
   };
 }
 

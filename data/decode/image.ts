@@ -19,21 +19,35 @@ export async function decodeImage(bytes: Uint8Array, select: FrameSelection): Pr
   const pageHeight = header.pageHeight ?? header.height;
   checkSize(header.width, pageHeight, "the image");
   checkFrameBudget(pages, pages * header.width * pageHeight);
-  const { data, info } = await sharp(bytes, { pages, limitInputPixels: LIMITS.totalPixels, failOn: "truncated" })
+  const wanted = select(pages, header.width, pageHeight);
+  // One at a time: memory follows the selection, not the file.
+  const shots = new Map<number, Shot>();
+  for (const page of new Set(wanted)) shots.set(page, await decodePage(bytes, page));
+  const { width, height } = shots.get(wanted[0])!;
+  return {
+    width,
+    height,
+    frameCount: pages,
+    frames: wanted.map((i) => shots.get(i)!.pixels),
+    delaysMs: wanted.map((i) => playedDelay(header.delay?.[i] ?? 0)),
+    durationMs: Array.from({ length: pages }, (_, i) => playedDelay(header.delay?.[i] ?? 0)).reduce((a, b) => a + b, 0),
+  };
+}
+
+interface Shot {
+  readonly pixels: Uint8ClampedArray;
+  readonly width: number;
+  readonly height: number;
+}
+
+async function decodePage(bytes: Uint8Array, page: number): Promise<Shot> {
+  const { data, info } = await sharp(bytes, { page, limitInputPixels: LIMITS.totalPixels, failOn: "truncated" })
     .timeout({ seconds: TIMEOUT_SECONDS })
     .autoOrient()
     .toColourspace("srgb")
     .ensureAlpha()
     .raw()
     .toBuffer({ resolveWithObject: true });
-  const frameBytes = data.length / pages;
-  const wanted = select(pages);
   const pixels = new Uint8ClampedArray(data.buffer, data.byteOffset, data.length);
-  return {
-    width: info.width,
-    height: frameBytes / (4 * info.width),
-    frameCount: pages,
-    frames: wanted.map((i) => pixels.slice(i * frameBytes, (i + 1) * frameBytes)),
-    delaysMs: wanted.map((i) => playedDelay(header.delay?.[i] ?? 0)),
-  };
+  return { pixels, width: info.width, height: info.height };
 }

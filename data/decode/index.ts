@@ -24,7 +24,7 @@ const allFrames: FrameSelection = (count) => Array.from({ length: count }, (_, i
 export async function decodeSticker(bytes: Uint8Array, where: string, select = allFrames): Promise<Sticker> {
   try {
     checkFileSize(bytes.length);
-    const format = sniff(bytes);
+    const format = stickerFormat(bytes);
     return { format, ...(await decodeAs(format, bytes, select)) };
   } catch (error) {
     throw new DecodeError(where, error instanceof Error ? error.message : String(error), { cause: error });
@@ -38,7 +38,8 @@ async function decodeAs(format: StickerFormat, bytes: Uint8Array, select: FrameS
   return decodeImage(bytes, select);
 }
 
-function sniff(bytes: Uint8Array): StickerFormat {
+/** The format by the first bytes. Throws Error, saying what else it may be. */
+export function stickerFormat(bytes: Uint8Array): StickerFormat {
   const head = Buffer.from(bytes.subarray(0, 64)).toString("latin1");
   if (/^GIF8[79]a/.test(head)) return "gif";
   if (head.startsWith("\x89PNG\r\n\x1a\n")) return isAnimatedPng(bytes) ? "apng" : "png";

@@ -1,0 +1,101 @@
+// A data set under construction: one folder with the files, what each stage found out about them, and the tables made from
+// that. This file knows where things are and how a file gets in; what stages do is stage.ts, tables are tables.ts.
+//
+//     DIR/dataset.json              format and configuration
+//     DIR/media/ab/<sha256>.<ext>   every sticker once, under the hash of its bytes
+//     DIR/journal/<stage>/*.jsonl   what has been done, a line per item, appended as it is done
+//     DIR/annotations/<stage>.parquet   the same as a table, made from the journal when a stage is complete
+
+import { createHash } from "node:crypto";
+import { existsSync } from "node:fs";
+import { mkdir, readFile, stat } from "node:fs/promises";
+import { join, resolve } from "node:path";
+import { replaceFile } from "../../engine/atomic.ts";
+import { type CurateConfig, parseConfig } from "./config.ts";
+
+const FORMAT = 1;
+const FILE = "dataset.json";
+
+export class Collection {
+  readonly dir: string;
+  readonly config: CurateConfig;
+  /** Files being written: two entries may bring the same bytes at once. */
+  readonly #writing = new Map<string, Promise<void>>();
+
+  /** Use `openCollection` or `createCollection`. */
+  constructor(dir: string, config: CurateConfig) {
+    this.dir = dir;
+    this.config = config;
+  }
+
+  /** Where the file of sticker `id` is, or will be. */
+  mediaPath(id: string, extension: string): string {
+    return join(this.dir, "media", id.slice(0, 2), `${id}.${extension}`);
+  }
+
+  journalDir(stage: string): string {
+    return join(this.dir, "journal", stage);
+  }
+
+  tablePath(table: string): string {
+    return join(this.dir, "annotations", `${table}.parquet`);
+  }
+
+  hasTable(table: string): boolean {
+    return existsSync(this.tablePath(table));
+  }
+
+  /** Stores a file under its own hash, unless it is there; returns the hash in hex. */
+  async put(bytes: Uint8Array, extension: string): Promise<string> {
+    const id = sha256(bytes);
+    const path = this.mediaPath(id, extension);
+    const write = this.#writing.get(path) ?? this.#write(path, bytes).finally(() => this.#writing.delete(path));
+    this.#writing.set(path, write);
+    await write;
+    return id;
+  }
+
+  async #write(path: string, bytes: Uint8Array): Promise<void> {
+    // A file of the right length under its own hash is whole: it was renamed into place after it was written.
+    const found = await stat(path).catch(() => null);
+    if (found?.size === bytes.length) return;
+    await mkdir(join(path, ".."), { recursive: true });
+    await replaceFile(path, (file) => file.writeFile(bytes));
+  }
+}
+
+export function sha256(data: string | Uint8Array): string {
+  return createHash("sha256").update(data).digest("hex");
+}
+
+/**
+ * Opens the data set in `dir`, and makes it if there is none, with `config` (already parsed). A data set that is there takes
+ * the new configuration: each stage does again what the change concerns.
+ */
+export async function createCollection(dir: string, config: CurateConfig): Promise<Collection> {
+  await mkdir(join(dir, "annotations"), { recursive: true });
+  const text = `${JSON.stringify({ format: FORMAT, config }, null, 2)}\n`;
+  const path = join(dir, FILE);
+  if (!existsSync(path) || (await readFile(path, "utf8")) !== text) {
+    await replaceFile(path, (file) => file.writeFile(text));
+  }
+  return new Collection(resolve(dir), config);
+}
+
+/** @throws Error when `dir` holds no data set, or one of another format */
+export async function openCollection(dir: string): Promise<Collection> {
+  const path = join(dir, FILE);
+  const text = await readFile(path, "utf8").catch(() => null);
+  if (text === null) throw new Error(`${dir} holds no data set (no ${FILE}): make one with "gifgrad dataset build"`);
+  const { format, config } = parseJson(text, path) as { format?: unknown; config?: unknown };
+  if (format !== FORMAT) throw new Error(`${path} has format ${JSON.stringify(format)}; this version reads ${FORMAT}`);
+  return new Collection(resolve(dir), parseConfig(config, path, dir));
+}
+
+export function parseJson(text: string, where: string): unknown {
+  try {
+    return JSON.parse(text.replace(/^\uFEFF/, ""));
+  } catch (error) {
+    throw new Error(`${where} is not JSON: ${(error as Error).message}`);
+  }
+}

@@ -1,0 +1,133 @@
+// Tables that follow from others at once: the filter's verdicts and the records. They are made anew whenever they are asked for,
+// so a threshold is changed in seconds and nothing is lost: what was measured stays measured.
+
+import type { Collection } from "./collection.ts";
+import { nearDuplicates } from "./near.ts";
+import { type Database, table, withDatabase } from "./tables.ts";
+
+/** Why a sticker is not in the data set; spec 5's filters and what cannot be used at all. */
+export const REASONS = ["undecodable", "aspect", "entropy", "text", "near-duplicate"] as const;
+export type Reason = (typeof REASONS)[number];
+
+/** FROM of a stage's table if it has been made, else of no rows with these columns. */
+function optional(collection: Collection, stage: string, columns: string): string {
+  return collection.hasTable(stage) ? table(collection, stage) : `(SELECT ${columns} LIMIT 0)`;
+}
+
+/**
+ * Writes the table "filter": for each sticker whether it is kept, and if not the reason, the value measured and the limit, and
+ * which sticker it duplicates. Without OCR's table nothing is rejected for its text.
+ */
+export async function filterTable(collection: Collection): Promise<void> {
+  const { maxAspect, minEntropy, maxTextArea, maxTextCharacters, nearDuplicateBits } = collection.config.filter;
+  await withDatabase(async (db) => {
+    const ocr = optional(collection, "ocr", `NULL AS "key", 0 AS characters, 0.0 AS area`);
+    await db.run(`CREATE TABLE verdict AS SELECT m."key" AS id, m.phash, NULL::VARCHAR AS duplicate_of,
+      CASE WHEN m.error IS NOT NULL THEN 'undecodable' WHEN aspect > ${maxAspect} THEN 'aspect'
+        WHEN entropy < ${minEntropy} THEN 'entropy'
+        WHEN o.characters > ${maxTextCharacters} OR o.area > ${maxTextArea} THEN 'text' END AS reason,
+      CASE reason WHEN 'aspect' THEN aspect WHEN 'entropy' THEN entropy
+        WHEN 'text' THEN if(o.characters > ${maxTextCharacters}, o.characters, o.area) END::DOUBLE AS value,
+      CASE reason WHEN 'aspect' THEN ${maxAspect} WHEN 'entropy' THEN ${minEntropy}
+        WHEN 'text' THEN if(o.characters > ${maxTextCharacters}, ${maxTextCharacters}, ${maxTextArea}) END::DOUBLE AS "limit",
+      coalesce(m.error, '') AS detail
+      FROM ${table(collection, "measure")} m LEFT JOIN ${ocr} o ON o."key" = m."key"`);
+    await linkDuplicates(db, nearDuplicateBits);
+    await db.write(
+      `SELECT id, reason IS NULL AS kept, reason, value, "limit", duplicate_of, detail FROM verdict ORDER BY id`,
+      collection.tablePath("filter"),
+    );
+  });
+}
+
+/** Marks the near duplicates among what is kept so far. */
+async function linkDuplicates(db: Database, bits: number): Promise<void> {
+  if (bits < 0) return;
+  const rows = await db.all("SELECT id, phash FROM verdict WHERE reason IS NULL ORDER BY id");
+  const first = nearDuplicates(
+    rows.map((row) => row.phash as string),
+    bits,
+  );
+  await db.run("CREATE TABLE pair (id VARCHAR, first VARCHAR)");
+  const pairs = rows.flatMap((row, i) => (first[i] === i ? [] : [`('${row.id}', '${rows[first[i]].id}')`]));
+  for (let at = 0; at < pairs.length; at += 1000) {
+    await db.run(`INSERT INTO pair VALUES ${pairs.slice(at, at + 1000).join(", ")}`);
+  }
+  await db.run(`UPDATE verdict SET reason = 'near-duplicate', duplicate_of = pair.first, "limit" = ${bits}
+    FROM pair WHERE pair.id = verdict.id`);
+}
+
+/** Columns of "records" that statistics and exports rely on. */
+export interface StickerRow {
+  readonly id: string;
+  readonly format: string;
+  readonly bytes: bigint;
+  readonly width: number;
+  readonly height: number;
+  readonly frames: number;
+  readonly duration_ms: number;
+  readonly animated: boolean;
+  readonly domain: string | null;
+  readonly caption: string | null;
+  readonly caption_zh: string | null;
+  readonly ocr: string;
+  readonly trigger_words: readonly string[];
+  readonly sources: readonly string[];
+  readonly license: string;
+  readonly attribution: string;
+}
+
+/**
+ * Writes the table "records": a row for each sticker that is kept, with the best that is known of every field: a human's edit,
+ * else an annotator's answer, else what the source said.
+ */
+export async function recordsTable(collection: Collection): Promise<void> {
+  const stage = (name: string, columns: string): string =>
+    optional(collection, name, `NULL::VARCHAR AS "key", ${columns}`);
+  const answer = (name: string): string => stage(name, "NULL::VARCHAR AS text");
+  const edits =
+    "NULL::VARCHAR AS caption, NULL::VARCHAR AS caption_zh, NULL::VARCHAR AS domain, NULL::VARCHAR AS ocr, NULL::VARCHAR[] AS trigger_words";
+  await withDatabase((db) =>
+    db.write(
+      `WITH entries AS (
+        SELECT id, min(format) AS format, min(bytes) AS bytes,
+          list_sort(list_distinct(flatten(list(words)))) AS trigger_words,
+          list_sort(list_distinct(list(source))) AS sources,
+          arg_min(caption, "key") FILTER (caption IS NOT NULL) AS caption,
+          arg_min(caption_zh, "key") FILTER (caption_zh IS NOT NULL) AS caption_zh,
+          arg_min(domain, "key") FILTER (domain IS NOT NULL) AS domain,
+          array_to_string(list_sort(list_distinct(list(license) FILTER (license <> ''))), '; ') AS license,
+          array_to_string(list_sort(list_distinct(list(attribution) FILTER (attribution <> ''))), '; ') AS attribution
+        FROM ${table(collection, "collect")} WHERE id IS NOT NULL GROUP BY id)
+      SELECT e.id, e.format, e.bytes, m.width, m.height, m.frames, m.duration_ms, m.frames > 1 AS animated, m.has_alpha,
+        m.aspect, m.entropy, m.motion, m.phash,
+        coalesce(h.domain, e.domain, d.text) AS domain,
+        coalesce(h.caption, s.text, e.caption, v.text) AS caption,
+        coalesce(h.caption_zh, t.text, e.caption_zh) AS caption_zh,
+        coalesce(h.ocr, o.text, '') AS ocr,
+        coalesce(h.trigger_words, e.trigger_words, []) AS trigger_words,
+        e.sources, e.license, e.attribution
+      FROM entries e
+      JOIN ${table(collection, "filter")} f ON f.id = e.id AND f.kept
+      JOIN ${table(collection, "measure")} m ON m."key" = e.id
+      LEFT JOIN ${answer("ocr")} o ON o."key" = e.id
+      LEFT JOIN ${answer("domain")} d ON d."key" = e.id
+      LEFT JOIN ${answer("describe")} v ON v."key" = e.id
+      LEFT JOIN ${answer("summarise")} s ON s."key" = e.id
+      LEFT JOIN ${answer("translate")} t ON t."key" = e.id
+      LEFT JOIN ${stage("edits", edits)} h ON h."key" = e.id
+      ORDER BY e.id`,
+      collection.tablePath("records"),
+    ),
+  );
+}
+
+/** How many stickers were kept, and how many rejected for each reason. */
+export async function verdicts(collection: Collection): Promise<Map<string, number>> {
+  const rows = await withDatabase((db) =>
+    db.all(
+      `SELECT coalesce(reason, 'kept') AS verdict, count(*)::INT AS n FROM ${table(collection, "filter")} GROUP BY ALL ORDER BY ALL`,
+    ),
+  );
+  return new Map(rows.map((row) => [row.verdict as string, row.n as number]));
+}

@@ -1,0 +1,119 @@
+// What a stage has done, as lines appended to a file: a killed stage loses at most the line it was writing, and machines that
+// share the work have a file each. Later lines replace earlier ones of the same key. Only stage.ts writes journals; tables.ts
+// reads them whole.
+
+import { closeSync, fsyncSync, ftruncateSync, openSync, writeSync } from "node:fs";
+import { mkdir, open, readdir } from "node:fs/promises";
+import { join } from "node:path";
+
+/** One finished item. */
+export interface Entry<Row = unknown> {
+  readonly key: string;
+  /** Hash of everything that determined the row; another hash means that the item has to be done again. */
+  readonly input: string;
+  readonly row: Row;
+  /** When, ISO 8601; and the line's number within its process, since clocks are coarse. */
+  readonly at: string;
+  readonly n: number;
+}
+
+/** Lines between two syncs to the disk: what a power cut may cost, a killed process costs nothing of it. */
+const SYNC_EVERY = 200;
+
+/** A journal open for appending. */
+export class Journal<Row> {
+  readonly #file: number;
+  #lines = 0;
+
+  constructor(file: number) {
+    this.#file = file;
+  }
+
+  append(key: string, input: string, row: Row): void {
+    const entry: Entry<Row> = { key, input, row, at: new Date().toISOString(), n: this.#lines };
+    writeSync(this.#file, `${JSON.stringify(entry)}\n`);
+    if (++this.#lines % SYNC_EVERY === 0) fsyncSync(this.#file);
+  }
+
+  close(): void {
+    fsyncSync(this.#file);
+    closeSync(this.#file);
+  }
+}
+
+/** Opens `dir/name.jsonl` for appending and cuts off a line that a killed process has left half-written. */
+export async function openJournal<Row>(dir: string, name: string): Promise<Journal<Row>> {
+  await mkdir(dir, { recursive: true });
+  const path = join(dir, `${name}.jsonl`);
+  const end = await endOfLines(path);
+  const file = openSync(path, "a");
+  ftruncateSync(file, end);
+  return new Journal<Row>(file);
+}
+
+/** Every journal of a stage. */
+export async function journals(dir: string): Promise<string[]> {
+  const names = await readdir(dir).catch(() => [] as string[]);
+  return names
+    .filter((name) => name.endsWith(".jsonl"))
+    .sort()
+    .map((name) => join(dir, name));
+}
+
+/** Key -> input hashes for which the item has been done, over all journals of a stage. Memory: about 150 bytes an item. */
+export async function finished(dir: string): Promise<Map<string, string>> {
+  const done = new Map<string, string>();
+  for (const path of await journals(dir)) {
+    for await (const { key, input } of entries(path)) done.set(key, input);
+  }
+  return done;
+}
+
+/** The whole lines of a journal. A line that is not an entry is damage that must not be passed over in silence. */
+export async function* entries<Row = unknown>(path: string): AsyncGenerator<Entry<Row>> {
+  const file = await open(path);
+  const end = await endOfLines(path);
+  let [number, at] = [0, 0];
+  try {
+    for await (const line of file.readLines({ autoClose: false })) {
+      number++;
+      at += Buffer.byteLength(line) + 1;
+      if (at > end) return; // being written, or cut off by a kill
+      yield parse<Row>(line, path, number);
+    }
+  } finally {
+    await file.close();
+  }
+}
+
+function parse<Row>(line: string, path: string, number: number): Entry<Row> {
+  try {
+    const entry = JSON.parse(line) as Entry<Row>;
+    if (typeof entry.key === "string" && typeof entry.input === "string") return entry;
+  } catch {
+    // told below
+  }
+  throw new Error(`${path} line ${number} is damaged: delete the line, and the item will be done again`);
+}
+
+const CHUNK = 65536;
+
+/** Position behind the last newline; 0 where the file does not exist. */
+async function endOfLines(path: string): Promise<number> {
+  const file = await open(path).catch(() => null);
+  if (!file) return 0;
+  try {
+    const { size } = await file.stat();
+    const chunk = Buffer.alloc(CHUNK);
+    for (let end = size; end > 0; ) {
+      const start = Math.max(0, end - CHUNK);
+      const { bytesRead } = await file.read(chunk, 0, end - start, start);
+      const found = chunk.subarray(0, bytesRead).lastIndexOf(10);
+      if (found >= 0) return start + found + 1;
+      end = start;
+    }
+    return 0;
+  } finally {
+    await file.close();
+  }
+}

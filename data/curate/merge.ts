@@ -1,0 +1,32 @@
+// Bringing together what several machines have done with copies of a data set: their journals and the files they collected.
+
+import { existsSync } from "node:fs";
+import { copyFile, mkdir, readdir, readFile, rename } from "node:fs/promises";
+import { basename, join } from "node:path";
+import { replaceFile } from "../../engine/atomic.ts";
+import { type Collection, sha256 } from "./collection.ts";
+import { journals } from "./journal.ts";
+
+/** Copies the journals of `stage` from another copy of the data set, and the files that this one lacks. Repeating it is safe. */
+export async function mergeInto(collection: Collection, other: Collection, stage: string): Promise<void> {
+  const dir = collection.journalDir(stage);
+  await mkdir(dir, { recursive: true });
+  for (const path of await journals(other.journalDir(stage))) {
+    // Named after the copy it comes from: each has a journal "1-of-8".
+    const name = `${basename(path, ".jsonl")}-from-${sha256(other.dir).slice(0, 8)}.jsonl`;
+    const bytes = await readFile(path);
+    const whole = bytes.subarray(0, bytes.lastIndexOf(10) + 1);
+    await replaceFile(join(dir, name), (file) => file.writeFile(whole));
+  }
+  const media = join(other.dir, "media");
+  for (const part of existsSync(media) ? await readdir(media) : []) {
+    for (const file of await readdir(join(media, part))) {
+      const to = join(collection.dir, "media", part, file);
+      if (file.endsWith(".tmp") || existsSync(to)) continue;
+      await mkdir(join(to, ".."), { recursive: true });
+      const aside = `${to}.${process.pid}.tmp`;
+      await copyFile(join(media, part, file), aside);
+      await rename(aside, to);
+    }
+  }
+}

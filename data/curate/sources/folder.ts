@@ -1,0 +1,74 @@
+// A folder of sticker files, with its subfolders. A metadata.jsonl in it (record.ts) describes them, as in folders that
+// `gifgrad starter` or an export writes; files it does not name are taken without a description.
+
+import { existsSync } from "node:fs";
+import { opendir, readFile, realpath } from "node:fs/promises";
+import { join, relative, sep } from "node:path";
+import { checkFileSize } from "../../decode/limits.ts";
+import { parseRecord, type StickerRecord } from "../../record.ts";
+import type { SourceOf } from "../config.ts";
+import { fileStamp, folderWords, type SourceEntry, STICKER_NAME } from "./source.ts";
+
+export async function* folderEntries({ path, words }: SourceOf<"folder">): AsyncGenerator<SourceEntry> {
+  if (!existsSync(path)) throw new Error(`the folder ${path} does not exist`);
+  const root = await realpath(path);
+  const { records, faults } = await readRecords(root);
+  for (const [at, error] of faults) yield { at, words: [], bytes: () => Promise.reject(error) };
+  for await (const file of walk(root)) {
+    const at = relative(root, file).split(sep).join("/");
+    const record = records.get(at);
+    const found = words === "folders" ? folderWords(at) : words;
+    yield {
+      at,
+      words: record?.trigger_words ?? found,
+      caption: record?.caption,
+      captionZh: record?.caption_zh ?? undefined,
+      domain: record?.domain ?? undefined,
+      license: record?.license ?? undefined,
+      attribution: record?.attribution ?? undefined,
+      stamp: await fileStamp(file),
+      bytes: () => readInside(root, file),
+    };
+  }
+}
+
+/** Sticker files by name, in the order of their paths. */
+async function* walk(dir: string): AsyncGenerator<string> {
+  const names: { name: string; folder: boolean }[] = [];
+  for await (const entry of await opendir(dir)) {
+    if (!entry.name.startsWith(".")) names.push({ name: entry.name, folder: entry.isDirectory() });
+  }
+  names.sort((a, b) => (a.name < b.name ? -1 : 1));
+  for (const { name, folder } of names) {
+    if (folder) yield* walk(join(dir, name));
+    else if (STICKER_NAME.test(name)) yield join(dir, name);
+  }
+}
+
+/** A link may point anywhere; what it leads to outside of the folder is not part of the source. */
+async function readInside(root: string, file: string): Promise<Uint8Array> {
+  const real = await realpath(file);
+  if (!real.startsWith(root + sep)) throw new Error("a link that leads out of the folder");
+  const bytes = await readFile(real);
+  checkFileSize(bytes.length);
+  return bytes;
+}
+
+/** The records of metadata.jsonl by file, and what is wrong with its other lines. */
+async function readRecords(root: string): Promise<{ records: Map<string, StickerRecord>; faults: Map<string, Error> }> {
+  const path = join(root, "metadata.jsonl");
+  const [records, faults] = [new Map<string, StickerRecord>(), new Map<string, Error>()];
+  if (!existsSync(path)) return { records, faults };
+  const lines = (await readFile(path, "utf8")).split("\n");
+  for (const [i, line] of lines.entries()) {
+    const where = `metadata.jsonl line ${i + 1}`;
+    if (line.trim() === "") continue;
+    try {
+      const record = parseRecord(line, where);
+      records.set(record.file_name, record);
+    } catch (error) {
+      faults.set(where, error as Error);
+    }
+  }
+  return { records, faults };
+}

@@ -1,0 +1,202 @@
+// A stage is a function from items to rows, done once per item whatever happens in between: its rows go into a journal as they
+// are made, a run that is killed or repeated goes on where it was, machines share the items by `shard`, and a complete stage
+// becomes a table. This file runs stages; each stage is a file in stages/.
+
+import { createWriteStream } from "node:fs";
+import { mkdir, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { type Collection, sha256 } from "./collection.ts";
+import type { CurateConfig } from "./config.ts";
+import { finished, openJournal } from "./journal.ts";
+import { type Columns, type Database, journalRows, text, withDatabase } from "./tables.ts";
+
+/** Something to be done. All its fields together determine the row. */
+export interface Item {
+  readonly key: string;
+}
+
+export interface Items<I extends Item> {
+  /** How many there are, where that is known beforehand. */
+  readonly total?: number;
+  /** In an order that depends on nothing but the data. */
+  readonly each: AsyncIterable<I>;
+}
+
+/** What a stage holds while it runs: processes, models, connections. */
+export interface Work<I extends Item, Row> {
+  /** Throws `NotNow` when trying again later may help; every other problem with an item belongs into its row. */
+  run(item: I): Promise<Row>;
+  close(): Promise<void>;
+}
+
+export interface Stage<I extends Item = Item, Row extends object = object> {
+  /** Also the name of its command and of its table. */
+  readonly name: string;
+  readonly about: string;
+  /** Raise when the same item would now give another row. */
+  readonly version: number;
+  /** Columns of the table besides `key`, with their DuckDB types: the fields of a row. */
+  readonly columns: Columns;
+  /** The part of the configuration that determines rows. */
+  settings(config: CurateConfig): unknown;
+  items(collection: Collection, db: Database): Promise<Items<I>>;
+  open(collection: Collection): Promise<Work<I, Row>>;
+  /** Items in hand at a time. */
+  parallel(config: CurateConfig): number;
+}
+
+/** Thrown by `run` for an item that could not be done this time, e.g. because a server does not answer. */
+export class NotNow extends Error {
+  override readonly name = "NotNow";
+}
+
+/** Part `index` (from 0) of `count`. */
+export interface Shard {
+  readonly index: number;
+  readonly count: number;
+}
+
+export const WHOLE: Shard = { index: 0, count: 1 };
+
+export interface StageOptions {
+  readonly shard?: Shard;
+  /** Stops taking items; those in hand are finished. */
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (done: number, total: number | undefined, note: string) => void;
+}
+
+export interface StageResult {
+  /** Items of this shard, and of those: done by this run, done before, put off (with the first reasons). */
+  readonly items: number;
+  readonly done: number;
+  readonly before: number;
+  readonly putOff: readonly string[];
+  readonly interrupted: boolean;
+  /** Whether the table was made: by a run over the whole that was not interrupted. */
+  readonly sealed: boolean;
+}
+
+/** Hash of what determines the row of `item`. */
+function inputOf(stage: Stage, settings: string, item: Item): string {
+  return sha256(JSON.stringify([stage.name, stage.version, settings, item])).slice(0, 16);
+}
+
+/** Runs `stage`, or this shard of it, and makes its table when it ran over everything. */
+export async function runStage(collection: Collection, stage: Stage, o: StageOptions = {}): Promise<StageResult> {
+  const { shard = WHOLE, signal, onProgress } = o;
+  const settings = JSON.stringify(stage.settings(collection.config) ?? null);
+  const dir = collection.journalDir(stage.name);
+  const done = await finished(dir);
+  const list = await openList(collection, stage.name);
+  const putOff: string[] = [];
+  const count = { items: 0, done: 0, before: 0 };
+  const journal = await openJournal<object>(dir, `${shard.index + 1}-of-${shard.count}`);
+  let work: Promise<Work<Item, object>> | undefined; // opened by the first item that needs it
+
+  const one = async (item: Item, input: string): Promise<void> => {
+    try {
+      work ??= stage.open(collection);
+      journal.append(item.key, input, await (await work).run(item));
+      count.done++;
+    } catch (error) {
+      if (!(error instanceof NotNow)) throw error;
+      putOff.push(`${item.key}: ${error.message}`);
+    }
+  };
+
+  try {
+    await withDatabase(async (db) => {
+      const items = await stage.items(collection, db);
+      const running = new Set<Promise<void>>();
+      let failure: { readonly error: unknown } | undefined;
+      for await (const item of items.each) {
+        if (signal?.aborted || failure) break;
+        const input = inputOf(stage, settings, item);
+        list.add(item.key, input);
+        if (!inShard(item.key, shard)) continue;
+        count.items++;
+        if (done.get(item.key) === input) count.before++;
+        else {
+          const task = one(item, input)
+            .catch((error: unknown) => {
+              failure ??= { error };
+            })
+            .finally(() => running.delete(task));
+          running.add(task);
+          if (running.size >= stage.parallel(collection.config)) await Promise.race(running);
+        }
+        const note = putOff.length > 0 ? `${putOff.length} put off` : "";
+        onProgress?.(count.before + count.done, items.total, note);
+      }
+      await Promise.all(running);
+      if (failure) throw failure.error;
+    });
+  } finally {
+    await list.close();
+    journal.close();
+    await (await work?.catch(() => undefined))?.close();
+  }
+  const interrupted = signal?.aborted ?? false;
+  const sealed = !interrupted && shard.count === 1;
+  if (sealed) await seal(collection, stage, list.path);
+  await rm(list.path, { force: true });
+  return { ...count, putOff, interrupted, sealed };
+}
+
+/**
+ * Makes the table of a stage from its journals, as `dataset merge` does when machines have shared the work. Returns how many
+ * items have no row yet.
+ */
+export async function sealStage(collection: Collection, stage: Stage): Promise<number> {
+  const settings = JSON.stringify(stage.settings(collection.config) ?? null);
+  const list = await openList(collection, stage.name);
+  let items = 0;
+  await withDatabase(async (db) => {
+    for await (const item of (await stage.items(collection, db)).each) {
+      items++;
+      list.add(item.key, inputOf(stage, settings, item));
+    }
+  });
+  await list.close();
+  const rows = await seal(collection, stage, list.path);
+  await rm(list.path, { force: true });
+  return items - rows;
+}
+
+/** Rows whose item is still there, done from what the item is now. */
+async function seal(collection: Collection, stage: Stage, list: string): Promise<number> {
+  return withDatabase(async (db) => {
+    const path = collection.tablePath(stage.name);
+    const rows = await journalRows(collection, stage.name, stage.columns);
+    const columns = Object.entries(stage.columns);
+    const empty = columns.map(([column, type]) => `NULL::${type} AS "${column}"`).join(", ");
+    const source = rows ?? `(SELECT NULL AS "key", NULL AS input, ${empty} LIMIT 0)`;
+    const names = columns.map(([column]) => `r."${column}"`).join(", ");
+    const items = `read_json(${text(list)}, format = 'newline_delimited', columns = {'key': 'VARCHAR', 'input': 'VARCHAR'})`;
+    await db.write(
+      `SELECT r."key", ${names} FROM ${source} r JOIN ${items} i ON r."key" = i."key" AND r.input = i.input ORDER BY r."key"`,
+      path,
+    );
+    const [{ rows: count }] = await db.all(`SELECT count(*)::INT AS rows FROM ${text(path)}`);
+    return count as number;
+  });
+}
+
+/** The items of a stage with their hashes, in a file: there may be millions. */
+async function openList(collection: Collection, stage: string) {
+  const dir = join(collection.dir, "annotations");
+  await mkdir(dir, { recursive: true });
+  const path = join(dir, `.${stage}.${process.pid}.items.tmp`);
+  const file = createWriteStream(path);
+  return {
+    path,
+    add: (key: string, input: string) => void file.write(`${JSON.stringify({ key, input })}\n`),
+    close: () =>
+      new Promise<void>((resolve, reject) => file.end((error?: Error | null) => (error ? reject(error) : resolve()))),
+  };
+}
+
+/** Spreads keys evenly, the same way on every machine. */
+function inShard(key: string, { index, count }: Shard): boolean {
+  return count === 1 || Number.parseInt(sha256(key).slice(0, 8), 16) % count === index;
+}

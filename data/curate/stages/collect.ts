@@ -1,0 +1,131 @@
+// Collect: every entry of every source gets its file, under the hash of its bytes. Entries of equal bytes share one file, and
+// with it all the words that led to any of them (records.ts). A row for every entry, also for those that failed.
+
+import { stickerFormat } from "../../decode/index.ts";
+import { checkFileSize } from "../../decode/limits.ts";
+import { type Collection, sha256 } from "../collection.ts";
+import { Fetcher } from "../fetch.ts";
+import { entries, journals } from "../journal.ts";
+import { sourceEntries } from "../sources/index.ts";
+import type { SourceEntry } from "../sources/source.ts";
+import { type Item, NotNow, type Stage } from "../stage.ts";
+
+export interface CollectItem extends Item {
+  readonly source: string;
+  readonly entry: SourceEntry;
+}
+
+/** What became of an entry. `id` is null where `error` says why. */
+export interface Collected {
+  readonly source: string;
+  readonly entry: string;
+  readonly id: string | null;
+  readonly format: string | null;
+  readonly bytes: number | null;
+  readonly url: string | null;
+  readonly words: readonly string[];
+  readonly caption: string | null;
+  readonly caption_zh: string | null;
+  readonly domain: string | null;
+  readonly license: string;
+  readonly attribution: string;
+  readonly error: string | null;
+}
+
+interface File {
+  readonly id: string;
+  readonly format: string;
+  readonly bytes: number;
+}
+
+export const collect: Stage<CollectItem, Collected> = {
+  name: "collect",
+  about: "take the files of all sources",
+  version: 1,
+  columns: {
+    source: "VARCHAR",
+    entry: "VARCHAR",
+    id: "VARCHAR",
+    format: "VARCHAR",
+    bytes: "BIGINT",
+    url: "VARCHAR",
+    words: "VARCHAR[]",
+    caption: "VARCHAR",
+    caption_zh: "VARCHAR",
+    domain: "VARCHAR",
+    license: "VARCHAR",
+    attribution: "VARCHAR",
+    error: "VARCHAR",
+  },
+  settings: () => null, // what matters of a source is in its entries
+  parallel: ({ fetch }) => fetch.concurrency,
+  items: async (collection) => ({ each: allEntries(collection) }),
+  open: async (collection) => {
+    const fetcher = new Fetcher(collection.config.fetch);
+    const fetched = await fetchedBefore(collection);
+    const licences = new Map(collection.config.sources.map((source) => [source.name, source]));
+    return {
+      run: async ({ source, entry }) => {
+        const { license = "", attribution = "" } = licences.get(source) ?? {};
+        const row = {
+          source,
+          entry: entry.at,
+          url: typeof entry.bytes === "function" ? null : entry.bytes.url,
+          words: [...new Set(entry.words)],
+          caption: entry.caption ?? null,
+          caption_zh: entry.captionZh ?? null,
+          domain: entry.domain ?? null,
+          license: entry.license ?? license,
+          attribution: entry.attribution ?? attribution,
+        };
+        try {
+          return { ...row, ...(await take(collection, entry, fetcher, fetched)), error: null };
+        } catch (error) {
+          if (error instanceof NotNow) throw error;
+          return { ...row, id: null, format: null, bytes: null, error: (error as Error).message };
+        }
+      },
+      close: async () => {},
+    };
+  },
+};
+
+async function* allEntries(collection: Collection): AsyncGenerator<CollectItem> {
+  const fetcher = new Fetcher(collection.config.fetch);
+  for (const source of collection.config.sources) {
+    for await (const entry of sourceEntries(source, fetcher)) {
+      yield { key: sha256(JSON.stringify([source.name, entry.at])), source: source.name, entry };
+    }
+  }
+}
+
+/** Many words lead to one address: it is fetched once. */
+async function take(
+  collection: Collection,
+  entry: SourceEntry,
+  fetcher: Fetcher,
+  fetched: Map<string, Promise<File>>,
+): Promise<File> {
+  if (typeof entry.bytes === "function") return store(collection, await entry.bytes());
+  const { url } = entry.bytes;
+  const known = fetched.get(url) ?? fetcher.get(url).then((bytes) => store(collection, bytes));
+  fetched.set(url, known);
+  return known;
+}
+
+async function store(collection: Collection, bytes: Uint8Array): Promise<File> {
+  checkFileSize(bytes.length);
+  const format = stickerFormat(bytes);
+  return { id: await collection.put(bytes, format), format, bytes: bytes.length };
+}
+
+async function fetchedBefore(collection: Collection): Promise<Map<string, Promise<File>>> {
+  const known = new Map<string, Promise<File>>();
+  for (const path of await journals(collection.journalDir(collect.name))) {
+    for await (const { row } of entries<Collected>(path)) {
+      const { url, id, format, bytes } = row;
+      if (url && id && format && bytes !== null) known.set(url, Promise.resolve({ id, format, bytes }));
+    }
+  }
+  return known;
+}

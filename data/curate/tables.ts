@@ -1,0 +1,104 @@
+// Tables of a data set: Parquet files written and queried through DuckDB. A journal becomes a table by `seal`; the same rows
+// give the same bytes, whatever wrote the journal in which order. Called by stage.ts and by everything that asks for numbers.
+
+import { existsSync } from "node:fs";
+import { mkdir, rename, rm } from "node:fs/promises";
+import { dirname } from "node:path";
+import { DuckDBInstance, type JS } from "@duckdb/node-api";
+import { syncFolder } from "../../engine/atomic.ts";
+import type { Collection } from "./collection.ts";
+import { journals } from "./journal.ts";
+
+/** Column name -> DuckDB type. */
+export type Columns = Readonly<Record<string, string>>;
+export type Row = Readonly<Record<string, JS>>;
+
+/** Random access reads a whole group, so groups are small; DuckDB counts in vectors of 2048. */
+const ROW_GROUP = 8192;
+const MEMORY = "1GB";
+
+/** A connection to an in-memory DuckDB that reads and writes Parquet files. Close it. */
+export interface Database {
+  /** All rows of a small result. 64-bit integers come as bigint. */
+  all(sql: string): Promise<Row[]>;
+  /** Rows as they come, however many. */
+  rows(sql: string): AsyncGenerator<Row>;
+  run(sql: string): Promise<void>;
+  /** Writes the rows of a query as Parquet, whole or not at all. The query must order them. */
+  write(sql: string, path: string): Promise<void>;
+  close(): void;
+}
+
+export async function openDatabase(): Promise<Database> {
+  const instance = await DuckDBInstance.create(":memory:", { memory_limit: MEMORY, preserve_insertion_order: "true" });
+  const connection = await instance.connect();
+  return {
+    all: async (sql) => (await connection.runAndReadAll(sql)).getRowObjectsJS(),
+    async *rows(sql) {
+      for await (const chunk of (await connection.stream(sql)).yieldRowObjectJs()) yield* chunk;
+    },
+    run: async (sql) => void (await connection.run(sql)),
+    async write(sql, path) {
+      await mkdir(dirname(path), { recursive: true });
+      const aside = `${path}.${process.pid}.tmp`;
+      try {
+        const options = `FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE ${ROW_GROUP}`;
+        await connection.run(`COPY (${sql}) TO ${text(aside)} (${options})`);
+        await rename(aside, path);
+      } catch (error) {
+        await rm(aside, { force: true });
+        throw error;
+      }
+      await syncFolder(dirname(path));
+    },
+    close() {
+      connection.closeSync();
+      instance.closeSync();
+    },
+  };
+}
+
+/** Runs `use` with a database and closes it. */
+export async function withDatabase<T>(use: (db: Database) => Promise<T>): Promise<T> {
+  const db = await openDatabase();
+  try {
+    return await use(db);
+  } finally {
+    db.close();
+  }
+}
+
+/** A string literal. */
+export function text(value: string): string {
+  return `'${value.replaceAll("'", "''")}'`;
+}
+
+/** A column or table name. */
+export function name(value: string): string {
+  return `"${value.replaceAll('"', '""')}"`;
+}
+
+/** `'path/to/<table>.parquet'`, for FROM. Throws when the table has not been made yet. */
+export function table(collection: Collection, stage: string): string {
+  const path = collection.tablePath(stage);
+  if (existsSync(path)) return text(path);
+  throw new Error(`${collection.dir} has no table "${stage}" yet: run "gifgrad dataset ${stage}" first`);
+}
+
+/**
+ * The newest line of every key in the journals of `stage`, as FROM (...) with columns key, input and those of `columns`; null
+ * when there is no journal.
+ */
+export async function journalRows(collection: Collection, stage: string, columns: Columns): Promise<string | null> {
+  const files = await journals(collection.journalDir(stage));
+  if (files.length === 0) return null;
+  const row = Object.entries(columns).map(([column, type]) => `${name(column)} ${type}`);
+  const schema = { key: "VARCHAR", input: "VARCHAR", at: "VARCHAR", n: "BIGINT", row: `STRUCT(${row.join(", ")})` };
+  const typed = Object.entries(schema).map(([column, type]) => `${text(column)}: ${text(type)}`);
+  const list = files.map(text).join(", ");
+  // A half-written last line is cut when the journal is opened next; until then it must not spoil the table.
+  const read = `read_json([${list}], format = 'newline_delimited', maximum_object_size = 67108864, ignore_errors = true, columns = {${typed.join(", ")}})`;
+  const fields = Object.keys(columns).map((column) => `"row".${name(column)} AS ${name(column)}`);
+  return `(SELECT "key", input, ${fields.join(", ")} FROM ${read} WHERE "key" IS NOT NULL
+    QUALIFY row_number() OVER (PARTITION BY "key" ORDER BY "at" DESC, n DESC) = 1)`;
+}

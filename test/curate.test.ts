@@ -1,0 +1,376 @@
+// Building a data set: sources of every kind, stages that are killed, repeated and shared, tables that come out the same, near
+// duplicates and the filter's verdicts.
+
+import { createHash } from "node:crypto";
+import { appendFile, mkdir, mkdtemp, readdir, readFile, rm, symlink, truncate, writeFile } from "node:fs/promises";
+import { createServer, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { buffer } from "node:stream/consumers";
+import fc from "fast-check";
+import { pack } from "tar-stream";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { build, stale } from "../cli/build.mjs";
+import { type Collection, createCollection } from "../data/curate/collection.ts";
+import { parseConfig } from "../data/curate/config.ts";
+import { filterTable, recordsTable, verdicts } from "../data/curate/derived.ts";
+import { forbids, robotsRules } from "../data/curate/fetch.ts";
+import { mergeInto } from "../data/curate/merge.ts";
+import { nearDuplicates } from "../data/curate/near.ts";
+import { type Item, NotNow, runStage, type Stage, sealStage } from "../data/curate/stage.ts";
+import { collect } from "../data/curate/stages/collect.ts";
+import { STAGES } from "../data/curate/stages/index.ts";
+import { type Row, table, withDatabase } from "../data/curate/tables.ts";
+import { encodeGif } from "../data/encode/gif.ts";
+import { discFrames, writeMixedFolder } from "./stickers.ts";
+
+let dir: string;
+beforeAll(async () => {
+  dir = await mkdtemp(join(tmpdir(), "gifgrad-curate-"));
+  if (stale()) await build(); // the decoding processes run the built worker
+});
+afterAll(() => rm(dir, { recursive: true, force: true }));
+
+const gif = (seed: number): Uint8Array => encodeGif(discFrames([(40 * seed) % 256, 90, 200], seed), 40, 40);
+
+async function collection(name: string, config: object): Promise<Collection> {
+  return createCollection(join(dir, name), parseConfig(config, "test", dir));
+}
+
+async function rows(c: Collection, name: string, order = "ALL"): Promise<Row[]> {
+  return withDatabase((db) => db.all(`SELECT * FROM ${table(c, name)} ORDER BY ${order}`));
+}
+
+const collected = (c: Collection): Promise<unknown> => runStage(c, collect as unknown as Stage);
+
+describe("sources", () => {
+  it("takes a folder: names its folders as words, reads metadata.jsonl, says what is wrong with a file", async () => {
+    const path = join(dir, "mixed");
+    const { good, bad } = await writeMixedFolder(path);
+    await mkdir(join(path, "happy_cat"));
+    await writeFile(join(path, "happy_cat", "x.gif"), gif(1));
+    await writeFile(join(dir, "outside.gif"), gif(2));
+    await symlink(join(dir, "outside.gif"), join(path, "link.gif"));
+    const c = await collection("from-folder", {
+      sources: [{ type: "folder", name: "mixed", path: "mixed", license: "CC0-1.0" }],
+    });
+    await collected(c);
+    const found = new Map((await rows(c, "collect")).map((row) => [row.entry as string, row]));
+    for (const name of good) expect([name, found.get(name)?.error]).toEqual([name, null]);
+    expect(found.get("happy_cat/x.gif")).toMatchObject({ words: ["happy cat"], license: "CC0-1.0", format: "gif" });
+    expect(found.get("link.gif")).toMatchObject({ id: null, error: "a link that leads out of the folder" });
+    // Of the bad files, those without an image's first bytes are known as such here; the others fail when they are decoded.
+    expect(found.get("metadata.jsonl line 13")?.error).toMatch("not JSON");
+    expect(bad.filter((name) => found.get(name)?.error)).not.toEqual([]);
+  });
+
+  it("takes tar and zip archives with descriptions beside, and lets nothing out of them", async () => {
+    const archive = pack();
+    archive.entry({ name: "a/1.gif", mtime: new Date(0) }, Buffer.from(gif(3)));
+    archive.entry(
+      { name: "a/1.json", mtime: new Date(0) },
+      JSON.stringify({ caption: "a disc", words: "disc, round" }),
+    );
+    archive.entry({ name: "../../escape.gif", mtime: new Date(0) }, Buffer.from(gif(4)));
+    archive.entry({ name: "a/link.gif", type: "symlink", linkname: "/etc/passwd" });
+    archive.finalize();
+    await writeFile(join(dir, "shard.tar"), await buffer(archive));
+    const c = await collection("from-tar", { sources: [{ type: "archive", name: "tar", path: "shard.tar" }] });
+    await collected(c);
+    const found = await rows(c, "collect", "entry");
+    expect(found.map((row) => [row.entry, row.caption, row.words])).toEqual([
+      ["shard.tar/../../escape.gif", null, []],
+      ["shard.tar/a/1.gif", "a disc", ["disc", "round"]],
+    ]);
+    const inside = (await readdir(join(dir, "from-tar"), { recursive: true })).filter((name) => name.endsWith(".gif"));
+    expect(inside.sort()).toEqual(found.map((row) => `media/${String(row.id).slice(0, 2)}/${row.id}.gif`).sort());
+  });
+
+  it("takes tables by a mapping of columns", async () => {
+    await mkdir(join(dir, "tables"), { recursive: true });
+    await writeFile(join(dir, "tables", "one.gif"), gif(5));
+    await writeFile(
+      join(dir, "tables", "t.csv"),
+      'path,text,tags\none.gif,"a disc, blue","blue,disc"\n../outside.gif,no,\n',
+    );
+    const columns = { file: "path", caption: "text", words: 2 };
+    const c = await collection("from-csv", {
+      sources: [{ type: "table", name: "csv", path: "tables/t.csv", columns, domain: "Cartoon" }],
+    });
+    await collected(c);
+    expect(
+      (await rows(c, "collect", "entry")).map((row) => [row.entry, row.caption, row.words, row.domain, row.error]),
+    ).toEqual([
+      ["../outside.gif", "no", [], "Cartoon", "the path leads out of the table's folder"],
+      ["one.gif", "a disc, blue", ["blue", "disc"], "Cartoon", null],
+    ]);
+    const wrong = await collection("wrong-csv", {
+      sources: [{ type: "table", name: "csv", path: "tables/t.csv", columns: { file: "image" } }],
+    });
+    await expect(collected(wrong)).rejects.toThrow('no column "image" for file; it has path, text, tags');
+  });
+
+  describe("over HTTP", () => {
+    let server: Server;
+    let asked: string[];
+    let away: boolean;
+    const base = (): string => `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+    beforeAll(async () => {
+      asked = [];
+      away = true;
+      server = createServer((request, response) => {
+        asked.push(request.url ?? "");
+        const url = new URL(request.url ?? "", "http://x");
+        const address = (n: number): object => ({ images: { original: { url: `${base()}/${n}.gif` } } });
+        if (url.pathname === "/robots.txt") response.end("User-agent: *\nDisallow: /private\n");
+        else if (url.pathname === "/search")
+          response.end(
+            JSON.stringify({
+              data: url.searchParams.get("q") === "cat" ? [address(1), address(2)] : [address(2), address(7)],
+            }),
+          );
+        else if (url.pathname === "/2.gif" && away) response.writeHead(503).end();
+        else if (url.pathname === "/7.gif") response.writeHead(404).end();
+        else response.end(Buffer.from(gif(Number(url.pathname.slice(1, 2)))));
+      });
+      await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    });
+    afterAll(() => new Promise((resolve) => server.close(resolve)));
+
+    it("searches by word, fetches an address once, keeps all its words, and tries again what a server put off", async () => {
+      const source = {
+        type: "search",
+        name: "web",
+        words: ["cat", "dog"],
+        url: `${base()}/search?q={word}`,
+        items: "data[].images.original.url",
+      };
+      const fetch = { retries: 0, delayMs: 0 };
+      const c = await collection("from-web", { sources: [source], fetch });
+      const first = await runStage(c, collect as unknown as Stage);
+      expect(first).toMatchObject({ items: 4, done: 2, before: 0 });
+      expect(first.putOff).toHaveLength(2);
+      away = false;
+      asked = [];
+      expect(await runStage(c, collect as unknown as Stage)).toMatchObject({
+        items: 4,
+        done: 2,
+        before: 2,
+        putOff: [],
+      });
+      expect(asked.filter((path) => path.endsWith(".gif"))).toEqual(["/2.gif"]);
+      const found = await rows(c, "collect", "entry");
+      expect(found.map((row) => [row.words, row.error])).toEqual([
+        [["cat"], null],
+        [["cat"], null],
+        [["dog"], null],
+        [["dog"], "the server answered 404"],
+      ]);
+    });
+
+    it("obeys robots.txt unless told otherwise", async () => {
+      await writeFile(join(dir, "urls.jsonl"), `${JSON.stringify({ url: `${base()}/private/1.gif` })}\n`);
+      const sources = [{ type: "table", name: "urls", path: "urls.jsonl", columns: { url: "url" } }];
+      const obeying = await collection("obeying", { sources, fetch: { delayMs: 0 } });
+      await collected(obeying);
+      expect((await rows(obeying, "collect"))[0].error).toMatch("robots.txt");
+    });
+  });
+
+  it("reads robots.txt as RFC 9309 says", () => {
+    const rules = robotsRules(
+      "User-agent: other\nDisallow: /\n\nUser-agent: *\nAllow: /a/b\nDisallow: /a # why\nDisallow: /*.png$",
+      "me",
+    );
+    expect(["/a", "/a/b/c", "/x.png", "/x.png?y", "/"].map((path) => forbids(rules, path))).toEqual([
+      true,
+      false,
+      true,
+      false,
+      false,
+    ]);
+    expect(forbids(robotsRules("User-agent: gifgrad\nDisallow: /\n", "gifgrad-dataset"), "/x")).toBe(true);
+  });
+});
+
+describe("a stage", () => {
+  const numbers = (
+    count: number,
+    work: (n: number) => number,
+    version = 1,
+  ): Stage<Item & { n: number }, { square: number }> => ({
+    name: "squares",
+    about: "",
+    version,
+    columns: { square: "DOUBLE" },
+    settings: () => null,
+    parallel: () => 3,
+    items: async () => ({
+      each: (async function* () {
+        for (let n = 0; n < count; n++) yield { key: `item ${n}`, n };
+      })(),
+    }),
+    open: async () => ({ run: async ({ n }) => ({ square: work(n) }), close: async () => {} }),
+  });
+  const run = (c: Collection, stage: unknown, o = {}) => runStage(c, stage as Stage, o);
+  const hash = async (c: Collection): Promise<string> =>
+    createHash("sha256")
+      .update(await readFile(c.tablePath("squares")))
+      .digest("hex");
+
+  it("does an item once, again when its version changes, and gives the same bytes however it was done", async () => {
+    const whole = await collection("whole", {});
+    await run(
+      whole,
+      numbers(100, (n) => n * n),
+    );
+    const c = await collection("parts", {});
+    const calls: number[] = [];
+    const square = (n: number): number => {
+      calls.push(n);
+      return n * n;
+    };
+    for (const index of [2, 0, 1]) await run(c, numbers(100, square), { shard: { index, count: 3 } });
+    expect(calls.sort((a, b) => a - b)).toEqual(Array.from({ length: 100 }, (_, n) => n));
+    expect(await sealStage(c, numbers(100, square) as unknown as Stage)).toBe(0);
+    expect(await hash(c)).toBe(await hash(whole));
+    await run(c, numbers(100, square, 2));
+    expect(calls).toHaveLength(200);
+  });
+
+  it("loses nothing but the line in hand when it is killed", async () => {
+    const c = await collection("killed", {});
+    await run(
+      c,
+      numbers(50, (n) => n * n),
+    );
+    const before = await hash(c);
+    const journal = join(c.journalDir("squares"), "1-of-1.jsonl");
+    await truncate(journal, (await readFile(journal)).length - 7);
+    let redone = 0;
+    await run(
+      c,
+      numbers(50, (n) => {
+        redone++;
+        return n * n;
+      }),
+    );
+    expect([redone, await hash(c)]).toEqual([1, before]);
+  });
+
+  it("puts items off, and ends on any other error without losing what is done", async () => {
+    const c = await collection("put-off", {});
+    const moody = numbers(10, (n) => {
+      if (n === 4) throw new NotNow("the server is busy");
+      if (n === 7) throw new Error("out of disk");
+      return n;
+    });
+    await expect(run(c, moody)).rejects.toThrow("out of disk");
+    expect(
+      (
+        await run(
+          c,
+          numbers(10, (n) => n),
+        )
+      ).before,
+    ).toBeGreaterThan(3);
+  });
+
+  it("refuses a damaged journal by its line", async () => {
+    const c = await collection("damaged", {});
+    await run(
+      c,
+      numbers(3, (n) => n),
+    );
+    await appendFile(join(c.journalDir("squares"), "1-of-1.jsonl"), "not json\n");
+    await expect(
+      run(
+        c,
+        numbers(3, (n) => n),
+      ),
+    ).rejects.toThrow(/1-of-1.jsonl line 4 is damaged/);
+  });
+
+  it("can be shared by machines without a common disk", async () => {
+    const path = join(dir, "shared-in");
+    await mkdir(path, { recursive: true });
+    for (let i = 0; i < 6; i++) await writeFile(join(path, `${i}.gif`), gif(i));
+    const config = { sources: [{ type: "folder", name: "s", path }] };
+    const [a, b] = [await collection("machine-a", config), await collection("machine-b", config)];
+    await run(a, collect, { shard: { index: 0, count: 2 } });
+    await run(b, collect, { shard: { index: 1, count: 2 } });
+    await mergeInto(a, b, "collect");
+    await mergeInto(a, b, "collect");
+    expect(await sealStage(a, collect as unknown as Stage)).toBe(0);
+    const files = (await readdir(join(a.dir, "media"), { recursive: true })).filter((name) => name.endsWith(".gif"));
+    expect(files).toHaveLength(6);
+  });
+});
+
+describe("near duplicates", () => {
+  const bitsOf = (hash: string): bigint => BigInt(`0x${hash}`);
+  const distance = (a: string, b: string): number => (bitsOf(a) ^ bitsOf(b)).toString(2).replaceAll("0", "").length;
+  const flip = (hash: string, bits: readonly number[]): string =>
+    bits
+      .reduce((h, bit) => h ^ (1n << BigInt(bit)), bitsOf(hash))
+      .toString(16)
+      .padStart(64, "0");
+  const hash = fc.array(fc.nat(15), { minLength: 64, maxLength: 64 }).map((d) => d.map((x) => x.toString(16)).join(""));
+
+  it("are those that a comparison of all pairs finds, chains included", () => {
+    const cluster = fc.tuple(hash, fc.array(fc.uniqueArray(fc.nat(255), { maxLength: 20 }), { maxLength: 4 }));
+    fc.assert(
+      fc.property(fc.array(cluster, { maxLength: 4 }), fc.constantFrom(0, 5, 12, 15, 20), (clusters, bits) => {
+        const hashes = clusters.flatMap(([center, flips]) => [center, ...flips.map((f) => flip(center, f))]);
+        const first = hashes.map((_, i) => i);
+        for (let pass = 0; pass < hashes.length; pass++) {
+          for (const [i, a] of hashes.entries()) {
+            for (const [j, b] of hashes.entries()) {
+              if (distance(a, b) <= bits) first[i] = Math.min(first[i], first[j]);
+            }
+          }
+        }
+        expect([...nearDuplicates(hashes, bits)]).toEqual(first);
+      }),
+      { numRuns: 60, seed: 5 },
+    );
+  });
+});
+
+describe("a build", () => {
+  it("keeps, rejects and merges, and a rebuilt data set has the same bytes", async () => {
+    const path = join(dir, "build-in");
+    await mkdir(join(path, "a"), { recursive: true });
+    await mkdir(join(path, "b"), { recursive: true });
+    await writeFile(join(path, "a", "one.gif"), gif(2));
+    await writeFile(join(path, "b", "same.gif"), gif(2));
+    await writeFile(join(path, "b", "cut.gif"), gif(9).subarray(0, 900));
+    const wide = Array.from({ length: 2 }, (_, t) => ({
+      data: new Uint8Array(4 * 90 * 20).fill(255 - 90 * t),
+      delayMs: 100,
+    }));
+    await writeFile(join(path, "b", "wide.gif"), encodeGif(wide, 90, 20));
+    const config = { sources: [{ type: "folder", name: "s", path }], filter: { minEntropy: 0.2 }, processes: 1 };
+    const tables: string[][] = [];
+    for (const name of ["build-1", "build-2"]) {
+      const c = await collection(name, config);
+      for (const stage of STAGES) await runStage(c, stage);
+      await filterTable(c);
+      await recordsTable(c);
+      expect(Object.fromEntries(await verdicts(c))).toEqual({ aspect: 1, kept: 1, undecodable: 1 });
+      const [record] = await rows(c, "records");
+      expect(record).toMatchObject({ trigger_words: ["a", "b"], frames: 8, animated: true, domain: null });
+      tables.push(
+        await Promise.all(
+          ["collect", "measure", "filter", "records"].map(async (t) =>
+            createHash("sha256")
+              .update(await readFile(c.tablePath(t)))
+              .digest("hex"),
+          ),
+        ),
+      );
+    }
+    expect(tables[0]).toEqual(tables[1]);
+  });
+});
