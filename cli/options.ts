@@ -62,6 +62,14 @@ export interface GoldenOptions {
   device: (typeof DEVICES)[number];
 }
 
+export interface ParamsOptions {
+  /** Absent: all of them. */
+  system?: string;
+  preset?: (typeof PRESETS)[number];
+  /** One JSON document instead of tables. */
+  json: boolean;
+}
+
 export interface ProfileOptions {
   /** A command to trace, with its arguments; empty: a training step of `recipe` at `preset`. */
   command: string[];
