@@ -10,12 +10,14 @@ import {
   DEVICES,
   type GenerateOptions,
   type GoldenOptions,
+  type ParamsOptions,
   PRESETS,
   type ProfileOptions,
   pixels,
   RECIPES,
   type StarterOptions,
   type StartOptions,
+  SYSTEMS,
   seed,
   type TrainOptions,
   type TuneOptions,
@@ -53,6 +55,7 @@ function createProgram(): Command {
     addDoctor,
     addGolden,
     addDataset,
+    addParams,
   ])
     add(program);
   return program;
@@ -157,6 +160,16 @@ function addDoctor(program: Command): void {
     .command("doctor")
     .description("check the adapter, its driver and each kernel family; say what is wrong and what to do")
     .action(async () => (await import("./doctor.ts")).run());
+}
+
+function addParams(program: Command): void {
+  program
+    .command("params")
+    .description("how many parameters each system has at each preset, by component; no weights are made")
+    .addOption(new Option("--system <name>", "one system only").choices(SYSTEMS))
+    .addOption(new Option("--preset <name>", "one preset only").choices(PRESETS))
+    .option("--json", "one JSON document instead of tables", false)
+    .action(async (options: ParamsOptions) => (await import("./params.ts")).run(options));
 }
 
 function addGolden(program: Command): void {

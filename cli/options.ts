@@ -4,6 +4,7 @@
 import { InvalidArgumentError } from "commander";
 
 export const PRESETS = ["nano", "micro", "tiny", "small", "paper"] as const;
+export const SYSTEMS = ["videogpt", "make-a-video", "videoldm", "videofactory", "i2vgen-xl", "sti"] as const;
 export const RECIPES = ["autoencoder", "diffusion"] as const;
 
 export interface StarterOptions {
@@ -64,7 +65,7 @@ export interface GoldenOptions {
 
 export interface ParamsOptions {
   /** Absent: all of them. */
-  system?: string;
+  system?: (typeof SYSTEMS)[number];
   preset?: (typeof PRESETS)[number];
   /** One JSON document instead of tables. */
   json: boolean;

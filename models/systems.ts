@@ -5,6 +5,7 @@
 import type { Module } from "../engine/nn/index.ts";
 import { type DiffusionSystem, PRESETS, type Preset, type SystemName, systemConfig } from "./config.ts";
 import { LatentDiffusion } from "./latent_diffusion.ts";
+import { VideoGpt, videoGptConfig } from "./videogpt.ts";
 
 export interface System {
   readonly name: SystemName;
@@ -66,8 +67,34 @@ function diffusion(name: DiffusionSystem, title: string, conditions = "a caption
   return { name, title, conditions, stages: ["autoencoder", "diffusion"], build, components: DIFFUSION };
 }
 
+const VIDEOGPT: readonly ComponentRule[] = [
+  ...rules("vqvae", {
+    encoder: /^vqvae\.encoder\./,
+    decoder: /^vqvae\.decoder\./,
+    "convolution to codes": /^vqvae\.pre_vq_conv\./,
+    "convolution from codes": /^vqvae\.post_vq_conv\./,
+  }),
+  { component: "prior", part: "tags", names: /^prior\.tags$/, beyond: true },
+  ...rules("prior", {
+    "first linear": /^prior\.fc_in\./,
+    "start vector": /^prior\..*\.sos$/,
+    positions: /^prior\..*\.pos_embd\./,
+    layers: /^prior\.attn_stack\.attn_nets\./,
+    "last norm": /^prior\.norm\./,
+    "last linear": /^prior\.fc_out\./,
+  }),
+];
+
 /** In the order of the paper's tables. */
 export const SYSTEMS: readonly System[] = [
+  {
+    name: "videogpt",
+    title: "VideoGPT",
+    conditions: "tags: known words of a caption, and its domain",
+    stages: ["vqvae", "prior"],
+    build: (preset) => new VideoGpt(videoGptConfig(preset)),
+    components: VIDEOGPT,
+  },
   diffusion("make-a-video", "Make-A-Video"),
   diffusion("videoldm", "VideoLDM"),
   diffusion("videofactory", "VideoFactory"),
@@ -75,8 +102,7 @@ export const SYSTEMS: readonly System[] = [
   diffusion("sti", "Ours (STI)"),
 ];
 
-export interface Count {
-  readonly component: string;
+export interface ComponentCount {
   /** Sum of its parts. */
   readonly count: number;
   readonly parts: Readonly<Record<string, number>>;
@@ -87,7 +113,7 @@ export interface SystemCount {
   readonly preset: Preset;
   /** Everything that is loaded, frozen parts included, as the paper counts. */
   readonly total: number;
-  readonly components: readonly Count[];
+  readonly components: Readonly<Record<string, ComponentCount>>;
   /** What the paper's count leaves out. */
   readonly beyond: Readonly<Record<string, number>>;
 }
@@ -110,11 +136,12 @@ export function countSystem(system: System, preset: Preset): SystemCount {
   const counted = present.filter((rule) => !rule.beyond);
   const named = (some: readonly ComponentRule[]): Record<string, number> =>
     Object.fromEntries(some.map((rule) => [rule.part, sizes.get(rule) as number]));
-  const components = [...new Set(counted.map((rule) => rule.component))].map((component) => {
+  const components: Record<string, ComponentCount> = {};
+  for (const { component } of counted) {
     const parts = named(counted.filter((rule) => rule.component === component));
-    return { component, count: sum(Object.values(parts)), parts };
-  });
-  const total = sum(components.map(({ count }) => count));
+    components[component] = { count: sum(Object.values(parts)), parts };
+  }
+  const total = sum(Object.values(components).map(({ count }) => count));
   return { system: system.name, preset, total, components, beyond: named(present.filter((rule) => rule.beyond)) };
 }
 
