@@ -8,11 +8,12 @@ import { DOMAINS } from "../data/record.ts";
 import { replaceFile } from "../engine/atomic.ts";
 import { openDevice } from "../engine/index.ts";
 import { progress } from "../train/progress.ts";
-import { loadSampler, type SampleOptions, type Sampler } from "../train/sample.ts";
+import { loadSampler, type SampleOptions, type Sampler, type Sticker } from "../train/sample.ts";
 import type { GenerateOptions } from "./options.ts";
 import { announce, existingStage } from "./train.ts";
 
-const DELAY_MS = 100;
+/** As the stickers that are trained on are sampled. */
+const FPS = 10;
 
 /**
  * As the model was trained to read it: "Domain \t Description". A bare description is taken as a cartoon, as in metadata.
@@ -42,36 +43,61 @@ export async function run(options: GenerateOptions): Promise<void> {
   }
 }
 
-/** Every caption to its file, on the open device. */
+/** Every sticker to its file, `batch` at a time, on the open device. */
 export async function generateAll(sampler: Sampler, o: GenerateOptions): Promise<void> {
-  const paths = outputPaths(o);
-  for (const [i, caption] of o.captions.entries()) {
+  for (const caption of o.captions) {
     const cut = sampler.cut(caption);
     if (cut !== null) console.error(`this caption is too long for the model, which reads only: ${cut}`);
-    const line = progress(caption.replace(/\s+/g, " "), o.steps);
-    const gif = await sampleGif(sampler, caption, { ...o, onStep: (done) => line.update(done) });
-    await mkdir(dirname(paths[i]), { recursive: true });
-    await replaceFile(paths[i], (file) => file.writeFile(gif));
-    line.done(paths[i]);
+  }
+  const stickers = o.captions.flatMap((caption) => Array.from({ length: o.count }, (_, index) => ({ caption, index })));
+  const paths = outputPaths(stickers, o);
+  const batch = Math.min(o.batch, stickers.length);
+  for (let first = 0; first < stickers.length; first += batch) {
+    const some = stickers.slice(first, first + batch);
+    // The last batch is filled up, so that there is one shape and one program.
+    const filled = Array.from({ length: batch }, (_, i) => some[Math.min(i, some.length - 1)]);
+    const line = progress(some.length === 1 ? oneLine(some[0].caption) : `${some.length} stickers`, o.steps);
+    const gifs = await sampleGifs(sampler, filled, { ...o, onStep: (done) => line.update(done) });
+    const written = paths.slice(first, first + some.length);
+    for (const [i, path] of written.entries()) {
+      await mkdir(dirname(path), { recursive: true });
+      await replaceFile(path, (file) => file.writeFile(gifs[i]));
+    }
+    line.done(written.join("  "));
   }
 }
 
-/** Where each caption's GIF goes; captions that would share a name are numbered. */
-function outputPaths({ captions, out, run, seed }: GenerateOptions): string[] {
+/** Where each sticker's GIF goes; those that would share a name are numbered. */
+function outputPaths(stickers: readonly Sticker[], { out, run, seed }: GenerateOptions): string[] {
   if (out?.toLowerCase().endsWith(".gif")) return [out];
-  const slugs = captions.map(slug);
+  const slugs = stickers.map(({ caption }) => slug(caption));
   const nth = (i: number): number => slugs.slice(0, i).filter((s) => s === slugs[i]).length;
   const name = (i: number): string => `${slugs[i]}-${seed}${nth(i) > 0 ? `-${nth(i) + 1}` : ""}.gif`;
-  return captions.map((_, i) => join(out ?? join(run, "generated"), name(i)));
+  return stickers.map((_, i) => join(out ?? join(run, "generated"), name(i)));
 }
 
-/** One sticker as GIF bytes: the same model, caption, seed and adapter give the same bytes. */
-export async function sampleGif(sampler: Sampler, caption: string, o: SampleOptions): Promise<Uint8Array> {
+export interface GifOptions extends SampleOptions {
+  /** Frames per second; GIF counts in hundredths of a second. */
+  readonly fps?: number;
+}
+
+/** Stickers of one batch as GIF bytes: the same model, captions, seed and adapter give the same bytes. */
+export async function sampleGifs(sampler: Sampler, stickers: readonly Sticker[], o: GifOptions): Promise<Uint8Array[]> {
   const { size } = sampler.config;
-  const frames = toRgba(await sampler.sample(caption, o), size).map((data) => ({ data, delayMs: DELAY_MS }));
-  return encodeGif(frames, size, size, {
-    comment: `gifgrad ${caption.replace(/\s+/g, " ")} seed ${o.seed} steps ${o.steps} guidance ${o.guidance}`,
+  const delayMs = 10 * Math.round(100 / (o.fps ?? FPS));
+  const clips = await sampler.sample(stickers, o);
+  return stickers.map(({ caption, index }, i) => {
+    const frames = toRgba(clips[i], size).map((data) => ({ data, delayMs }));
+    const sampler = o.sampler === "ddim" ? undefined : o.sampler;
+    const extras = { index: index || undefined, sampler, eta: o.eta || undefined, negative: o.negative };
+    const settings = { seed: o.seed, steps: o.steps, guidance: o.guidance, ...extras };
+    const words = Object.entries(settings).filter(([, value]) => value !== undefined);
+    return encodeGif(frames, size, size, { comment: `gifgrad ${oneLine(caption)} ${words.flat().join(" ")}` });
   });
+}
+
+function oneLine(caption: string): string {
+  return caption.replace(/\s+/g, " ");
 }
 
 /** "Cartoon \t a red heart" -> "cartoon-a-red-heart": letters of any script, at most 60 characters. */

@@ -6,6 +6,7 @@ import { version } from "../package.json";
 import { addDataset } from "./dataset_commands.ts";
 import {
   above,
+  between,
   caption,
   DEVICES,
   type GenerateOptions,
@@ -15,6 +16,7 @@ import {
   type ProfileOptions,
   pixels,
   RECIPES,
+  SAMPLER_NAMES,
   type StarterOptions,
   type StartOptions,
   SYSTEMS,
@@ -110,14 +112,20 @@ function addGenerate(program: Command): void {
     .description("sample GIFs for captions from a trained run")
     .addArgument(new Argument("<caption...>", 'as in "Cartoon \\t a red heart beating"').argParser(captions))
     .requiredOption("--run <folder>", "run folder of the trained model")
-    .option("--steps <n>", "DDIM steps", whole(1, 1000), 25)
+    .addOption(new Option("--sampler <name>", "how noise is removed").choices(SAMPLER_NAMES).default("ddim"))
+    .option("--steps <n>", "steps of the sampler", whole(1, 1000), 25)
+    .option("--eta <share>", "ddim, euler: fresh noise per step; 0 is none, 1 as much as ancestral", between(0, 1), 0)
     .option("--guidance <scale>", "classifier-free guidance; 1 is none", above(0, { orEqual: true }), 2)
+    .option("--negative <caption>", "what guidance moves away from (default: the empty caption)", caption)
+    .option("--count <n>", "stickers per caption", whole(1, 10_000), 1)
+    .option("--batch <n>", "stickers sampled at a time: faster, takes more memory", whole(1, 256), 1)
+    .option("--fps <n>", "frames per second", between(1, 50), 10)
     .option("-o, --out <path>", 'a .gif file, or a folder (default: the folder "generated" in the run)')
     .addOption(seedOption())
     .action(async (captions: string[], options: Omit<GenerateOptions, "captions">) => {
-      if (captions.length > 1 && options.out?.endsWith(".gif")) {
-        throw new Error(`generate: ${captions.length} captions cannot share the file ${options.out}: give -o a folder`);
-      }
+      const stickers = captions.length * options.count;
+      if (stickers > 1 && options.out?.toLowerCase().endsWith(".gif"))
+        throw new Error(`generate: ${stickers} stickers cannot share the file ${options.out}: give -o a folder`);
       await (await import("./generate.ts")).run({ captions, ...options });
     });
 }

@@ -5,6 +5,7 @@ import { InvalidArgumentError } from "commander";
 
 export const PRESETS = ["nano", "micro", "tiny", "small", "paper"] as const;
 export const SYSTEMS = ["videogpt", "make-a-video", "videoldm", "videofactory", "i2vgen-xl", "sti"] as const;
+export const SAMPLER_NAMES = ["ddim", "ddpm", "dpm++", "euler"] as const;
 export const RECIPES = ["autoencoder", "diffusion"] as const;
 
 export interface StarterOptions {
@@ -42,8 +43,17 @@ export interface GenerateOptions {
   /** At least one; "[Domain] \t [Description]" with a real tab. */
   captions: string[];
   seed: number;
+  sampler: (typeof SAMPLER_NAMES)[number];
   steps: number;
+  /** How much fresh noise each step adds. */
+  eta: number;
   guidance: number;
+  /** What guidance moves away from; absent: the empty caption. */
+  negative?: string;
+  /** Stickers per caption, each with noise of its own, and how many are made at a time. */
+  count: number;
+  batch: number;
+  fps: number;
   /** A .gif file for one caption, else a folder; absent: the folder "generated" in the run. */
   out?: string;
 }
@@ -124,6 +134,15 @@ export function above(min: number, { orEqual = false } = {}): (text: string) => 
     const value = text.trim() === "" ? Number.NaN : Number(text);
     if (Number.isFinite(value) && (value > min || (orEqual && value === min))) return value;
     throw new InvalidArgumentError(`Expected a number ${orEqual ? "of at least" : "above"} ${min}.`);
+  };
+}
+
+/** A parser of numbers in [min, max]. */
+export function between(min: number, max: number): (text: string) => number {
+  return (text) => {
+    const value = text.trim() === "" ? Number.NaN : Number(text);
+    if (value >= min && value <= max) return value;
+    throw new InvalidArgumentError(`Expected a number from ${min} to ${max}.`);
   };
 }
 

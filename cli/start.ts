@@ -16,7 +16,7 @@ import { progress } from "../train/progress.ts";
 import { type Picture, renderReport } from "../train/report.ts";
 import { loadSampler } from "../train/sample.ts";
 import type { StageResult } from "../train/stage.ts";
-import { sampleGif } from "./generate.ts";
+import { sampleGifs } from "./generate.ts";
 import { RECIPES, type StartOptions, type TrainOptions } from "./options.ts";
 import { announce, stageFolder, trainStage } from "./train.ts";
 
@@ -145,21 +145,20 @@ async function sample(out: string, seed: number): Promise<Generated[]> {
   const sampler = await loadSampler(stageFolder(out, "diffusion"));
   const folder = join(out, "generated");
   await mkdir(folder, { recursive: true });
+  const captions = SAMPLED.map(captionOf);
+  const line = progress(`${captions.length} stickers`, DDIM_STEPS);
+  const gifs = await sampleGifs(
+    sampler,
+    captions.map((caption, index) => ({ caption, index })), // noise of its own: else all would share their composition
+    { seed, steps: DDIM_STEPS, guidance: GUIDANCE, onStep: (done) => line.update(done) },
+  );
+  line.done(folder);
   const made: Generated[] = [];
   for (const [i, pair] of SAMPLED.entries()) {
-    const caption = captionOf(pair);
-    const line = progress(caption.replace(/\s+/g, " "), DDIM_STEPS);
-    const gif = await sampleGif(sampler, caption, {
-      seed: seed + i, // noise of its own: else all four would share their composition
-      steps: DDIM_STEPS,
-      guidance: GUIDANCE,
-      onStep: (done) => line.update(done),
-    });
     const file = join(folder, `${pair.subject.replaceAll(" ", "-")}-${pair.action}.gif`);
-    await replaceFile(file, (handle) => handle.writeFile(gif));
-    line.done(file);
+    await replaceFile(file, (handle) => handle.writeFile(gifs[i]));
     const trained = pair !== HELD_OUT;
-    made.push({ caption, note: trained ? undefined : "never trained on", gif, file, trained });
+    made.push({ caption: captions[i], note: trained ? undefined : "never trained on", gif: gifs[i], file, trained });
   }
   return made;
 }

@@ -22,21 +22,13 @@ export {
   type UNetConfig,
 } from "./config.ts";
 export {
-  type DdimNumbers,
-  type DdimOptions,
-  type DdimPlanOptions,
-  type DdimProgress,
-  type DdimStep,
-  ddim,
-  ddimPlan,
-  ddimStep,
-  ddimUpdate,
   denoise,
   guide,
   NoiseSchedule,
   type NoiseScheduleOptions,
   type Predict,
   type Prediction,
+  type SampleLimit,
 } from "./diffusion.ts";
 export { ImageEncoder, type VisionConfig } from "./image_encoder.ts";
 export {
@@ -48,6 +40,18 @@ export {
 } from "./latent_diffusion.ts";
 export { type Objective, Prior, type PriorConfig } from "./prior.ts";
 export { choose, MaskedSampler, NextSampler } from "./prior_sampling.ts";
+export {
+  type PlannedStep,
+  type PlanOptions,
+  SAMPLERS,
+  type SamplerName,
+  type SamplerNumbers,
+  type SamplerStep,
+  type SamplingOptions,
+  type SamplingProgress,
+  sample,
+  samplerStep,
+} from "./samplers.ts";
 export { SpatialTemporalInteraction } from "./sti.ts";
 export { TextEncoder, type TextOptions } from "./text_encoder.ts";
 export { type ForwardOptions, VideoUNet, type VideoUNetOptions } from "./video_unet.ts";

@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import sharp from "sharp";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
-import { run as generate, generateAll, sampleGif } from "../cli/generate.ts";
+import { type GifOptions, run as generate, generateAll, sampleGifs } from "../cli/generate.ts";
 import type { GenerateOptions } from "../cli/options.ts";
 import { existingStage, stageFolder, trainStage } from "../cli/train.ts";
 import { decodeSticker } from "../data/decode/index.ts";
@@ -50,11 +50,19 @@ afterAll(async () => {
   await rm(folder, { recursive: true });
 });
 
-const options = (o: Partial<GenerateOptions>): GenerateOptions => ({ run, captions: [CAPTION], ...settings, ...o });
+const options = (o: Partial<GenerateOptions>): GenerateOptions => ({
+  run,
+  captions: [CAPTION],
+  ...{ sampler: "ddim", eta: 0, count: 1, batch: 1, fps: 10 },
+  ...settings,
+  ...o,
+});
+const pixels = async (caption: string, o: Partial<GifOptions> = {}): Promise<Float32Array> =>
+  (await sampler.sample([{ caption, index: 0 }], { ...settings, ...o }))[0];
 
 describe("a sticker", () => {
   onGpu("has eight frames that play for ever, and says in the file how it was made", async () => {
-    const gif = await sampleGif(sampler, CAPTION, settings);
+    const [gif] = await sampleGifs(sampler, [{ caption: CAPTION, index: 0 }], settings);
     const { width, pageHeight, pages, loop, delay } = await sharp(gif, { animated: true }).metadata();
     expect([width, pageHeight, pages, loop]).toEqual([config.size, config.size, 8, 0]);
     expect(delay).toEqual(new Array(8).fill(100));
@@ -65,26 +73,41 @@ describe("a sticker", () => {
   onGpu(
     "is the same bytes for the same seed, whatever was made before it, and others for another seed or caption",
     async () => {
-      const make = async (caption: string, o: Partial<typeof settings> = {}): Promise<string> =>
-        (await sampler.sample(caption, { ...settings, ...o })).join();
+      const make = async (caption: string, o: Partial<GifOptions> = {}): Promise<string> =>
+        (await pixels(caption, o)).join();
       const first = await make(CAPTION);
       const others = [
         await make(CAPTION, { seed: 8 }),
         await make("Cartoon \t a cube"),
         await make(CAPTION, { guidance: 1 }),
+        await make(CAPTION, { negative: "a cube" }),
+        await make(CAPTION, { sampler: "dpm++" }),
+        await make(CAPTION, { eta: 1 }),
       ];
       expect(await make(CAPTION)).toBe(first);
-      expect(new Set([first, ...others]).size).toBe(4);
+      expect(new Set([first, ...others]).size).toBe(7);
       const again = await loadSampler(stageFolder(run, "diffusion"));
-      expect((await again.sample(CAPTION, settings)).join()).toBe(first);
+      expect((await again.sample([{ caption: CAPTION, index: 0 }], settings))[0].join()).toBe(first);
     },
   );
 
+  onGpu("is the same bits alone and among others, with fresh noise at every step too", async () => {
+    const stickers = ["Cartoon \t a cube", CAPTION, CAPTION].map((caption, index) => ({ caption, index }));
+    for (const eta of [0, 1]) {
+      const together = await sampler.sample(stickers, { ...settings, eta });
+      expect(new Set(together.map((clip) => clip.join())).size).toBe(3);
+      for (const [i, sticker] of stickers.entries()) {
+        const [alone] = await sampler.sample([sticker], { ...settings, eta });
+        expect(alone.join() === together[i].join(), `sticker ${i}, eta ${eta}`).toBe(true);
+      }
+    }
+  });
+
   onGpu("is made of words that were never trained on, of any script, and of none", async () => {
     for (const caption of ["Real \t zebra 斑马 🦓 Größe", "<|endoftext|>", "x"]) {
-      const pixels = await sampler.sample(caption, { ...settings, steps: 1 });
-      expect(pixels).toHaveLength(8 * config.size ** 2 * 3);
-      expect(pixels.every(Number.isFinite)).toBe(true);
+      const clip = await pixels(caption, { steps: 1 });
+      expect(clip).toHaveLength(8 * config.size ** 2 * 3);
+      expect(clip.every(Number.isFinite)).toBe(true);
     }
   });
 });

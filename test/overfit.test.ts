@@ -85,8 +85,11 @@ onGpu("one sticker is memorised and sampled again, and broken samplers are found
   const truth = data.batch([0]);
   const model = await memorise();
   const tokenizer = await loadTokenizer(join(folder, "diffusion", TOKENIZER_FILE));
-  const quality = async (m: LatentDiffusion, seed: number): Promise<number> =>
-    psnr(await new Sampler(m, tokenizer).sample(`Cartoon \t ${CAPTION}`, { seed, steps: 8, guidance: 1 }), truth);
+  const sticker = { caption: `Cartoon \t ${CAPTION}`, index: 0 };
+  const quality = async (m: LatentDiffusion, seed: number): Promise<number> => {
+    const [frames] = await new Sampler(m, tokenizer).sample([sticker], { seed, steps: 8, guidance: 1 });
+    return psnr(frames, truth);
+  };
   const [sampled, other] = [await quality(model, 7), await quality(model, 8)];
   const bugs = {
     "the prediction's sign": broken(model, { guided: (...args) => model.guided(...args).neg() }),

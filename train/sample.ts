@@ -1,30 +1,43 @@
-// A trained diffusion run -> stickers: loads what train/diffusion.ts left, samples captions with DDIM, gives back frames.
+// A trained diffusion run -> stickers: loads what train/diffusion.ts left, samples captions in batches, gives back frames.
 
 import { join } from "node:path";
 import { loadTokenizer, type Tokenizer } from "../data/tokenizer.ts";
 import { load } from "../engine/checkpoint.ts";
 import { compile, Rng, type Tensor, tensor } from "../engine/index.ts";
 import { downsampling, type SystemConfig } from "../models/config.ts";
-import { type DdimStep, ddim, ddimStep } from "../models/diffusion.ts";
 import { type Guidance, LatentDiffusion } from "../models/latent_diffusion.ts";
+import { SAMPLERS, type SamplerName, type SamplerStep, sample, samplerStep } from "../models/samplers.ts";
 import { loadAutoencoder, TOKENIZER_FILE, trainable } from "./diffusion.ts";
 import { readRun } from "./run.ts";
 
+/** One sticker to make. */
+export interface Sticker {
+  /** "[Domain] \t [Description]" */
+  readonly caption: string;
+  /** Which of a caption's stickers: its noise depends on the seed and this number, and on nothing else. */
+  readonly index: number;
+}
+
 export interface SampleOptions {
   readonly seed: number;
-  /** DDIM steps. */
+  /** Updates of the sampler. */
   readonly steps: number;
   /** Classifier-free guidance; 1: none. */
   readonly guidance: number;
+  /** What guidance moves away from; the empty caption where absent. */
+  readonly negative?: string;
+  readonly sampler?: SamplerName;
+  /** 0: deterministic, 1: as noisy as ancestral sampling. Of ddim and euler. */
+  readonly eta?: number;
   readonly onStep?: (done: number, total: number) => void;
 }
 
-/** A model ready to sample. One compiled update serves all steps and all captions. */
+/** A model ready to sample. One compiled update serves all steps, captions and seeds of a batch size. */
 export class Sampler {
   readonly config: SystemConfig;
   readonly #model: LatentDiffusion;
   readonly #tokenizer: Tokenizer;
-  readonly #update: DdimStep;
+  readonly #update: SamplerStep;
   readonly #embed;
   readonly #decode;
 
@@ -32,26 +45,50 @@ export class Sampler {
     this.config = model.config;
     this.#model = model;
     this.#tokenizer = tokenizer;
-    this.#update = ddimStep((x, step, context) => model.guided(x, step, context as Guidance), model.config.prediction);
+    const predict: Parameters<typeof samplerStep>[0] = (x, step, context) =>
+      model.guided(x, step, context as unknown as Guidance);
+    this.#update = samplerStep(predict, model.config.prediction);
     this.#embed = compile(({ ids }: { ids: Tensor }) => ({ text: model.embed(ids) }), { name: "embed" });
     this.#decode = compile(({ z }: { z: Tensor }) => ({ frames: model.decode(z) }), { name: "decode" });
   }
 
   /**
-   * One sticker: [frames, size, size, 3] in [-1, 1]. Its noise depends on the seed and nothing else, so a caption gives the
-   * same sticker whatever was sampled before it.
+   * Stickers of one batch, each [frames, size, size, 3] in [-1, 1]. A sticker's noise does not depend on the others, so that
+   * a caption gives the same sticker whatever it is sampled with.
    */
-  async sample(caption: string, o: SampleOptions): Promise<Float32Array> {
-    const { text: width, latents } = { text: this.config.text.length, latents: this.#shape() };
-    const embed = (c: string): Tensor =>
-      this.#embed({ ids: tensor(this.#tokenizer.encodePadded(c, width), [1, width]) }).text.keep();
-    const context = { text: embed(caption), plain: embed(""), scale: o.guidance };
-    let x = new Rng(o.seed).split("sample").normal([1, ...latents]);
-    for await (const progress of ddim(this.#update, x, this.#model.noiseSchedule, { steps: o.steps, context })) {
+  async sample(stickers: readonly Sticker[], o: SampleOptions): Promise<Float32Array[]> {
+    const plan = SAMPLERS[o.sampler ?? "ddim"](this.#model.noiseSchedule, { steps: o.steps, eta: o.eta });
+    const noisy = plan.some(({ numbers }) => numbers.sigma > 0);
+    const shape = this.#shape();
+    // Row 0 is where a sticker starts, and the same whether or not the rows after it are drawn.
+    const noise = stickers.map(({ index }) =>
+      new Rng(o.seed).split(`sticker ${index}`).normal([noisy ? 1 + plan.length : 1, 1, ...shape]),
+    );
+    const rows = noise[0].concat(noise.slice(1), 1).keep(); // [1 + steps, b, ...shape]
+    const context = {
+      text: this.#features(stickers.map(({ caption }) => caption)),
+      plain: this.#features(stickers.map(() => o.negative ?? "")),
+      scale: o.guidance,
+    };
+    let x = rows
+      .slice(0, 0, 1)
+      .reshape([stickers.length, ...shape])
+      .keep();
+    const fresh = noisy ? rows.slice(0, 1).keep() : undefined;
+    for await (const progress of sample(this.#update, x, plan, { context, noise: fresh })) {
       x = progress.x;
       o.onStep?.(progress.i + 1, o.steps);
     }
-    return (await this.#decode({ z: x }).frames.data()) as Float32Array;
+    const frames = (await this.#decode({ z: x }).frames.data()) as Float32Array;
+    const values = frames.length / stickers.length;
+    return stickers.map((_, i) => frames.slice(i * values, (i + 1) * values));
+  }
+
+  /** Text features [b, m, context]. */
+  #features(captions: readonly string[]): Tensor {
+    const { length } = this.config.text;
+    const ids = Int32Array.from(captions.flatMap((c) => [...this.#tokenizer.encodePadded(c, length)]));
+    return this.#embed({ ids: tensor(ids, [captions.length, length]) }).text.keep();
   }
 
   /** The part of a caption that fits into the text encoder's context; null when all of it does. */

@@ -4,6 +4,7 @@
 import { readdir, stat } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { clip, clipOpenai, clipText } from "./clip.ts";
+import { ddim } from "./ddim.ts";
 import { i2vgenXl } from "./i2vgen_xl.ts";
 import type { Check, Kind } from "./kind.ts";
 import { ops } from "./ops.ts";
@@ -13,6 +14,7 @@ import { unet } from "./unet.ts";
 import { unet3d } from "./unet3d.ts";
 import { vae } from "./vae.ts";
 import { vgen } from "./vgen.ts";
+import { vgenDdim } from "./vgen_ddim.ts";
 import { videogpt } from "./videogpt.ts";
 
 /** Every kind of golden folder, most specific first: the first that recognises a folder runs it. */
@@ -29,6 +31,8 @@ export const KINDS: readonly Kind[] = [
   unet,
   unet3d,
   videogpt,
+  vgenDdim,
+  ddim,
 ];
 
 export type Event =
