@@ -148,7 +148,7 @@ export function samplerStep(predict: Predict, prediction: Prediction, limit?: Sa
     if (z) next = next.add(rowOf(z, i, x).mul(sigma));
     return { x: next, x0 };
   };
-  return compile(update, { name: "sampler" });
+  return compile(update, { name: "sampler", maxTraces: 12 }); // three forms of the update for each of four batch sizes
 }
 
 /** Row `i` of noise [steps, ...x.shape]. */

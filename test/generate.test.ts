@@ -11,8 +11,13 @@ import { type GifOptions, run as generate, generateAll, sampleGifs } from "../cl
 import type { GenerateOptions } from "../cli/options.ts";
 import { existingStage, stageFolder, trainStage } from "../cli/train.ts";
 import { decodeSticker } from "../data/decode/index.ts";
-import { presetConfig } from "../models/config.ts";
-import { loadSampler, type Sampler } from "../train/sample.ts";
+import { trainTokenizer } from "../data/tokenizer_train.ts";
+import { useDevice } from "../engine/index.ts";
+import { ReferenceDevice } from "../engine/reference.ts";
+import { presetConfig, systemConfig } from "../models/config.ts";
+import { LatentDiffusion } from "../models/latent_diffusion.ts";
+import { loadSampler, Sampler, type Sticker } from "../train/sample.ts";
+import { expectClose } from "./close.ts";
 import { gpu, onGpu } from "./device.ts";
 import { writeMixedFolder } from "./stickers.ts";
 
@@ -91,16 +96,39 @@ describe("a sticker", () => {
     },
   );
 
-  onGpu("is the same bits alone and among others, with fresh noise at every step too", async () => {
-    const stickers = ["Cartoon \t a cube", CAPTION, CAPTION].map((caption, index) => ({ caption, index }));
-    for (const eta of [0, 1]) {
-      const together = await sampler.sample(stickers, { ...settings, eta });
-      expect(new Set(together.map((clip) => clip.join())).size).toBe(3);
-      for (const [i, sticker] of stickers.entries()) {
-        const [alone] = await sampler.sample([sticker], { ...settings, eta });
-        expect(alone.join() === together[i].join(), `sticker ${i}, eta ${eta}`).toBe(true);
-      }
+  onGpu("is the same bits in every company and place of a batch, with fresh noise at every step too", async () => {
+    const [cube, disc, other] = ["Cartoon \t a cube", CAPTION, CAPTION].map((caption, index) => ({ caption, index }));
+    const make = async (...stickers: Sticker[]): Promise<string[]> =>
+      (await sampler.sample(stickers, { ...settings, eta: 1 })).map((clip) => clip.join());
+    const [first, second] = [await make(cube, disc, other), await make(disc, disc, cube)];
+    expect(new Set(first).size).toBe(3);
+    expect([second[0] === first[1], second[1] === first[1], second[2] === first[0]]).toEqual([true, true, true]);
+  });
+
+  test("is the same bits alone and in a batch where sums do not depend on sizes: on the reference", async () => {
+    useDevice(new ReferenceDevice());
+    const text = { vocabulary: 514, width: 8, layers: 1, heads: 2, mlp: 8, length: 8 };
+    const autoencoder = { channels: [4, 4], layers: 1, latent: 4, groups: 2 };
+    const unet = { channels: [4, 8], headDim: 4, context: 8, groups: 2, transformerIn: { heads: 1, dim: 4 } };
+    const nano = systemConfig("make-a-video", "nano");
+    const small = { ...nano, size: 8, frames: 2, text, autoencoder, unet: { ...nano.unet, ...unet } };
+    const model = new LatentDiffusion(small).seed(1);
+    const tiny = new Sampler(model, trainTokenizer(["a cube"], { vocabSize: text.vocabulary }));
+    const stickers = ["a cube", "a disc"].map((caption, index) => ({ caption, index }));
+    const o = { seed: 1, steps: 2, guidance: 2, sampler: "ddpm" } as const;
+    const together = await tiny.sample(stickers, o);
+    for (const [i, sticker] of stickers.entries()) {
+      const [alone] = await tiny.sample([sticker], o);
+      expect(alone.join() === together[i].join(), `sticker ${i}`).toBe(true);
     }
+  });
+
+  onGpu("differs by rounding between batch sizes, for which kernels may add in other orders", async () => {
+    const sticker = { caption: CAPTION, index: 2 };
+    const noisy = { ...settings, eta: 1 };
+    const [alone] = await sampler.sample([sticker], noisy);
+    const [, , among] = await sampler.sample([sticker, sticker, sticker], noisy);
+    expectClose(among, alone, "pixels", { rtol: 1e-4 }); // three steps of a network a hundred layers deep
   });
 
   onGpu("is made of words that were never trained on, of any script, and of none", async () => {
@@ -110,6 +138,21 @@ describe("a sticker", () => {
       expect(clip.every(Number.isFinite)).toBe(true);
     }
   });
+});
+
+onGpu("25 steps are one trace, one plan and no reading back", async (device) => {
+  const traced = vi.spyOn(LatentDiffusion.prototype, "guided");
+  const read = vi.spyOn(device, "read");
+  const counts: number[] = [];
+  const fresh = await loadSampler(stageFolder(run, "diffusion"));
+  const onStep = (): void => void counts.push(read.mock.calls.length);
+  await fresh.sample([{ caption: CAPTION, index: 0 }], { ...settings, steps: 25, onStep });
+  await fresh.sample([{ caption: "x", index: 1 }], { ...settings, seed: 2, guidance: 2, steps: 7 });
+  expect(traced).toHaveBeenCalledTimes(1);
+  expect(counts).toEqual(new Array(25).fill(counts[0]));
+  expect(read.mock.calls.length - counts[0]).toBe(2); // the frames of each
+  vi.mocked(traced).mockRestore();
+  read.mockRestore();
 });
 
 describe("the command", () => {
