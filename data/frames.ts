@@ -2,6 +2,8 @@
 // they become floats (spec 2.2 and 2.3 of the authors' loader). Used by store.ts for training and by samplers on the
 // way back to pixels.
 
+import { CUBIC, taps } from "./resample.ts";
+
 /** Frames of every clip a model sees. */
 export const CLIP_FRAMES = 8;
 
@@ -36,40 +38,10 @@ function onWhite(rgba: Uint8ClampedArray): Float32Array {
   return rgb;
 }
 
-/** For each output position, where its source window starts and the normalised weights over it. */
-interface Taps {
-  readonly starts: Int32Array;
-  readonly weights: Float64Array[];
-}
-
-/** Keys' cubic convolution with a = -1/2 (1981), the kernel the authors' image library resizes with by default. */
-function cubic(x: number): number {
-  const d = Math.abs(x);
-  if (d < 1) return (1.5 * d - 2.5) * d * d + 1;
-  return d < 2 ? ((-0.5 * d + 2.5) * d - 4) * d + 2 : 0;
-}
-
-/** When shrinking, the kernel is stretched by the scale so that every source pixel counts (no aliasing). */
-function cubicTaps(from: number, to: number): Taps {
-  const scale = from / to;
-  const stretch = Math.max(1, scale);
-  const starts = new Int32Array(to);
-  const weights = Array.from({ length: to }, (_, i) => {
-    const centre = (i + 0.5) * scale;
-    const start = Math.max(0, Math.round(centre - 2 * stretch));
-    const end = Math.min(from, Math.round(centre + 2 * stretch));
-    const row = Float64Array.from({ length: end - start }, (_, k) => cubic((start + k + 0.5 - centre) / stretch));
-    const sum = row.reduce((a, b) => a + b, 0);
-    starts[i] = start;
-    return row.map((w) => w / sum);
-  });
-  return { starts, weights };
-}
-
 /** Separable cubic resize of [height, width, 3]: columns first, then rows; rounded to bytes once, at the end. */
 function resize(rgb: Float32Array, width: number, height: number, newWidth: number, newHeight: number): Uint8Array {
   const across = new Float32Array(height * newWidth * 3);
-  const columns = cubicTaps(width, newWidth);
+  const columns = taps(width, newWidth, CUBIC);
   for (let y = 0; y < height; y++) {
     for (let x = 0; x < newWidth; x++) {
       const from = 3 * (y * width + columns.starts[x]);
@@ -77,7 +49,7 @@ function resize(rgb: Float32Array, width: number, height: number, newWidth: numb
     }
   }
   const down = new Float32Array(newHeight * newWidth * 3);
-  const rows = cubicTaps(height, newHeight);
+  const rows = taps(height, newHeight, CUBIC);
   for (let y = 0; y < newHeight; y++) {
     for (let x = 0; x < newWidth; x++) {
       const from = 3 * (rows.starts[y] * newWidth + x);

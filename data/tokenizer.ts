@@ -72,9 +72,14 @@ export class Tokenizer {
     this.rawAdded = anyOf(raw.map(({ content }) => content));
     this.normalizedAdded = anyOf(normalized.map(({ content }) => this.normalize(content)));
     const marks = sequenceMarks(file.post_processor);
-    this.endId = this.idOf(marks.end ?? END);
+    this.endId = this.required(marks.end ?? END);
     this.startId = this.ids.get(marks.start ?? START) ?? this.endId; // GPT-2 has one mark for both ends
     this.padId = padId;
+  }
+
+  /** Id of a token of the vocabulary, as the vocabulary spells it. */
+  idOf(token: string): number | undefined {
+    return this.ids.get(token);
   }
 
   /** Token ids of the text alone, without start and end. An added token spelled out in the text is that token. */
@@ -117,8 +122,8 @@ export class Tokenizer {
     return [...fromByteCharacters(token.slice(0, -this.suffix.length)), 0x20];
   }
 
-  private idOf(token: string): number {
-    const id = this.ids.get(token);
+  private required(token: string): number {
+    const id = this.idOf(token);
     if (id === undefined) throw new Error(`the tokenizer has no ${token} token, which ends a caption`);
     return id;
   }

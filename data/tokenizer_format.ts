@@ -2,11 +2,13 @@
 // the text pipeline (normaliser, pre-tokeniser) such a file describes. No encoding here; see tokenizer.ts.
 
 import { z } from "zod";
-import { toByteCharacters } from "./byte_alphabet.ts";
+import { BYTE_CHARACTERS, toByteCharacters } from "./byte_alphabet.ts";
 
 export const START = "<|startoftext|>";
 export const END = "<|endoftext|>";
 export const END_OF_WORD = "</w>";
+/** CLIP's first 512 tokens: bytes, and bytes that end a word. */
+export const BYTE_TOKENS: readonly string[] = [...BYTE_CHARACTERS, ...BYTE_CHARACTERS.map((c) => c + END_OF_WORD)];
 
 /** CLIP's word pattern (Radford et al. 2021, simple_tokenizer): contractions, letter runs, single digits, the rest. */
 const CLIP_WORDS = String.raw`<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+`;

@@ -2,9 +2,16 @@
 // byte tokens, the same 256 ending a word, one token per merge, then start and end. Deterministic: the most frequent
 // pair is merged, and among equally frequent ones that with the smaller left id, then the smaller right id.
 
-import { BYTE_CHARACTERS } from "./byte_alphabet.ts";
 import { Tokenizer } from "./tokenizer.ts";
-import { clipFile, compileNormalizer, compilePreTokenizer, END, END_OF_WORD, START } from "./tokenizer_format.ts";
+import {
+  BYTE_TOKENS,
+  clipFile,
+  compileNormalizer,
+  compilePreTokenizer,
+  END,
+  END_OF_WORD,
+  START,
+} from "./tokenizer_format.ts";
 
 export interface TrainTokenizerOptions {
   /** Largest vocabulary, with bytes and marks (default 8192); fewer where the captions do not support it. */
@@ -26,7 +33,6 @@ interface Candidate {
   readonly count: number;
 }
 
-const BASE: readonly string[] = [...BYTE_CHARACTERS, ...BYTE_CHARACTERS.map((c) => c + END_OF_WORD)];
 const MARKS = 2;
 /** Ids stay far below this, so left * ID_SPAN + right is an exact, unique key. */
 const ID_SPAN = 2 ** 24;
@@ -34,7 +40,7 @@ const ID_SPAN = 2 ** 24;
 /** @throws RangeError when vocabSize has no room for the bytes and marks */
 export function trainTokenizer(captions: Iterable<string>, options: TrainTokenizerOptions = {}): Tokenizer {
   const { vocabSize = 8192, minFrequency = 2 } = options;
-  const smallest = BASE.length + MARKS;
+  const smallest = BYTE_TOKENS.length + MARKS;
   if (!Number.isInteger(vocabSize) || vocabSize < smallest || vocabSize >= ID_SPAN) {
     throw new RangeError(`trainTokenizer: vocabSize must be a whole number from ${smallest} on, got ${vocabSize}`);
   }
@@ -51,7 +57,7 @@ function countWords(captions: Iterable<string>): Word[] {
   for (const caption of captions) {
     for (const word of split(normalize(caption))) counts.set(word, (counts.get(word) ?? 0) + 1);
   }
-  const idOf = new Map(BASE.map((token, id) => [token, id]));
+  const idOf = new Map(BYTE_TOKENS.map((token, id) => [token, id]));
   return [...counts].map(([word, count]) => {
     const characters = [...word];
     characters[characters.length - 1] += END_OF_WORD;
@@ -66,7 +72,7 @@ interface Learned {
 
 /** Merges pairs until there are `limit` tokens or no pair is frequent enough. */
 function learnMerges(words: readonly Word[], limit: number, minFrequency: number): Learned {
-  const tokens = [...BASE];
+  const tokens = [...BYTE_TOKENS];
   const merges: [string, string][] = [];
   const idOf = new Map(tokens.map((token, id) => [token, id]));
   const pairs = new PairTable(words);

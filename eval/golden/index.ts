@@ -4,6 +4,8 @@
 import { readdir, stat } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { clip, clipOpenai, clipText } from "./clip.ts";
+import { clipPreprocessing } from "./clip_preprocess.ts";
+import { clipTokenizer } from "./clip_tokenizer.ts";
 import { ddim } from "./ddim.ts";
 import { i2vgenXl } from "./i2vgen_xl.ts";
 import type { Check, Kind } from "./kind.ts";
@@ -33,6 +35,8 @@ export const KINDS: readonly Kind[] = [
   videogpt,
   vgenDdim,
   ddim,
+  clipPreprocessing,
+  clipTokenizer,
 ];
 
 export type Event =
