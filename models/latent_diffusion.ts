@@ -14,22 +14,27 @@ import { VideoUNet } from "./video_unet.ts";
 /**
  * What training updates; everything else is frozen, the autoencoder always (spec 2.14).
  * - scratch: the UNet and the text encoder, where no pretrained image model exists.
+ * - all: the whole UNet.
  * - temporal: all temporal layers of the UNet, on top of a pretrained image model.
- * - interaction: only the layers at the places of the temporal convolutions, that is STI, and VideoFactory's attention
+ * - conv: only the layers at the places of the temporal convolutions, that is STI, and VideoFactory's attention
  *   behind them; the paper's own choice.
  */
-export type Trained = "scratch" | "temporal" | "interaction";
+export type Trained = "scratch" | "all" | "temporal" | "conv";
 
 const TRAINED: Readonly<Record<Trained, RegExp>> = {
   scratch: /^(unet|text_encoder)\./,
+  all: /^unet\./,
   temporal: /^unet\.(transformer_in|.*\.(temp_(convs|attentions)|swap_attention))\./,
-  interaction: /^unet\..*\.(temp_convs|swap_attention)\./,
+  conv: /^unet\..*\.(temp_convs|swap_attention)\./,
 };
 
 export interface TrainingBatch {
   /** Scaled latents of clips, [b, f, h, w, latent]. */
   readonly latents: Tensor;
-  /** Token ids i32 [b, m] and those of the empty caption, i32 [m]. */
+  /**
+   * Token ids i32 [b, m] and those of the empty caption, i32 [m]; or the features of both, [b, m, context] and
+   * [m, context], where the text encoder is frozen and has been run before.
+   */
   readonly captions: Tensor;
   readonly empty: Tensor;
 }
@@ -115,7 +120,11 @@ export class LatentDiffusion extends Module {
     const b = latents.shape[0];
     const step = rng.integers([b], this.noiseSchedule.steps);
     const noise = rng.normal(latents.shape);
-    const text = this.embed(rng.uniform([b, 1]).less(drop).where(empty, captions));
+    const dropped = rng.uniform([b, 1]).less(drop);
+    const text =
+      captions.rank === 2
+        ? this.embed(dropped.where(empty, captions))
+        : dropped.reshape([b, 1, 1]).where(empty, captions);
     const xt = this.noiseSchedule.addNoise(latents, noise, step);
     const target = this.noiseSchedule.target(this.config.prediction, latents, noise, step);
     return mse(this.unet.forward(xt, step, text, { rng }), target);

@@ -391,7 +391,7 @@ describe("parameter counts", () => {
   });
 
   test.each<[Trained, number]>([
-    ["interaction", 266_891_520 + 20_664_044],
+    ["conv", 266_891_520 + 20_664_044],
     ["temporal", 545_323_136 + 20_664_044],
     ["scratch", 1_431_897_904 + 340_387_840],
   ])("trained parameters: %s (spec 2.14)", (what, count) => {
@@ -512,7 +512,7 @@ describe("latent diffusion", () => {
     expect(prefixes("temporal")).toEqual(["unet"]);
     expect(model.unet.convIn.weight.trainable).toBe(false);
     expect(model.unet.transformerIn?.projIn.weight.trainable).toBe(true);
-    expect(prefixes("interaction")).toEqual(["unet"]);
+    expect(prefixes("conv")).toEqual(["unet"]);
     expect(model.unet.transformerIn?.projIn.weight.trainable).toBe(false);
     expect(model.parameters()).toContain((model.unet.midBlock.tempConvs[0] as SpatialTemporalInteraction).w1);
   });
