@@ -45,7 +45,8 @@ export class SpatialTemporalInteraction extends Module {
   readonly convLayers: readonly FramesAsChannels[];
   /** Of the output, in their later network: large w1 + w2 would let features grow from layer to layer. */
   readonly norm: GroupNorm | null;
-  readonly #pool: number;
+  /** Side of the pooling window. */
+  readonly pool: number;
 
   constructor(channels: number, config: StiConfig, groups: number, dropout = 0) {
     super();
@@ -57,7 +58,7 @@ export class SpatialTemporalInteraction extends Module {
     this.convLayer = light ? null : new TemporalConv(channels, groups, dropout);
     this.convLayers = light ? [new FramesAsChannels(light.frames), new FramesAsChannels(light.frames)] : [];
     this.norm = outNorm ? new GroupNorm(groups, channels, 1e-6) : null;
-    this.#pool = pool;
+    this.pool = pool;
   }
 
   /** x [b, f, h, w, c] -> the same shape; h and w at least the window. Dropout acts where a generator is given. */
@@ -73,7 +74,7 @@ export class SpatialTemporalInteraction extends Module {
    */
   semantic(x: Tensor): Tensor {
     const { b, f, h, w, c } = x.dims("b f h w c");
-    const pooled = avgPool(x.reshape([b * f, h, w, c]), this.#pool);
+    const pooled = avgPool(x.reshape([b * f, h, w, c]), this.pool);
     const attended = this.transformerBlocks.forward(pooled.reshape([b, -1, c])).reshape(pooled.shape);
     return x.add(interpolate(attended, { size: [h, w] }).reshape(x.shape));
   }

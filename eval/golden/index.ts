@@ -11,6 +11,7 @@ import { i2vgenXl } from "./i2vgen_xl.ts";
 import type { Check, Kind } from "./kind.ts";
 import { ops } from "./ops.ts";
 import { optim } from "./optim.ts";
+import { stiLayer } from "./sti_layer.ts";
 import { torchPickle } from "./torch_pickle.ts";
 import { unet } from "./unet.ts";
 import { unet3d } from "./unet3d.ts";
@@ -32,6 +33,7 @@ export const KINDS: readonly Kind[] = [
   clipOpenai,
   unet,
   unet3d,
+  stiLayer,
   videogpt,
   vgenDdim,
   ddim,
