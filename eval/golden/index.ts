@@ -9,6 +9,7 @@ import { clipTokenizer } from "./clip_tokenizer.ts";
 import { ddim } from "./ddim.ts";
 import { i2vgenXl } from "./i2vgen_xl.ts";
 import type { Check, Kind } from "./kind.ts";
+import { makeAVideo } from "./make_a_video.ts";
 import { ops } from "./ops.ts";
 import { optim } from "./optim.ts";
 import { stiLayer } from "./sti_layer.ts";
@@ -34,6 +35,7 @@ export const KINDS: readonly Kind[] = [
   unet,
   unet3d,
   stiLayer,
+  makeAVideo,
   videogpt,
   vgenDdim,
   ddim,
