@@ -16,7 +16,8 @@ import {
 } from "./conv_table.ts";
 import { type Gemm, type Generator, type LoadA, lowerGemm, type Relayout } from "./gemm.ts";
 import { tileVariants } from "./gemm_variants.ts";
-import type { Caps, Epilogue, Family, Lowered, Operand } from "./wgsl.ts";
+import type { Caps, Epilogue, Family, Lowered, Operand, Variant } from "./wgsl.ts";
+import { winogradForward, winogradInputGrad, winogradWeightGrad } from "./winograd.ts";
 
 /**
  * x [batch, ...in, channels], weight [...kernel, channels, filters], y [batch, ...out, filters]; spatial order d, h, w.
@@ -152,13 +153,22 @@ const inputSize = (s: ConvSpec): number => s.batch * volume(s.in) * s.channels;
 const outputSize = (s: ConvSpec): number => s.batch * volume(s.out) * s.filters;
 const weightSize = (s: ConvSpec): number => volume(s.kernel) * s.channels * s.filters;
 
+/** Winograd's variant before the tiles, where it pays; anywhere else only tuning chooses it. */
+const withWinograd = (
+  { where, anywhere }: { readonly where: Variant<ConvSpec>; readonly anywhere: Variant<ConvSpec> },
+  { variants, candidates = [] }: Pick<Family<ConvSpec>, "variants" | "candidates">,
+): Pick<Family<ConvSpec>, "variants" | "candidates"> => ({
+  variants: [where, ...variants],
+  candidates: [...candidates, anywhere],
+});
+
 const rtol = 2e-5;
 const why = "sums of up to a few hundred products rounded to 6e-8 each";
 
 /** Inputs x and weight, output y. */
 export const convForward: Family<ConvSpec> = {
   name: "convForward",
-  ...tileVariants<ConvSpec>({ columns: (s) => s.filters, macs, lower: lowerForward }),
+  ...withWinograd(winogradForward, tileVariants<ConvSpec>({ columns: (s) => s.filters, macs, lower: lowerForward })),
   inputs: (s) => f32s(inputSize(s), weightSize(s)),
   outputs: (s) => f32s(outputSize(s)),
   reference: (s, [x, w]) => {
@@ -177,7 +187,10 @@ export const convForward: Family<ConvSpec> = {
 /** Inputs gy and weight, output gx. */
 export const convInputGrad: Family<ConvSpec> = {
   name: "convInputGrad",
-  ...tileVariants<ConvSpec>({ columns: (s) => s.channels, macs, lower: lowerInputGrad }),
+  ...withWinograd(
+    winogradInputGrad,
+    tileVariants<ConvSpec>({ columns: (s) => s.channels, macs, lower: lowerInputGrad }),
+  ),
   inputs: (s) => f32s(outputSize(s), weightSize(s)),
   outputs: (s) => f32s(inputSize(s)),
   reference: (s, [gy, w]) => {
@@ -196,7 +209,10 @@ export const convInputGrad: Family<ConvSpec> = {
 /** Inputs x and gy, output the gradient of the weight. Long sums are split and added in order: no atomics. */
 export const convWeightGrad: Family<ConvSpec> = {
   name: "convWeightGrad",
-  ...tileVariants<ConvSpec>({ columns: (s) => s.filters, macs, lower: lowerWeightGrad }),
+  ...withWinograd(
+    winogradWeightGrad,
+    tileVariants<ConvSpec>({ columns: (s) => s.filters, macs, lower: lowerWeightGrad }),
+  ),
   inputs: (s) => f32s(inputSize(s), outputSize(s)),
   outputs: (s) => f32s(weightSize(s)),
   reference: (s, [x, gy]) => {

@@ -211,20 +211,23 @@ function store(width: 1 | 4, g: Gemm, epilogue: boolean): string {
 }
 
 /**
+ * x / d through floats, because a software adapter divides integers one lane at a time. That is exact while the quotient
+ * is below 2^21: the rounded one is then off by at most one.
+ */
+export const DIVIDE = `fn divide(x: u32, d: u32) -> u32 {
+  let q = u32(f32(x) / f32(d));
+  let rest = i32(x - q * d);
+  return q + select(0u, 1u, rest >= i32(d)) - select(0u, 1u, rest < 0);
+}`;
+
+/**
  * Which tile a workgroup (or thread) computes. Tiles go down bands of 8 row tiles, so that workgroups that run at the same time
  * share 8 slices of A and few slices of B in the cache. `part` counts [split of k, batch].
- *
- * Integers are divided through floats, because a software adapter divides integers one lane at a time. That is exact
- * while the quotient is below 2^21: the rounded one is then off by at most one.
  */
 function placement({ rows, cols }: Tile): string {
   return wgsl`
     struct Place { row: u32, col: u32, batch: u32, part: u32, k_begin: u32, k_end: u32 }
-    fn divide(x: u32, d: u32) -> u32 {
-      let q = u32(f32(x) / f32(d));
-      let rest = i32(x - q * d);
-      return q + select(0u, 1u, rest >= i32(d)) - select(0u, 1u, rest < 0);
-    }
+    ${DIVIDE}
     fn place(flat: u32) -> Place {
       let tiles = u.row_tiles * u.col_tiles;
       let part = divide(flat, tiles);

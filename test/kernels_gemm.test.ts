@@ -246,6 +246,41 @@ describe.skipIf(!real)("on the adapter", () => {
     }
   });
 
+  test.each([
+    ["odd sizes", {}],
+    ["no padding, and images that are not square", { in: [1, 5, 7], out: [1, 3, 5], padding: [0, 0, 0] }],
+    ["more padding before the data than taps reach", { in: [2, 3, 4], out: [2, 6, 6], padding: [0, 3, 2] }],
+    ["few channels", { channels: 3, filters: 5, in: [1, 7, 7], out: [1, 7, 7] }],
+  ] as [string, Partial<ConvSpec>][])("Winograd's variants equal their definition: %s", async (_, change) => {
+    const spec = convolution({ in: [1, 7, 5], out: [1, 7, 5], ...change });
+    for (const family of [convForward, convInputGrad, convWeightGrad]) {
+      const inputs = inputsOf(family, spec, 7);
+      const want = [definition(family, spec, inputs)];
+      const variant = family.candidates?.find((v) => v.name === "winograd");
+      expect(variant?.supports(spec, real.caps)).toBe(true);
+      expect(await kernelProblem(real, family, spec, variant!.emit(spec, real.caps), inputs, want)).toBeNull();
+    }
+  });
+
+  test("Winograd's variants are for 3 x 3 taps with stride 1, and chosen where channels are many and scratch is small", () => {
+    const caps = withSubgroups(8);
+    const large = convolution({ batch: 8, in: [1, 32, 32], out: [1, 32, 32], channels: 64, filters: 64 });
+    const chosen = (s: ConvSpec, on = caps): boolean[] =>
+      [convForward, convInputGrad, convWeightGrad].map((f) => choose(f, s, on).name === "winograd");
+    expect(chosen(large)).toEqual([true, true, true]);
+    expect(chosen(large, MINIMUM_CAPS)).toEqual([false, false, false]);
+    const others: Partial<ConvSpec>[] = [
+      { channels: 4 },
+      { batch: 800 },
+      { stride: [1, 2, 2], out: [1, 16, 16] },
+      { kernel: [3, 3, 3], in: [3, 32, 32] },
+    ];
+    for (const change of others) expect(chosen({ ...large, ...change })).toEqual([false, false, false]);
+    const strided = convolution({ stride: [1, 2, 2], out: [1, 3, 3] });
+    for (const family of [convForward, convInputGrad, convWeightGrad])
+      expect(family.candidates?.find((v) => v.name === "winograd")?.supports(strided, caps)).toBe(false);
+  });
+
   test("large products get large tiles, and a transposed B is read in place", () => {
     if (!real.caps.subgroupSize) return;
     const chosen = (s: MatmulSpec): string => choose(matmul, s, real.caps).name;
@@ -268,10 +303,14 @@ describe.skipIf(!real)("on the adapter", () => {
     ["a padding bit lost", convForward, convolution({}), "(hit >= vec3<i32>()) & ", ""],
     ["the last part forgotten", convWeightGrad, convolution({ batch: 64 }), "part < u.parts", "part < u.parts - 1u"],
     ["one k of a block dropped", matmul, product(9, 36, 24), "var kk = k;", "var kk = k + 1u;"],
+    ["Winograd, padding read", convForward, convolution({}), "select(0f, x[", "select(x[0], x["],
+    ["Winograd, a sign", convWeightGrad, convolution({}), "0.5f * (t01 - t02)", "0.5f * (t01 + t02)"],
   ] as [string, Family<unknown>, unknown, string, string][])(
     "a planted bug is caught: %s",
-    async (_, family, spec, from, to) => {
-      const lowered = choose(family, spec, real.caps).emit(spec, real.caps);
+    async (label, family, spec, from, to) => {
+      const winograd = family.candidates?.find((v) => v.name === "winograd");
+      const variant = label.startsWith("Winograd") && winograd ? winograd : choose(family, spec, real.caps);
+      const lowered = variant.emit(spec, real.caps);
       const plant = (source: KernelSource): KernelSource => ({ ...source, wgsl: source.wgsl.replace(from, to) });
       const planted = { ...lowered, passes: lowered.passes.map((p) => ({ ...p, source: plant(p.source) })) };
       expect(texts(planted)).not.toEqual(texts(lowered));
