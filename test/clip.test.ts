@@ -6,6 +6,8 @@ import { Rng, type Tensor, tensor, useDevice } from "../engine/index.ts";
 import { l2Normalize } from "../engine/nn/index.ts";
 import { ReferenceDevice } from "../engine/reference.ts";
 import { directional } from "../engine/testing/index.ts";
+import { openaiClipConfig, readOpenClipConfig, readTextConfig, readVisionConfig } from "../models/checkpoints/clip.ts";
+import { openaiLayout } from "../models/checkpoints/clip_names.ts";
 import { Clip, type ClipConfig } from "../models/clip.ts";
 import type { TextConfig } from "../models/config.ts";
 import { ImageEncoder, type VisionConfig } from "../models/image_encoder.ts";
@@ -131,4 +133,90 @@ test("the contrastive loss is that of the matching pairs in both directions", as
     rows.reduce((sum, row, i) => sum + Math.log(row.reduce((s, x) => s + Math.exp(x), 0)) - row[i], 0) / rows.length;
   const transposed = scores[0].map((_, j) => scores.map((row) => row[j]));
   expect(await clip.loss(a, b).item()).toBeCloseTo((own(scores) + own(transposed)) / 2, 4);
+});
+
+describe("names of OpenAI's and open_clip's files", () => {
+  const files = ["token_embedding.weight", "positional_embedding", "transformer.resblocks.11.attn.in_proj_bias"];
+  const visual = ["visual.positional_embedding", "visual.transformer.resblocks.0.mlp.c_fc.weight", "visual.proj"];
+  const where = (name: string, names: readonly string[]) => openaiLayout(names)?.(name);
+
+  test("fused and turned tensors go where they belong", () => {
+    const names = [...files, ...visual, "logit_scale", "input_resolution"];
+    const part = (x: string) => `text_model.encoder.layers.11.self_attn.${x}_proj.bias`;
+    expect(where(files[2], names)).toMatchObject({ names: [part("q"), part("k"), part("v")] });
+    expect(where(visual[1], names)?.names).toEqual(["vision_model.encoder.layers.0.mlp.fc1.weight"]);
+    expect(where("visual.proj", names)).toEqual({ names: ["visual_projection.weight"], transposed: true });
+    expect(where("logit_scale", names)?.names).toEqual(["logit_scale"]);
+    expect(where("input_resolution", names)?.names).toEqual([]);
+    expect(where("visual.layer1.0.conv1.weight", [...names, "visual.layer1.0.conv1.weight"])?.names).toEqual([
+      "visual.layer1.0.conv1.weight", // nothing is known of it: loading names it as extra
+    ]);
+  });
+  test.each<[string, string[], string]>([
+    ["behind a prefix, among other parts", files.map((n) => `cond_stage_model.model.${n}`), "cond_stage_model.model."],
+    ["a text tower of its own", [...files.map((n) => `text.${n}`), ...visual], "text."],
+    ["trained in parallel", [...files, ...visual].map((n) => `module.${n}`), "module."],
+  ])("%s", (_, names, prefix) => {
+    const all = [...names, "first_stage_model.encoder.norm_out.weight"];
+    expect(where(`${prefix}positional_embedding`, all)?.names).toEqual([
+      "text_model.embeddings.position_embedding.weight",
+    ]);
+    const image = all.find((name) => name.endsWith("visual.positional_embedding"));
+    if (image) expect(where(image, all)?.names).toEqual(["vision_model.embeddings.position_embedding.weight"]);
+    expect(where("first_stage_model.encoder.norm_out.weight", all)?.names).toEqual([]);
+  });
+  test("those of transformers are none of them", () => {
+    expect(openaiLayout(new Clip(config).state().keys())).toBeNull();
+  });
+  test("sizes follow from the shapes; head widths and the activation from open_clip's configuration", () => {
+    const [L, W] = [77, 1280];
+    const shapes = new Map<string, number[]>([
+      ["visual.conv1.weight", [W, 3, 14, 14]],
+      ["visual.positional_embedding", [257, W]],
+      ["visual.proj", [W, 1024]],
+      ["positional_embedding", [L, 1024]],
+      ["token_embedding.weight", [49408, 1024]],
+      ["text_projection", [1024, 1024]],
+      ["transformer.resblocks.0.mlp.c_fc.weight", [4096, 1024]],
+      ["visual.transformer.resblocks.0.mlp.c_fc.weight", [5120, W]],
+      ...Array.from({ length: 24 }, (_, i) => [`transformer.resblocks.${i}.ln_1.weight`, [1024]] as [string, number[]]),
+      ...Array.from(
+        { length: 32 },
+        (_, i) => [`visual.transformer.resblocks.${i}.ln_1.weight`, [W]] as [string, number[]],
+      ),
+    ]);
+    const json = { model_cfg: { vision_cfg: { head_width: 80 }, text_cfg: { width: 1024, heads: 16 } } };
+    const read = openaiClipConfig(shapes, readOpenClipConfig(json, "open_clip_config.json"));
+    // OpenCLIP's ViT-H/14, counted by its authors: 986,109,441.
+    expect(new Clip(read).count()).toBe(986_109_441);
+    expect(read).toMatchObject({
+      text: { heads: 16, activation: "gelu", length: L },
+      vision: { heads: 16, size: 224, patch: 14, activation: "gelu" },
+    });
+    shapes.delete("visual.conv1.weight");
+    expect(() => openaiClipConfig(shapes)).toThrow(/visual.conv1.weight is missing/);
+    const other = { text_cfg: { hf_model_name: "roberta" }, vision_cfg: {} };
+    expect(() => readOpenClipConfig(other, "o.json")).toThrow(/o.json: text_cfg: hf_model_name is "roberta"/);
+  });
+});
+
+describe("configurations of transformers", () => {
+  const tower = { hidden_size: 8, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 12 };
+  test("an absent field has its library's default; the end token of 2 means the highest id", () => {
+    const text = readTextConfig({ ...tower, hidden_act: "gelu", eos_token_id: 49407 }, "c");
+    expect(text).toMatchObject({ vocabulary: 49408, length: 77, activation: "gelu", epsilon: 1e-5, endId: 49407 });
+    expect(readTextConfig({ ...tower, eos_token_id: 2 }, "c")).not.toHaveProperty("endId");
+    expect(text).not.toHaveProperty("projection");
+    const projecting = { ...tower, architectures: ["CLIPTextModelWithProjection"], projection_dim: 6 };
+    expect(readTextConfig(projecting, "c").projection).toBe(6);
+    const image = { ...tower, model_type: "clip_vision_model", architectures: ["CLIPVisionModelWithProjection"] };
+    expect(readVisionConfig(image, "c")).toMatchObject({ patch: 32, size: 224, projection: 512 });
+  });
+  test.each<[object, RegExp]>([
+    [{ ...tower, hidden_act: "swish2" }, /^c: hidden_act is "swish2": only gelu, .* are supported$/],
+    [{ ...tower, model_type: "t5" }, /model_type is "t5"/],
+    [{ ...tower, num_hidden_layers: -1 }, /num_hidden_layers/],
+  ])("%j is refused", (json, message) => {
+    expect(() => readTextConfig(json, "c")).toThrow(message);
+  });
 });

@@ -12,6 +12,7 @@ import { trainTokenizer } from "../data/tokenizer_train.ts";
 import { withoutVocabulary } from "../eval/golden/clip_tokenizer.ts";
 import { golden } from "../eval/golden/index.ts";
 import { describeFolder } from "./golden.ts";
+import { goldenFailures } from "./golden_failures.ts";
 
 const temporary: string[] = [];
 afterAll(() => {
@@ -125,23 +126,13 @@ describe("tokenizers in folders", () => {
   });
 });
 
-/** Of a folder that the runner checks: what failed, and how many did not. */
-async function failures(path: string): Promise<{ passed: number; failed: string[] }> {
-  const [failed, passed]: [string[], string[]] = [[], []];
-  for await (const e of golden(path)) {
-    if (e.type === "problem") failed.push(e.message);
-    if (e.type === "check") (e.check.ok ? passed : failed).push(e.check.name);
-  }
-  return { passed: passed.length, failed };
-}
-
 describeFolder("clip-preprocess-a", (path) => {
   test("resized bytes are Pillow's", async () => {
-    expect(await failures(path)).toEqual({ passed: 15, failed: [] });
+    expect(await goldenFailures(path)).toEqual({ count: 15, failed: [] });
   });
 });
 describeFolder("clip-tokenizer-a", (path) => {
   test("some vocabulary has these ids for our words and bytes", async () => {
-    expect(await failures(path)).toEqual({ passed: 20, failed: [] });
+    expect(await goldenFailures(path)).toEqual({ count: 20, failed: [] });
   });
 });
