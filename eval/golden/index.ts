@@ -14,6 +14,7 @@ import { ops } from "./ops.ts";
 import { optim } from "./optim.ts";
 import { stiLayer } from "./sti_layer.ts";
 import { torchPickle } from "./torch_pickle.ts";
+import { trainSd } from "./train_sd.ts";
 import { unet } from "./unet.ts";
 import { unet3d } from "./unet3d.ts";
 import { vae } from "./vae.ts";
@@ -27,6 +28,7 @@ export const KINDS: readonly Kind[] = [
   optim,
   torchPickle,
   vae,
+  trainSd,
   i2vgenXl,
   vgen,
   clipText,
