@@ -12,6 +12,7 @@ import type { Check, Kind } from "./kind.ts";
 import { makeAVideo } from "./make_a_video.ts";
 import { ops } from "./ops.ts";
 import { optim } from "./optim.ts";
+import { pipelineSd } from "./pipeline_sd.ts";
 import { stiLayer } from "./sti_layer.ts";
 import { torchPickle } from "./torch_pickle.ts";
 import { trainSd } from "./train_sd.ts";
@@ -28,6 +29,7 @@ export const KINDS: readonly Kind[] = [
   optim,
   torchPickle,
   vae,
+  pipelineSd,
   trainSd,
   i2vgenXl,
   vgen,

@@ -2,9 +2,8 @@
 // under those of the published Stable Diffusion files. Either must load, and they must be the same weights.
 
 import type { Parameter } from "../../engine/state.ts";
-import { Autoencoder, currentName, klDivergence, samplePosterior } from "../../models/autoencoder.ts";
-import { byName } from "../../models/checkpoints/layout.ts";
-import { readVaeConfig } from "../../models/checkpoints/vae.ts";
+import { Autoencoder, klDivergence, samplePosterior } from "../../models/autoencoder.ts";
+import { readVaeConfig, vaeLayout } from "../../models/checkpoints/vae.ts";
 import { exists, readJson } from "./files.ts";
 import { type Check, compare, type Kind } from "./kind.ts";
 import { openModelFolder, peekConfig, type Tensors } from "./model.ts";
@@ -29,7 +28,7 @@ async function* run(path: string): AsyncGenerator<Check> {
   });
   if (!(await exists(path, LEGACY))) return;
   const legacy = new Autoencoder(config);
-  await folder.load(legacy.state(), byName(currentName), LEGACY);
+  await folder.load(legacy.state(), vaeLayout, LEGACY);
   for (const [name, p] of legacy.state()) {
     const same = compare(`${LEGACY}: ${name}`, await p.data(), await (made.state().get(name) as Parameter).data(), 0);
     if (!same.ok) yield same;

@@ -56,6 +56,13 @@ export class ConfigReader {
     return this.#typed(key, otherwise, "a text", (v): v is string => typeof v === "string");
   }
 
+  /** What `table` says of a text. */
+  choice<T>(key: string, table: Readonly<Record<string, T>>, otherwise: string): T {
+    const value = this.text(key, otherwise);
+    if (!Object.hasOwn(table, value)) this.refuse(key, `expected one of ${Object.keys(table).join(", ")}`);
+    return table[value];
+  }
+
   texts(key: string): readonly string[] {
     const isTexts = (v: unknown): v is string[] => Array.isArray(v) && v.every((x) => typeof x === "string");
     return this.#typed(key, undefined, "a list of texts", isTexts);

@@ -1,7 +1,9 @@
 // The autoencoder in the files of diffusers: configuration of `AutoencoderKL` to ours and back. Weight names are the same
 // there, but for the attention of older files (`currentName` of autoencoder.ts).
 
+import { currentName } from "../autoencoder.ts";
 import type { AutoencoderConfig } from "../config.ts";
+import { byName, type Layout } from "./layout.ts";
 import { ConfigReader } from "./reader.ts";
 
 /** Our configuration and latent scale. Throws ConfigError for what the autoencoder here does not have. */
@@ -25,3 +27,6 @@ export function readVaeConfig(json: unknown, label: string): { config: Autoencod
   };
   return { config, scale: r.number("scaling_factor", 0.18215) };
 }
+
+/** Names of diffusers' autoencoder, old and new. */
+export const vaeLayout: Layout = byName(currentName);
