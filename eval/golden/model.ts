@@ -87,11 +87,18 @@ export class ModelFolder {
     return compare(name, got, axes(stored).data, stored.whole ? 0 : (bound ?? this.bound(name)));
   }
 
-  /** Throws where the folder does not say what float32 cost: a bound would be a guess. */
+  /**
+   * What `boundOf` says of the stored cost. The cost of a tensor is the largest of many errors; that of a single number (a
+   * loss, the gradient of a scalar) is one draw, near zero by chance where terms happen to cancel. So a single number is
+   * held to no less than the median cost of the folder's tensors.
+   * Throws where the folder does not say what float32 cost: a bound would be a guess.
+   */
   bound(name: string): number {
     const tolerance = this.#tolerances[name];
     if (!tolerance) throw new Error(`tolerance.json has no ${name}`);
-    return boundOf(tolerance.rel_to_max, this.io.get(name)?.data.length);
+    const size = this.io.get(name)?.data.length;
+    const typical = size === 1 ? median(Object.values(this.#tolerances).map((t) => t.rel_to_max)) : 0;
+    return boundOf(Math.max(tolerance.rel_to_max, typical), size);
   }
 
   /**
@@ -172,6 +179,11 @@ export class ModelFolder {
 function joined(parts: readonly (Data | undefined)[]): Data {
   const values = parts.filter((part) => part !== undefined);
   return values.length === 1 ? values[0] : Float32Array.from(values.flatMap((part) => [...part]));
+}
+
+function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.floor(sorted.length / 2)];
 }
 
 /** Pictures and videos, and what has more axes still, have their channels second in these folders and last here. */
