@@ -35,34 +35,48 @@ export function planMemory(intervals: readonly Interval[], maxBuffer: number = N
     .map((_, i) => i)
     .sort((a, b) => intervals[b].bytes - intervals[a].bytes || intervals[a].first - intervals[b].first);
   const offsets = new Array<number>(intervals.length).fill(0);
-  const placed: number[] = [];
+  const placed: Placed[] = []; // by where they start
   let bytes = 0;
   for (const i of order) {
+    const { first, last } = intervals[i];
     const size = align(intervals[i].bytes);
-    const busy = placed.filter((j) => overlaps(intervals[i], intervals[j])).sort((a, b) => offsets[a] - offsets[b]);
-    offsets[i] = firstGap(
-      busy.map((j) => [offsets[j], offsets[j] + align(intervals[j].bytes)]),
-      size,
-      slab,
-    );
-    bytes = Math.max(bytes, offsets[i] + size);
-    placed.push(i);
+    const start = lowestGap(placed, { first, last, size }, slab);
+    offsets[i] = start;
+    bytes = Math.max(bytes, start + size);
+    placed.splice(countBelow(placed, start), 0, { first, last, start, end: start + size });
   }
   return { offsets, bytes, slab, lowerBound: lowerBound(intervals) };
 }
 
-function overlaps(a: Interval, b: Interval): boolean {
-  return a.first <= b.last && b.first <= a.last;
+interface Placed extends Pick<Interval, "first" | "last"> {
+  readonly start: number;
+  readonly end: number;
 }
 
-/** Lowest offset at which `size` bytes fit between busy ranges sorted by start, all of them in one slab. */
-function firstGap(busy: readonly (readonly [start: number, end: number])[], size: number, slab: number): number {
+/** Lowest offset at which `size` bytes lie in one slab and on nothing that lives at the same time. */
+function lowestGap(
+  placed: readonly Placed[],
+  { first, last, size }: { readonly first: number; readonly last: number; readonly size: number },
+  slab: number,
+): number {
   let at = 0;
-  for (const [start, end] of busy) {
-    if (start - at >= size) break;
-    at = withinSlab(Math.max(at, end), size, slab);
+  for (const p of placed) {
+    if (p.first > last || first > p.last) continue;
+    if (p.start - at >= size) break;
+    at = withinSlab(Math.max(at, p.end), size, slab);
   }
   return at;
+}
+
+/** How many of `placed` start below `start`. */
+function countBelow(placed: readonly Placed[], start: number): number {
+  let [low, high] = [0, placed.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (placed[middle].start < start) low = middle + 1;
+    else high = middle;
+  }
+  return low;
 }
 
 /** `at`, or the start of the next slab when `size` bytes from there would lie across its end. */
