@@ -3,7 +3,7 @@
 
 import { expect, test } from "vitest";
 import { compile, grad, Parameter, type Tensor, tensor, useDevice } from "../engine/index.ts";
-import { Linear } from "../engine/nn/index.ts";
+import { groupNorm, interpolate, Linear } from "../engine/nn/index.ts";
 import { AdamW } from "../engine/optim/index.ts";
 import { explainPlan } from "../engine/plan/explain.ts";
 import { heldBytes } from "../engine/plan/summary.ts";
@@ -117,6 +117,19 @@ test("f16 weights take half the memory", () => {
   const [single, half] = [bytes(new VideoUNet(SMALL)), bytes(new VideoUNet(SMALL).convert("f16"))];
   expect(half / single).toBeGreaterThan(0.49);
   expect(half / single).toBeLessThan(0.53); // vectors of a few numbers are padded to 16 bytes
+});
+
+test("what a kernel reads from a copy of halves stays halves", () => {
+  const device = useDevice(new PlanningDevice({ ...MINIMUM_CAPS, f16: true }));
+  const enlarged = ({ x }: { x: Tensor }): { y: Tensor } => ({
+    y: groupNorm(interpolate(x.mul(2), { size: [16, 16] }), 2),
+  });
+  compile(enlarged)({ x: tensor(new Float32Array(256), [1, 8, 8, 4]).cast("f16") });
+  const [{ plan }] = device.steps();
+  const written = plan.dispatches.flatMap((d) => d.slots.flatMap((s) => ("node" in s ? [s.node] : [])));
+  const large = written.filter((n) => n.shape.join() === "1,256,2,2" || n.shape.join() === "1,16,16,4");
+  expect(large.length).toBeGreaterThan(1);
+  expect(large.map((n) => n.dtype).filter((dtype) => dtype !== "f16")).toEqual([]);
 });
 
 test("converting: values stay, buffers stay as they are, and a model in use is refused", async () => {

@@ -200,8 +200,10 @@ class Fuser {
       this.#store(through.node);
       return through;
     }
-    this.#store(n);
-    return { node: n, layout: contiguous(n.shape) };
+    // A copy of halves stays halves: kernels widen what they load.
+    const copied = this.#options.fuse && widens(n) ? this.sources(n)[0] : n;
+    this.#store(copied);
+    return { node: copied, layout: contiguous(n.shape) };
   }
 
   /** The node below a chain of movement ops, and the affine layout of `n` in it; null when it is not affine. */
