@@ -5,13 +5,16 @@ import { Argument, Command, Option } from "commander";
 import { version } from "../package.json";
 import { addDataset } from "./dataset_commands.ts";
 import {
+  ADAPTERS,
   above,
   between,
   caption,
   DEVICES,
+  DIFFUSION,
   type GenerateOptions,
   type GoldenOptions,
   type ParamsOptions,
+  type PlanOptions,
   PRESETS,
   type ProfileOptions,
   pixels,
@@ -21,6 +24,7 @@ import {
   type StartOptions,
   SYSTEMS,
   seed,
+  TRAINED,
   type TrainOptions,
   type TuneOptions,
   whole,
@@ -53,6 +57,7 @@ function createProgram(): Command {
     addTrain,
     addGenerate,
     addProfile,
+    addPlan,
     addTune,
     addDoctor,
     addGolden,
@@ -145,6 +150,31 @@ function addProfile(program: Command): void {
     .action(async (command: string[], options: Omit<ProfileOptions, "command">) =>
       (await import("./profile.ts")).run({ command, ...options }),
     );
+}
+
+function addPlan(program: Command): void {
+  program
+    .command("plan")
+    .description("what sampling, or a training step, would take: dispatches, operations, memory; needs no GPU")
+    .addOption(new Option("--system <name>", "which of the systems").choices(DIFFUSION).default("sti"))
+    .addOption(new Option("--preset <name>", "size of the model").choices(PRESETS).default("nano"))
+    .option("--batch <n>", "stickers per step", whole(1), 1)
+    .addOption(new Option("--dtype <name>", "of weights and activations").choices(["f32", "f16"]).default("f32"))
+    .option("--train", "training steps, with gradients, moments and averages, instead of sampling", false)
+    .addOption(new Option("--recipe <name>", "with --train: one stage only").choices(RECIPES))
+    .addOption(
+      new Option("--trained <part>", "with --train: what diffusion training updates")
+        .choices(TRAINED)
+        .default("scratch"),
+    )
+    .option("--steps <n>", "sampling: denoising steps", whole(1, 1000), 25)
+    .addOption(
+      new Option("--adapter <kind>", "whose limits: a discrete GPU's, WebGPU's least, this machine's")
+        .choices(ADAPTERS)
+        .default("discrete"),
+    )
+    .option("--json", "print everything as JSON", false)
+    .action(async (options: PlanOptions) => (await import("./plan.ts")).run(options));
 }
 
 function addTune(program: Command): void {

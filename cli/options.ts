@@ -6,6 +6,7 @@ import { InvalidArgumentError } from "commander";
 export const PRESETS = ["nano", "micro", "tiny", "small", "paper"] as const;
 export const SYSTEMS = ["videogpt", "make-a-video", "videoldm", "videofactory", "i2vgen-xl", "sti"] as const;
 export const SAMPLER_NAMES = ["ddim", "ddpm", "dpm++", "euler"] as const;
+export const DIFFUSION = ["make-a-video", "videoldm", "videofactory", "i2vgen-xl", "sti"] as const;
 export const RECIPES = ["autoencoder", "diffusion"] as const;
 
 export interface StarterOptions {
@@ -91,6 +92,28 @@ export interface ProfileOptions {
   /** The trace file. */
   out: string;
   /** Print the tables as JSON. */
+  json: boolean;
+}
+
+export const ADAPTERS = ["discrete", "minimum", "this"] as const;
+export const TRAINED = ["scratch", "temporal", "interaction"] as const;
+
+export interface PlanOptions {
+  system: (typeof DIFFUSION)[number];
+  preset: (typeof PRESETS)[number];
+  /** Stickers per step. */
+  batch: number;
+  dtype: "f32" | "f16";
+  /** Training steps instead of sampling. */
+  train: boolean;
+  /** With `train`: one recipe's step; absent: all. */
+  recipe?: (typeof RECIPES)[number];
+  /** With `train`: what the diffusion recipe updates. */
+  trained: (typeof TRAINED)[number];
+  /** Sampling: denoising steps. */
+  steps: number;
+  /** Whose capabilities and limits the plan is for: a discrete GPU's, WebGPU's minimum, this machine's. */
+  adapter: (typeof ADAPTERS)[number];
   json: boolean;
 }
 

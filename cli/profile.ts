@@ -51,7 +51,7 @@ async function tracePreset(o: ProfileOptions, file: string): Promise<void> {
   const device = await openDevice({ device: "gpu" });
   try {
     announce(device);
-    const { step, feed } = STEPS[o.recipe](presetConfig(o.preset), o.batch);
+    const { step, feed } = STEPS[o.recipe](presetConfig(o.preset), o);
     const train = compile(step, { name: o.recipe });
     const tracing = device.traceTo(file);
     console.error("planning...");

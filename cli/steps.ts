@@ -1,53 +1,88 @@
-// A training step of each recipe on random data, for commands that look at steps rather than train: profile and tune.
+// A training step of each recipe on random data, for commands that look at steps rather than train: plan, profile and tune.
+// It keeps what the recipe keeps: weights, moments and averages.
 
-import { grad, type Named, Rng, type Tensor, tensor } from "../engine/index.ts";
-import { AdamW, clipGradNorm } from "../engine/optim/index.ts";
+import { full, grad, type Named, type Parameter, Rng, type Tensor, tensor } from "../engine/index.ts";
+import { AdamW, clipGradNorm, Ema, inHalf, LossScaler } from "../engine/optim/index.ts";
 import { Autoencoder } from "../models/autoencoder.ts";
-import type { SystemConfig } from "../models/config.ts";
-import { LatentDiffusion } from "../models/latent_diffusion.ts";
+import { downsampling, type SystemConfig } from "../models/config.ts";
+import { LatentDiffusion, type Trained } from "../models/latent_diffusion.ts";
 import type { RECIPES } from "./options.ts";
 
 export interface SampleStep {
   readonly step: (inputs: Named) => { readonly loss: Tensor };
   readonly feed: Named;
+  /** What outlives a step, by what it is. */
+  readonly state: Readonly<Record<"model" | "moments" | "averages", ReadonlyMap<string, Parameter>>>;
 }
 
-const lr = 1e-4;
+export interface StepOptions {
+  /** Stickers per step. */
+  readonly batch: number;
+  /** f16: mixed precision, on f16 casts of f32 weights, with a scaled loss. */
+  readonly dtype?: "f32" | "f16";
+  /** Of the diffusion recipe. */
+  readonly trained?: Trained;
+}
 
-export const STEPS: Readonly<Record<(typeof RECIPES)[number], (c: SystemConfig, batch: number) => SampleStep>> = {
-  autoencoder(config, batch) {
+export const STEPS: Readonly<Record<(typeof RECIPES)[number], (c: SystemConfig, o: StepOptions) => SampleStep>> = {
+  autoencoder(config, o) {
     const model = new Autoencoder(config.autoencoder).seed(1);
     const rng = new Rng(1);
-    const optimizer = new AdamW(model.state());
     return {
-      feed: { frames: random([batch, config.size, config.size, 3]) },
-      step: ({ frames }) => {
-        const { loss } = model.loss(frames, rng, { klWeight: 1e-6 });
-        optimizer.step(clipGradNorm(grad(loss, optimizer.targets), 1).grads, { lr });
-        return { loss };
-      },
+      ...training(model.state(), null, o, ({ frames }) => model.loss(frames, rng, { klWeight: 1e-6 }).loss),
+      feed: { lr: NUMBERS.lr, frames: random([o.batch, config.size, config.size, 3]) },
     };
   },
-  diffusion(config, batch) {
-    const model = new LatentDiffusion(config).seed(1);
+  diffusion(config, o) {
+    const model = new LatentDiffusion(config).seed(1).train(o.trained ?? "scratch");
     const rng = new Rng(1);
-    const side = config.size / 2 ** (config.autoencoder.channels.length - 1);
+    const side = config.size / downsampling(config.autoencoder);
     const { length } = config.text;
     const empty = tensor(new Int32Array(length));
-    const optimizer = new AdamW(new Map([...model.state()].filter(([name]) => !name.startsWith("autoencoder."))));
+    const state = new Map([...model.state()].filter(([name]) => !name.startsWith("autoencoder.")));
+    const trainable = new Map([...state].filter(([, p]) => p.trainable));
     return {
+      ...training(state, new Ema(trainable, 0.999), o, ({ latents, captions }) =>
+        model.loss({ latents, captions, empty }, rng),
+      ),
       feed: {
-        latents: random([batch, config.frames, side, side, config.autoencoder.latent]),
-        captions: tensor(new Int32Array(batch * length), [batch, length]),
-      },
-      step: ({ latents, captions }) => {
-        const loss = model.loss({ latents, captions, empty }, rng);
-        optimizer.step(clipGradNorm(grad(loss, optimizer.targets), 1).grads, { lr });
-        return { loss };
+        ...NUMBERS,
+        latents: random([o.batch, config.frames, side, side, config.autoencoder.latent]),
+        captions: tensor(new Int32Array(o.batch * length), [o.batch, length]),
       },
     };
   },
 };
+
+/** What the recipes feed besides the batch. */
+const NUMBERS: Named = { lr: full([], 1e-4), start: full([], 0) };
+
+/** The recipes' update of a loss: clipped gradients, AdamW, averaged weights where `ema` is given. */
+function training(
+  model: ReadonlyMap<string, Parameter>,
+  ema: Ema | null,
+  { dtype = "f32" }: StepOptions,
+  loss: (inputs: Named) => Tensor,
+): Omit<SampleStep, "feed"> {
+  const optimizer = new AdamW(model);
+  const scaler = new LossScaler();
+  const update = ({ lr, start }: Named, grads: readonly Tensor[], when?: Tensor): void => {
+    optimizer.step(clipGradNorm(grads, 1).grads, { lr, when });
+    ema?.update(start);
+  };
+  return {
+    state: { model, moments: optimizer.state(), averages: ema?.state() ?? new Map() },
+    step: (inputs) => {
+      const value = dtype === "f16" ? inHalf(() => loss(inputs)) : loss(inputs);
+      if (dtype === "f32") update(inputs, grad(value, optimizer.targets));
+      else {
+        const { grads, finite } = scaler.unscale(grad(scaler.scale(value), optimizer.targets));
+        update(inputs, grads, finite);
+      }
+      return { loss: value };
+    },
+  };
+}
 
 /** Standard normal values, in a tensor with memory of its own. */
 function random(shape: readonly number[]): Tensor {

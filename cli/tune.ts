@@ -48,7 +48,7 @@ export async function run(o: TuneOptions): Promise<void> {
 
 /** The recipe's training step as a program; nothing runs. */
 function programOf({ preset, batch }: TuneOptions, recipe: (typeof RECIPES)[number]): ReturnType<typeof trace> {
-  const { step, feed } = STEPS[recipe](presetConfig(preset), batch);
+  const { step, feed } = STEPS[recipe](presetConfig(preset), { batch });
   const signature = ({ shape, dtype }: Tensor) => ({ shape, dtype });
   return trace(recipe, step, Object.fromEntries(Object.entries(feed).map(([name, t]) => [name, signature(t)])));
 }

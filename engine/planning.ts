@@ -21,7 +21,7 @@ export interface PlannedStep extends PlanSummary {
 export class PlanningDevice implements Device {
   readonly name = "planning (computes nothing)";
   readonly caps: Caps;
-  readonly #steps = new Map<Program, { readonly plan: Plan; calls: number }>();
+  readonly #steps = new Map<Program, PlannedStep>();
   /** Tensors with memory of their own: state, data, and what was computed outside of steps. */
   readonly #tensors = new Map<Storage, number>();
 
@@ -31,11 +31,12 @@ export class PlanningDevice implements Device {
 
   /** Throws DeviceError where the adapter could not run the program: a tensor larger than a binding, say. */
   run(program: Program): Record<string, Storage> {
-    const step = this.#steps.get(program) ?? { plan: makePlan(program, this.caps), calls: 0 };
-    for (const storage of step.plan.storages) this.#hold(storage);
-    if (program.reused) this.#steps.set(program, step);
-    step.calls++;
-    const out = step.plan.outputs.map(({ name, shape, dtype }) => [name, new Storage(shape, dtype, null)] as const);
+    const known = this.#steps.get(program);
+    const plan = known?.plan ?? makePlan(program, this.caps);
+    for (const storage of plan.storages) this.#hold(storage);
+    if (program.reused)
+      this.#steps.set(program, { ...(known ?? { plan, ...summarise(plan) }), calls: (known?.calls ?? 0) + 1 });
+    const out = plan.outputs.map(({ name, shape, dtype }) => [name, new Storage(shape, dtype, null)] as const);
     if (!program.reused) for (const [, storage] of out) this.#hold(storage);
     return Object.fromEntries(out);
   }
@@ -46,7 +47,7 @@ export class PlanningDevice implements Device {
 
   /** Compiled steps in order of their first call. */
   steps(): PlannedStep[] {
-    return [...this.#steps.values()].map(({ plan, calls }) => ({ ...summarise(plan), plan, calls }));
+    return [...this.#steps.values()];
   }
 
   /** Bytes of a tensor with memory of its own; 0 where nothing has used it. */

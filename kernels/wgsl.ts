@@ -51,6 +51,19 @@ export const MINIMUM_CAPS: Caps = {
   maxBuffer: 2 ** 28,
 };
 
+/** What a discrete GPU of recent years offers through Dawn: for plans made where there is none. */
+export const DISCRETE_CAPS: Caps = {
+  adapter: "gpu",
+  subgroupSize: 32,
+  f16: true,
+  maxBindings: 10,
+  maxInvocations: 1024,
+  maxWorkgroupMemory: 32768,
+  maxWorkgroupsPerDim: 65535,
+  maxBinding: 2 ** 31 - 4,
+  maxBuffer: 2 ** 31 - 4,
+};
+
 /** Element type of a storage buffer. Everything is 4 bytes wide; `vec4` loads are a matter of declaration only. */
 export type Scalar = "f32" | "i32" | "u32";
 

@@ -123,9 +123,7 @@ export function dispatchInfos(plan: Plan): DispatchInfo[] {
     const touched = Object.entries(touches(d, name, seen)).filter(([, values]) => values.length > 0);
     return {
       label: source.label,
-      family: familyOf(group),
-      flops: source.flops ?? 0,
-      bytes: source.bytes ?? boundBytes(d),
+      ...workOf(d),
       args: {
         ops: opsOf(group, plan),
         ...Object.fromEntries(touched.map(([kind, values]) => [kind, values.join(", ")])),
@@ -133,6 +131,12 @@ export function dispatchInfos(plan: Plan): DispatchInfo[] {
       },
     };
   });
+}
+
+/** The family of a dispatch's kernel, its operations and the bytes that it moves. */
+export function workOf(d: Dispatch): Pick<DispatchInfo, "family" | "flops" | "bytes"> {
+  const { flops = 0, bytes = boundBytes(d) } = d.source;
+  return { family: familyOf(d.group), flops, bytes };
 }
 
 function familyOf({ core }: Group): string {

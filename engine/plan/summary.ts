@@ -1,7 +1,7 @@
 // A plan in numbers: dispatches, operations by kernel family, and the memory it holds once it is recorded. For `gifgrad plan`
 // and tests; what each dispatch does, in words, is explain.ts.
 
-import { type ArenaValue, arenaValues, boundBytes, dispatchInfos } from "./explain.ts";
+import { type ArenaValue, arenaValues, boundBytes, workOf } from "./explain.ts";
 import type { Plan } from "./plan.ts";
 
 /** Dispatches of one kernel family together. */
@@ -53,7 +53,7 @@ export function uniformBytes(sources: readonly { readonly uniforms: readonly num
 export function summarise(plan: Plan, reused = true): PlanSummary {
   const all = [...plan.setup, ...plan.dispatches];
   const sum = (list: readonly { readonly bytes: number }[]): number => list.reduce((total, v) => total + v.bytes, 0);
-  const families = familiesOf(plan);
+  const families = sumFamilies(plan.dispatches.map((d) => ({ ...workOf(d), dispatches: 1 })));
   return {
     name: plan.name,
     dispatches: plan.dispatches.length,
@@ -77,13 +77,14 @@ export function heldBytes({ arena, inputs, results, tables, uniforms }: PlanMemo
   return arena + inputs + results + tables + uniforms;
 }
 
-function familiesOf(plan: Plan): FamilyWork[] {
+/** Sums by family, most operations first. */
+export function sumFamilies(parts: readonly FamilyWork[]): FamilyWork[] {
   const families = new Map<string, FamilyWork>();
-  for (const { family, flops, bytes } of dispatchInfos(plan)) {
-    const known = families.get(family) ?? { family, dispatches: 0, flops: 0, bytes: 0 };
+  for (const { family, dispatches, flops, bytes } of parts) {
+    const known = families.get(family) ?? { dispatches: 0, flops: 0, bytes: 0 };
     families.set(family, {
       family,
-      dispatches: known.dispatches + 1,
+      dispatches: known.dispatches + dispatches,
       flops: known.flops + flops,
       bytes: known.bytes + bytes,
     });

@@ -1,0 +1,111 @@
+// `gifgrad plan`: its numbers follow from the model's and from each other, every system has a plan, and the paper's network is
+// planned in f16 within the memory of a 16 GB card, in seconds and without allocating its weights.
+
+import { describe, expect, test } from "vitest";
+import type { PlanOptions } from "../cli/options.ts";
+import { plan } from "../cli/plan.ts";
+import { heldBytes } from "../engine/plan/summary.ts";
+import { systemConfig } from "../models/config.ts";
+import { LatentDiffusion } from "../models/latent_diffusion.ts";
+
+const DEFAULTS: PlanOptions = {
+  system: "sti",
+  preset: "nano",
+  batch: 1,
+  dtype: "f32",
+  train: false,
+  trained: "scratch",
+  steps: 25,
+  adapter: "discrete",
+  json: true,
+};
+
+/** I2VGen-XL is to follow when it samples. */
+const SYSTEMS = ["make-a-video", "videoldm", "videofactory", "sti"] as const;
+
+const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0);
+
+describe("sampling", () => {
+  test.each(SYSTEMS)("%s: every weight is counted, and the peak is the sum of its parts", async (system) => {
+    const { stages } = await plan({ ...DEFAULTS, system });
+    expect(stages.map((s) => s.name)).toEqual(["sampling"]);
+    const [{ steps, held, peak, dispatches, flops }] = stages;
+    const named = Object.fromEntries(steps.map((s) => [s.name, s.calls]));
+    expect(named).toMatchObject({ embed: 2, sampler: 25, decode: 1 });
+    expect(sum(held.map((h) => h.values))).toBe(new LatentDiffusion(systemConfig(system, "nano")).count());
+    expect(peak).toBe(sum(held.map((h) => h.bytes)) + sum(steps.map((s) => heldBytes(s.memory))));
+    expect(Math.min(...held.map((h) => h.bytes))).toBeGreaterThanOrEqual(0);
+    expect(dispatches).toBe(sum(steps.map((s) => s.calls * s.dispatches)));
+    expect(flops).toBe(sum(steps.map((s) => s.calls * s.flops)));
+  });
+
+  test("more steps are more calls of the same update; weights in f16 take half", async () => {
+    const single = await plan({ ...DEFAULTS, preset: "micro" });
+    const half = await plan({ ...DEFAULTS, preset: "micro", dtype: "f16", steps: 50 });
+    const update = (r: typeof single) => r.stages[0].steps.find((s) => s.name === "sampler");
+    expect(update(half)?.calls).toBe(50);
+    // The products are the same; casts come and go.
+    const products = (r: typeof single): number =>
+      sum((update(r)?.families ?? []).filter((f) => /matmul|conv/.test(f.family)).map((f) => f.flops));
+    expect(products(half)).toBe(products(single));
+    const weights = (r: typeof single): number[] =>
+      ["values", "bytes"].map((k) => ofPart(r.stages[0], "weights: unet", k));
+    expect(weights(single)[1] / weights(single)[0]).toBeCloseTo(4, 2);
+    expect(weights(half)[1] / weights(half)[0]).toBeCloseTo(2, 2);
+  });
+});
+
+function ofPart(stage: Stage, what: string, key: string): number {
+  const found = stage.held.find((h) => h.what === what);
+  return Number(found?.[key as "values" | "bytes"] ?? 0);
+}
+
+type Stage = Awaited<ReturnType<typeof plan>>["stages"][number];
+
+describe("training", () => {
+  test("what is frozen has no moments and no averages, in either dtype", async () => {
+    for (const dtype of ["f32", "f16"] as const) {
+      const { stages } = await plan({ ...DEFAULTS, train: true, trained: "interaction", dtype });
+      expect(stages.map((s) => s.name)).toEqual(["training: autoencoder", "training: diffusion"]);
+      const model = new LatentDiffusion(systemConfig("sti", "nano")).train("interaction");
+      const [trained, all] = [
+        sum(model.parameters().map((p) => p.storage.shape.reduce((a, b) => a * b, 1))),
+        model.count(),
+      ];
+      const [first, second] = stages;
+      expect(ofPart(second, "weights that are trained", "values")).toBe(trained);
+      expect(ofPart(second, "frozen weights", "values")).toBe(all - trained - model.autoencoder.count());
+      expect(ofPart(second, "moments", "values")).toBe(2 * trained + 2); // and the powers of the betas
+      expect(ofPart(second, "averaged weights", "values")).toBe(trained);
+      expect(ofPart(first, "averaged weights", "values")).toBe(0);
+      expect(ofPart(second, "frozen weights", "bytes")).toBeGreaterThan(0);
+      expect(second.peak).toBeGreaterThan(4 * 4 * trained);
+    }
+  });
+});
+
+test("the paper's network, in f16: under 16 GB, within 60 s, and nothing is allocated", async () => {
+  const [time, memory] = [process.cpuUsage(), process.memoryUsage()];
+  const { stages, seconds } = await plan({ ...DEFAULTS, preset: "paper", dtype: "f16" });
+  const [{ held, peak, steps }] = stages;
+  expect(sum(held.map((h) => h.values))).toBe(1_855_939_607);
+  const used = sum(held.map((h) => h.bytes)) / 2; // the decoder's weights, not the encoder's
+  expect(used).toBeGreaterThan(1.8e9);
+  expect(used).toBeLessThan(1_855_939_607);
+  expect(peak).toBeGreaterThan(2 * used);
+  expect(peak).toBeLessThan(16e9);
+  expect(steps.find((s) => s.name === "sampler")?.flops).toBeGreaterThan(3e12);
+  // Processor time, because other jobs on the machine change the time on the clock; usually 5 s.
+  const { user, system } = process.cpuUsage(time);
+  expect((user + system) / 1e6).toBeLessThan(60);
+  expect(seconds).toBeGreaterThan(0);
+  const grown = process.memoryUsage();
+  expect(grown.arrayBuffers - memory.arrayBuffers).toBeLessThan(1e8);
+  expect(grown.rss - memory.rss).toBeLessThan(1e9);
+});
+
+test("an adapter that could not run it is refused by name, with what to do", async () => {
+  await expect(plan({ ...DEFAULTS, preset: "paper", adapter: "minimum" })).rejects.toThrow(
+    /takes [\d,]+ bytes in memory, and this adapter binds at most 134,217,728 at once/,
+  );
+});
