@@ -24,7 +24,7 @@ import {
   type StartOptions,
   SYSTEMS,
   seed,
-  TRAINED,
+  TRAINABLE,
   type TrainOptions,
   type TuneOptions,
   whole,
@@ -163,8 +163,8 @@ function addPlan(program: Command): void {
     .option("--train", "training steps, with gradients, moments and averages, instead of sampling", false)
     .addOption(new Option("--recipe <name>", "with --train: one stage only").choices(RECIPES))
     .addOption(
-      new Option("--trained <part>", "with --train: what diffusion training updates")
-        .choices(TRAINED)
+      new Option("--trainable <part>", "with --train: what diffusion training updates")
+        .choices(TRAINABLE)
         .default("scratch"),
     )
     .option("--steps <n>", "sampling: denoising steps", whole(1, 1000), 25)

@@ -96,7 +96,7 @@ export interface ProfileOptions {
 }
 
 export const ADAPTERS = ["discrete", "minimum", "this"] as const;
-export const TRAINED = ["scratch", "temporal", "interaction"] as const;
+export const TRAINABLE = ["scratch", "all", "temporal", "conv"] as const;
 
 export interface PlanOptions {
   system: (typeof DIFFUSION)[number];
@@ -109,7 +109,7 @@ export interface PlanOptions {
   /** With `train`: one recipe's step; absent: all. */
   recipe?: (typeof RECIPES)[number];
   /** With `train`: what the diffusion recipe updates. */
-  trained: (typeof TRAINED)[number];
+  trainable: (typeof TRAINABLE)[number];
   /** Sampling: denoising steps. */
   steps: number;
   /** Whose capabilities and limits the plan is for: a discrete GPU's, WebGPU's minimum, this machine's. */

@@ -21,7 +21,7 @@ export interface StepOptions {
   /** f16: mixed precision, on f16 casts of f32 weights, with a scaled loss. */
   readonly dtype?: "f32" | "f16";
   /** Of the diffusion recipe. */
-  readonly trained?: Trained;
+  readonly trainable?: Trained;
 }
 
 export const STEPS: Readonly<Record<(typeof RECIPES)[number], (c: SystemConfig, o: StepOptions) => SampleStep>> = {
@@ -34,11 +34,13 @@ export const STEPS: Readonly<Record<(typeof RECIPES)[number], (c: SystemConfig, 
     };
   },
   diffusion(config, o) {
-    const model = new LatentDiffusion(config).seed(1).train(o.trained ?? "scratch");
+    const model = new LatentDiffusion(config).seed(1).train(o.trainable ?? "scratch");
     const rng = new Rng(1);
     const side = config.size / downsampling(config.autoencoder);
-    const { length } = config.text;
-    const empty = tensor(new Int32Array(length));
+    const { length, width } = config.text;
+    // A frozen text encoder is run before, once per caption.
+    const features = model.textEncoder.parameters().length === 0;
+    const empty = features ? random([length, width]) : tensor(new Int32Array(length));
     const state = new Map([...model.state()].filter(([name]) => !name.startsWith("autoencoder.")));
     const trainable = new Map([...state].filter(([, p]) => p.trainable));
     return {
@@ -48,7 +50,9 @@ export const STEPS: Readonly<Record<(typeof RECIPES)[number], (c: SystemConfig, 
       feed: {
         ...NUMBERS,
         latents: random([o.batch, config.frames, side, side, config.autoencoder.latent]),
-        captions: tensor(new Int32Array(o.batch * length), [o.batch, length]),
+        captions: features
+          ? random([o.batch, length, width])
+          : tensor(new Int32Array(o.batch * length), [o.batch, length]),
       },
     };
   },
