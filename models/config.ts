@@ -2,6 +2,8 @@
 // folders store it as JSON). Spec sections 2, 3 and 8: every preset has the topology of the paper's networks; `paper` has
 // their sizes. What the temporal layers compute is in one file per system. VideoGPT, no diffusion, has its own sizes.
 
+import type { VisionConfig } from "./image_encoder.ts";
+
 /** The six systems of the paper's Table 4. */
 export type SystemName = "videogpt" | "make-a-video" | "videoldm" | "videofactory" | "i2vgen-xl" | "sti";
 /** Those that denoise latents. */
@@ -116,6 +118,10 @@ export interface SystemConfig {
   readonly autoencoder: AutoencoderConfig;
   readonly text: TextConfig;
   readonly unet: UNetConfig;
+  /** Of I2VGen-XL: makes the one vector of a guiding picture; absent: a thumbnail of its latents stands for it. */
+  readonly imageEncoder?: VisionConfig;
+  /** I2VGen-XL: training shows it the first frame of each sticker; absent: text only, as the paper compares it. */
+  readonly pictures?: boolean;
   readonly prediction: "epsilon" | "v";
 }
 
@@ -136,6 +142,8 @@ interface Sizes {
   readonly stiInner: number;
   readonly autoencoder: AutoencoderConfig;
   readonly text: Omit<TextConfig, "width">;
+  /** What I2VGen-XL loads besides: one more layer of text, unused, and an image encoder. */
+  readonly guided?: { readonly text: Partial<TextConfig>; readonly imageEncoder: VisionConfig };
 }
 
 const FRAMES = 8;
@@ -208,8 +216,15 @@ const SIZES: Readonly<Record<Preset, Sizes>> = {
     stiInner: 256,
     autoencoder: { channels: [128, 256, 512, 512], layers: 2, latent: 4, groups: 32 },
     text: { vocabulary: 49408, layers: 23, heads: 16, mlp: 4096, length: CAPTION },
+    guided: {
+      text: { layers: 24, skip: 1 },
+      imageEncoder: { size: 224, patch: 14, width: 1280, layers: 32, heads: 16, mlp: 5120, projection: 1024 },
+    },
   },
 };
+
+/** Side of the thumbnail of latents that stands for a picture where there is no image encoder. */
+export const THUMBNAIL = 4;
 
 /** Temporal layers of Make-A-Video: nothing of what the other systems add. */
 export const PLAIN = { sti: null, mixing: false, swap: null, image: null } as const;
@@ -218,20 +233,29 @@ const TEMPORAL: Readonly<Record<DiffusionSystem, (s: Sizes) => Partial<UNetConfi
   "make-a-video": () => ({}),
   videoldm: () => ({ mixing: true }),
   videofactory: () => ({ swap: { window: [8, 8, 8], heads: null } }),
-  "i2vgen-xl": ({ autoencoder }) => ({ inputs: 2 * autoencoder.latent, image: { side: 32, embedding: 64, tokens: 4 } }),
+  "i2vgen-xl": ({ size, autoencoder, guided }) => ({
+    inputs: 2 * autoencoder.latent,
+    image: {
+      side: size / downsampling(autoencoder),
+      embedding: guided?.imageEncoder.projection ?? THUMBNAIL ** 2 * autoencoder.latent,
+      tokens: 4,
+    },
+  }),
   sti: ({ stiInner }) => ({ sti: { heads: 8, dim: stiInner / 8, pool: 2, outNorm: false } }),
 };
 
 /** A system at a preset; `over` replaces whole parts, e.g. `{ size: 48 }`. */
 export function systemConfig(system: DiffusionSystem, preset: Preset, over: Partial<SystemConfig> = {}): SystemConfig {
   const s = SIZES[preset];
+  const guided = system === "i2vgen-xl" ? s.guided : undefined;
   return {
     system,
     preset,
     size: s.size,
     frames: FRAMES,
     autoencoder: s.autoencoder,
-    text: { ...s.text, width: s.context },
+    text: { ...s.text, width: s.context, ...guided?.text },
+    ...(guided && { imageEncoder: guided.imageEncoder }),
     unet: {
       latent: s.autoencoder.latent,
       channels: s.levels.map((m) => m * s.d0),

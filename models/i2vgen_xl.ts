@@ -1,23 +1,50 @@
 // I2VGen-XL (Zhang et al. 2023, arXiv 2311.04145; spec 3.4): a picture beside the caption says what the sticker shows. This
 // file holds what it adds to the video UNet; the image encoder is image_encoder.ts, loss and guidance latent_diffusion.ts.
-// Attribute names spell the keys of diffusers' I2VGenXLUNet checkpoints; the authors' own names are in vgen_names.ts.
+// Attribute names spell the keys of diffusers' I2VGenXLUNet checkpoints; the authors' own names are in checkpoints/vgen.ts.
 
-import { full, type Shape, ShapeError, type Tensor, tensor, zeros } from "../engine/index.ts";
+import { full, type Rng, type Shape, ShapeError, type Tensor, tensor, zeros } from "../engine/index.ts";
 import { Attention, adaptiveAvgPool, Conv, LayerNorm, Linear, Module } from "../engine/nn/index.ts";
-import type { ImageGuidanceConfig, UNetConfig } from "./config.ts";
+import { type ImageGuidanceConfig, THUMBNAIL, type UNetConfig } from "./config.ts";
+import type { ImageEncoder } from "./image_encoder.ts";
 import { perFrame, sinusoids, TIME_STEPS } from "./unet_blocks.ts";
 import { type ForwardOptions, VideoUNet, type VideoUNetOptions } from "./video_unet.ts";
 
 /** Frames per second that the paper's comparison feeds, text only. */
 export const TEXT_ONLY_FPS = 8;
 
-/** The guiding picture, as the network reads it. A type, not an interface, so that it can be part of a step's feed. */
+/** A picture that guides. A type, not an interface, so that it can be part of a step's feed. */
 export type Picture = {
-  /** Its scaled latents as the first frame and the positions of the others (`pictureFrames`), [b, f, h, w, latent]. */
-  readonly frames: Tensor;
+  /** Its scaled latents, [b, h, w, latent]. */
+  readonly latents: Tensor;
   /** One vector for the whole of it, [b, embedding]. */
-  readonly embedding: Tensor;
+  readonly vector: Tensor;
 };
+
+// ---- what a picture is to the network
+
+/**
+ * The vector of pictures with scaled latents [b, h, w, c]: that of the image encoder, [b, projection], which reads them as
+ * `prepared` [b, size, size, 3] (data/clip_preprocess.ts). Without an encoder, as in the smaller presets, the latents
+ * averaged to 4 x 4 cells stand for it, [b, 16 c]: what is where, roughly, not what it is. An encoder that nothing has
+ * trained would not say more. Throws ShapeError where there is an encoder and nothing prepared for it.
+ */
+export function pictureVector(encoder: ImageEncoder | null, latents: Tensor, prepared?: Tensor): Tensor {
+  if (!encoder) return thumbnail(latents);
+  if (!prepared) throw new ShapeError("the image encoder needs the picture as CLIP reads it");
+  return encoder.embed(prepared);
+}
+
+export function thumbnail(latents: Tensor): Tensor {
+  return adaptiveAvgPool(latents, THUMBNAIL).reshape([latents.shape[0], -1]);
+}
+
+/** The picture's frames and its vector, as the network reads them. */
+export interface Guide {
+  /** [b, f, h, w, latent] */
+  readonly frames: Tensor;
+  /** [b, embedding] */
+  readonly vector: Tensor;
+}
 
 /**
  * What the picture's latents [b, h, w, c] become before the network sees them: frame 0 is the picture, frame k > 0 holds
@@ -31,21 +58,22 @@ export function pictureFrames(latents: Tensor, frames: number): Tensor {
   return first.concat([tensor(places, [1, frames - 1, 1, 1, 1]).expand([b, frames - 1, h, w, c])], 1);
 }
 
-/** Side of the thumbnail that stands for a picture where there is no image encoder. */
-const THUMBNAIL = 4;
-
 /**
- * What the presets without an image encoder have for its vector: the latents averaged to 4 x 4 cells. It says roughly what
- * is where, not what it is; an encoder that nothing has trained would not say more. [b, h, w, c] -> [b, 16 c].
+ * For training: a share `drop` of the pictures is all zeros, which is the mode without a picture, and as many more lose
+ * their vector alone, which is what guidance moves away from.
  */
-export function thumbnail(latents: Tensor): Tensor {
-  return adaptiveAvgPool(latents, THUMBNAIL).reshape([latents.shape[0], -1]);
+export function dropPictures({ frames, vector }: Guide, rng: Rng, drop: number): Guide {
+  const u = rng.uniform([frames.shape[0]]);
+  return {
+    frames: u.less(drop).reshape([-1, 1, 1, 1, 1]).where(0, frames),
+    vector: u
+      .less(2 * drop)
+      .reshape([-1, 1])
+      .where(0, vector),
+  };
 }
 
-/** Width of `thumbnail` for latents of so many channels. */
-export function thumbnailWidth(latent: number): number {
-  return THUMBNAIL ** 2 * latent;
-}
+// ---- the network
 
 /** LayerNorm, attention among the frames of each position, GELU perceptron (without a norm of its own); both are added. */
 class TemporalEncoder extends Module {
@@ -100,7 +128,7 @@ const conv = (inputs: number, outputs: number, stride = 1): Conv =>
 
 export interface GuidedForwardOptions extends ForwardOptions {
   /** Absent: text only, with zeros for the picture's frames and vector, as the paper's comparison has it. */
-  readonly picture?: Picture;
+  readonly picture?: Guide;
   /** Frames per second, i32 [b]; absent: 8. */
   readonly fps?: Tensor;
 }
@@ -159,11 +187,11 @@ export class I2VGenXLUNet extends VideoUNet {
   /** x [b, f, h, w, latent], step i32 [b], text [b, m, context] -> [b, f, h, w, latent]. */
   override forward(x: Tensor, step: Tensor, text: Tensor, o: GuidedForwardOptions = {}): Tensor {
     const { b } = x.dims("b f h w c");
-    const { frames, embedding } = o.picture ?? { frames: zeros(x.shape), embedding: zeros([b, this.image.embedding]) };
-    checkPicture(frames, embedding, x.shape, [b, this.image.embedding]);
+    const { frames, vector } = o.picture ?? { frames: zeros(x.shape), vector: zeros([b, this.image.embedding]) };
+    checkGuide(frames, vector, x.shape, [b, this.image.embedding]);
     const guided = x.concat([this.#beside(frames)], 4);
     const rate = this.#rate.forward(o.fps ?? full([b], TEXT_ONLY_FPS, "i32"));
-    const context = text.concat([this.#local(frames), this.#global(embedding)], 1);
+    const context = text.concat([this.#local(frames), this.#global(vector)], 1);
     return super.forward(guided, step, context, { rng: o.rng, time: o.time ? rate.add(o.time) : rate });
   }
 
@@ -184,14 +212,14 @@ export class I2VGenXLUNet extends VideoUNet {
   }
 
   /** [b, embedding] -> [b, tokens, context]. */
-  #global(embedding: Tensor): Tensor {
-    const y = throughPerceptron(this.contextEmbedding, embedding);
+  #global(vector: Tensor): Tensor {
+    const y = throughPerceptron(this.contextEmbedding, vector);
     return y.reshape([y.shape[0], this.image.tokens, this.config.context]);
   }
 }
 
-function checkPicture(frames: Tensor, embedding: Tensor, latents: Shape, vector: Shape): void {
-  if (frames.shape.join() === latents.join() && embedding.shape.join() === vector.join()) return;
-  const expected = `frames [${latents.join(", ")}] and a vector [${vector.join(", ")}]`;
-  throw new ShapeError(`I2VGenXLUNet: expected ${expected} of the picture, got ${frames} and ${embedding}`);
+function checkGuide(frames: Tensor, vector: Tensor, latents: Shape, width: Shape): void {
+  if (frames.shape.join() === latents.join() && vector.shape.join() === width.join()) return;
+  const expected = `frames [${latents.join(", ")}] and a vector [${width.join(", ")}]`;
+  throw new ShapeError(`I2VGenXLUNet: expected ${expected} of the picture, got ${frames} and ${vector}`);
 }

@@ -2,11 +2,21 @@
 // remove noise from the former given the latter. This file holds the loss, guidance and what trains when; the
 // optimiser's loop is train/diffusion.ts, the sampling loop is diffusion.ts.
 
-import { type Rng, type Shape, ShapeError, type Tensor } from "../engine/index.ts";
+import { type Rng, type Shape, ShapeError, type Tensor, zeros } from "../engine/index.ts";
 import { Module, mse } from "../engine/nn/index.ts";
 import { Autoencoder } from "./autoencoder.ts";
 import { downsampling, type SystemConfig } from "./config.ts";
 import { guide, NoiseSchedule } from "./diffusion.ts";
+import {
+  dropPictures,
+  type Guide,
+  I2VGenXLUNet,
+  type Picture,
+  pictureFrames,
+  pictureVector,
+  thumbnail,
+} from "./i2vgen_xl.ts";
+import { ImageEncoder } from "./image_encoder.ts";
 import { TextEncoder } from "./text_encoder.ts";
 import { perFrame, TIME_STEPS } from "./unet_blocks.ts";
 import { VideoUNet } from "./video_unet.ts";
@@ -15,7 +25,7 @@ import { VideoUNet } from "./video_unet.ts";
  * What training updates; everything else is frozen, the autoencoder always (spec 2.14).
  * - scratch: the UNet and the text encoder, where no pretrained image model exists.
  * - all: the whole UNet.
- * - temporal: all temporal layers of the UNet, on top of a pretrained image model.
+ * - temporal: all temporal layers of the UNet, on top of a pretrained image model, and what I2VGen-XL has for pictures.
  * - conv: only the layers at the places of the temporal convolutions, that is STI, and VideoFactory's attention
  *   behind them; the paper's own choice.
  */
@@ -28,6 +38,9 @@ const TRAINED: Readonly<Record<Trained, RegExp>> = {
   conv: /^unet\..*\.(temp_convs|swap_attention)\./,
 };
 
+/** What a picture goes through: new on top of an image model, whose first convolution grows channels for it. */
+const GUIDES = /^unet\.(conv_in|image_latents_\w+|context_embedding|fps_embedding)\./;
+
 export interface TrainingBatch {
   /** Scaled latents of clips, [b, f, h, w, latent]. */
   readonly latents: Tensor;
@@ -37,6 +50,8 @@ export interface TrainingBatch {
    */
   readonly captions: Tensor;
   readonly empty: Tensor;
+  /** Vectors of the first frames [b, embedding]: where pictures guide training and there is an image encoder. */
+  readonly vectors?: Tensor;
 }
 
 export interface LossOptions {
@@ -51,12 +66,17 @@ export type Guidance = {
   readonly plain: Tensor;
   /** 1: no guidance. The paper gives none; its authors' later work uses 7.5. */
   readonly scale: Tensor;
+  /** Of I2VGen-XL, from `picture`; without them it goes by the text alone. */
+  readonly latents?: Tensor;
+  readonly vector?: Tensor;
 };
 
 export class LatentDiffusion extends Module {
   readonly autoencoder: Autoencoder;
   readonly textEncoder: TextEncoder;
-  readonly unet: VideoUNet;
+  readonly unet: VideoUNet | I2VGenXLUNet;
+  /** Frozen; only I2VGen-XL at the preset `paper` has one. */
+  readonly imageEncoder: ImageEncoder | null;
   readonly config: SystemConfig;
   readonly noiseSchedule: NoiseSchedule;
 
@@ -73,14 +93,16 @@ export class LatentDiffusion extends Module {
     this.config = config;
     this.autoencoder = new Autoencoder(autoencoder);
     this.textEncoder = new TextEncoder(text);
-    this.unet = new VideoUNet(unet);
+    this.unet = unet.image ? new I2VGenXLUNet(unet) : new VideoUNet(unet);
+    this.imageEncoder = config.imageEncoder ? new ImageEncoder(config.imageEncoder) : null;
     this.noiseSchedule = new NoiseSchedule({ steps: TIME_STEPS });
     this.train("scratch");
   }
 
   /** Chooses what `parameters()` returns. */
   train(what: Trained): this {
-    for (const [name, p] of this.state()) p.trainable = TRAINED[what].test(name);
+    const guided = what === "temporal" && this.config.unet.image !== null;
+    for (const [name, p] of this.state()) p.trainable = TRAINED[what].test(name) || (guided && GUIDES.test(name));
     return this;
   }
 
@@ -116,7 +138,7 @@ export class LatentDiffusion extends Module {
    * Eq. 2 of the paper: E || eps - eps_theta(x_t, t, tau(c)) ||^2 over t ~ U{0 .. T - 1} and eps ~ N(0, I), as the mean
    * over elements (or the same for v, as configured). One t per clip.
    */
-  loss({ latents, captions, empty }: TrainingBatch, rng: Rng, { drop = 0.1 }: LossOptions = {}): Tensor {
+  loss({ latents, captions, empty, vectors }: TrainingBatch, rng: Rng, { drop = 0.1 }: LossOptions = {}): Tensor {
     const b = latents.shape[0];
     const step = rng.integers([b], this.noiseSchedule.steps);
     const noise = rng.normal(latents.shape);
@@ -127,12 +149,52 @@ export class LatentDiffusion extends Module {
         : dropped.reshape([b, 1, 1]).where(empty, captions);
     const xt = this.noiseSchedule.addNoise(latents, noise, step);
     const target = this.noiseSchedule.target(this.config.prediction, latents, noise, step);
-    return mse(this.unet.forward(xt, step, text, { rng }), target);
+    const picture = this.config.pictures ? dropPictures(this.#firstFrames(latents, vectors), rng, drop) : undefined;
+    return mse(this.#network(xt, step, text, { rng, picture }), target);
   }
 
   /** The network's answer at x [b, f, h, w, latent], step i32 [b], guided by the caption: `predict` of a sampler. */
-  guided(x: Tensor, step: Tensor, { text, plain, scale }: Guidance): Tensor {
-    const predict = (y: Tensor, t: Tensor, c: { readonly text: Tensor }): Tensor => this.unet.forward(y, t, c.text);
-    return guide(predict, x, step, { on: { text }, off: { text: plain }, scale });
+  guided(x: Tensor, step: Tensor, { text, plain, scale, latents, vector }: Guidance): Tensor {
+    if (!latents || !vector) {
+      const predict = (y: Tensor, t: Tensor, c: { readonly text: Tensor }): Tensor => this.#network(y, t, c.text);
+      return guide(predict, x, step, { on: { text }, off: { text: plain }, scale });
+    }
+    type Both = { readonly text: Tensor; readonly frames: Tensor; readonly vector: Tensor };
+    const predict = (y: Tensor, t: Tensor, c: Both): Tensor => this.#network(y, t, c.text, { picture: c });
+    const frames = pictureFrames(latents, x.shape[1]);
+    // What is moved away from shows the picture too, but does not say what it is.
+    return guide(predict, x, step, {
+      on: { text, frames, vector },
+      off: { text: plain, frames, vector: zeros(vector.shape) },
+      scale,
+    });
+  }
+
+  /**
+   * Pictures [b, H, W, 3] in [-1, 1], of the frames' size, as guides of I2VGen-XL; for its image encoder also as CLIP reads
+   * them (data/clip_preprocess.ts). Throws ShapeError for other systems.
+   */
+  picture(images: Tensor, prepared?: Tensor): Picture {
+    if (!this.config.unet.image) throw new ShapeError(`${this.config.system} is not guided by pictures`);
+    const latents = this.autoencoder.encode(images).mean.mul(this.autoencoder.scale);
+    return { latents, vector: pictureVector(this.imageEncoder, latents, prepared) };
+  }
+
+  #firstFrames(latents: Tensor, vectors: Tensor | undefined): Guide {
+    const { b, f, h, w, c } = latents.dims("b f h w c");
+    const first = latents.slice(1, 0, 1).reshape([b, h, w, c]);
+    if (this.imageEncoder && !vectors) throw new ShapeError("training by pictures needs the image encoder's vectors");
+    return { frames: pictureFrames(first, f), vector: vectors ?? thumbnail(first) };
+  }
+
+  #network(
+    x: Tensor,
+    step: Tensor,
+    text: Tensor,
+    { picture, ...o }: { readonly rng?: Rng; readonly picture?: Guide } = {},
+  ): Tensor {
+    return this.unet instanceof I2VGenXLUNet
+      ? this.unet.forward(x, step, text, { picture, ...o })
+      : this.unet.forward(x, step, text, o);
   }
 }

@@ -21,8 +21,8 @@ async function* run(path: string): AsyncGenerator<Check> {
   yield* folder.checks({
     weights: unet.state(),
     inputs: Object.fromEntries(names.map((name) => [name, folder.input(name)])),
-    outputs: ({ sample, encoder_hidden_states: text, image_latents: frames, image_embeddings: embedding }) => ({
-      sample: unet.forward(sample, step, text, { fps, picture: { frames, embedding } }),
+    outputs: ({ sample, encoder_hidden_states: text, image_latents: frames, image_embeddings: vector }) => ({
+      sample: unet.forward(sample, step, text, { fps, picture: { frames, vector } }),
     }),
   });
 }

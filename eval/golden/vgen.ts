@@ -40,7 +40,7 @@ async function guided(folder: ModelFolder, config: UNetConfig): Promise<Network>
   const outputs = ({ x, y, image, local_image: local }: Tensors): Tensors => {
     const { b, h, w, c } = local.dims("b f h w c");
     const frames = pictureFrames(local.slice(1, 0, 1).reshape([b, h, w, c]), x.shape[1]);
-    const picture = { frames, embedding: image.reshape([b, -1]) };
+    const picture = { frames, vector: image.reshape([b, -1]) };
     return { eps: unet.forward(x, step, y, { fps, picture }) };
   };
   const weights = await loadWeights(folder, [unet], config);

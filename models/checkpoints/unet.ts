@@ -61,13 +61,13 @@ const SIDE = 32;
 /** `I2VGenXLUNet`: it reads as many channels of the picture as of the latents, and makes as many tokens of its vector. */
 export function readI2VGenXLConfig(r: ConfigReader): UNetConfig {
   r.only("_class_name", "I2VGenXLUNet");
-  const unet = readVideo(r);
+  const unet = readVideo(r, ["num_attention_heads"]); // the class takes attention_head_dim for it, whatever it is
   const { latent, context } = unet;
   return { ...unet, inputs: 2 * latent, image: { side: SIDE, embedding: context, tokens: latent } };
 }
 
-function readCommon(r: ConfigReader, dimensions: "2D" | "3D") {
-  for (const [key, values] of Object.entries(FIXED)) r.only(key, ...values);
+function readCommon(r: ConfigReader, dimensions: "2D" | "3D", ignored: readonly string[] = []) {
+  for (const [key, values] of Object.entries(FIXED)) if (!ignored.includes(key)) r.only(key, ...values);
   const channels = r.counts("block_out_channels");
   const latent = r.count("out_channels", 4);
   return {
@@ -83,9 +83,9 @@ function readCommon(r: ConfigReader, dimensions: "2D" | "3D") {
 }
 
 /** The library's temporal convolutions drop a tenth in training, whatever the file says. */
-function readVideo(r: ConfigReader): UNetConfig {
+function readVideo(r: ConfigReader, ignored: readonly string[] = []): UNetConfig {
   const headDim = r.count("attention_head_dim", 64);
-  return { ...readCommon(r, "3D"), headDim, transformerIn: { heads: 8, dim: headDim }, dropout: 0.1 };
+  return { ...readCommon(r, "3D", ignored), headDim, transformerIn: { heads: 8, dim: headDim }, dropout: 0.1 };
 }
 
 /** Which levels read text, from the names of the stages on the way down; those on the way up must mirror them. */
