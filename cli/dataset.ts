@@ -1,47 +1,143 @@
 // The commands of `gifgrad dataset`: open the data set, run a stage, say what came of it. What stages do is in data/curate.
 
-import { readFile } from "node:fs/promises";
-import { dirname, resolve } from "node:path";
-import type { Collection } from "../data/curate/collection.ts";
-import { createCollection, openCollection, parseJson } from "../data/curate/collection.ts";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { dirname, join, resolve } from "node:path";
+import { dataCard } from "../data/curate/card.ts";
+import { type Collection, createCollection, openCollection, parseJson } from "../data/curate/collection.ts";
 import { configSchema, parseConfig } from "../data/curate/config.ts";
 import { filterTable, recordsTable, verdicts } from "../data/curate/derived.ts";
+import { exportImagefolder } from "../data/curate/export/imagefolder.ts";
+import { exportParquet } from "../data/curate/export/parquet.ts";
+import { exportWebDataset } from "../data/curate/export/webdataset.ts";
 import { mergeInto } from "../data/curate/merge.ts";
+import { contactSheet, type Shown } from "../data/curate/sheet.ts";
+import { splitTable } from "../data/curate/split.ts";
 import { runStage, type Stage, sealStage } from "../data/curate/stage.ts";
 import { STAGES } from "../data/curate/stages/index.ts";
+import { statistics } from "../data/curate/stats.ts";
+import { type SampleSheet, statsPage } from "../data/curate/stats_page.ts";
+import { table, text, withDatabase } from "../data/curate/tables.ts";
+import { rememberTables, verify } from "../data/curate/verify.ts";
+import { replaceFile } from "../engine/atomic.ts";
 import { progress } from "../train/progress.ts";
-import type { BuildOptions, StageCommandOptions } from "./dataset_commands.ts";
+import type { ExportOptions, ShowOptions, StageCommandOptions } from "./dataset_commands.ts";
 
-export async function build(configPath: string, { out }: BuildOptions): Promise<void> {
-  const text = await readFile(configPath, "utf8").catch(() => {
+export async function build(configPath: string, out: string): Promise<void> {
+  const given = await readFile(configPath, "utf8").catch(() => {
     throw new Error(`there is no configuration ${configPath}`);
   });
-  const config = parseConfig(parseJson(text, configPath), configPath, dirname(resolve(configPath)));
+  const config = parseConfig(parseJson(given, configPath), configPath, dirname(resolve(configPath)));
   const collection = await createCollection(out, config);
   for (const one of STAGES) {
     if (!(await runOne(collection, one, {}))) return;
   }
-  await filterTable(collection);
-  await recordsTable(collection);
-  await tell(collection);
+  await derive(collection);
+  await splitTable(collection);
+  await rememberTables(collection);
+  await stats(out, out);
 }
 
 export async function stage(dir: string, name: string, o: StageCommandOptions): Promise<void> {
-  await runOne(await openCollection(dir), named(name), o);
+  const collection = await openCollection(dir);
+  await runOne(collection, named(name), o);
+  await rememberTables(collection);
 }
 
 export async function filter(dir: string): Promise<void> {
   const collection = await openCollection(dir);
-  await filterTable(collection);
-  await recordsTable(collection);
-  await tell(collection);
+  await derive(collection);
+  await rememberTables(collection);
+}
+
+export async function split(dir: string): Promise<void> {
+  const collection = await openCollection(dir);
+  await splitTable(collection);
+  await rememberTables(collection);
+  const rows = await withDatabase((db) =>
+    db.all(
+      `SELECT coalesce(test_set, split) AS split, count(*)::INT AS n FROM ${table(collection, "split")} GROUP BY ALL ORDER BY ALL`,
+    ),
+  );
+  for (const row of rows) tell(row.n as number, String(row.split));
 }
 
 export async function merge(dir: string, name: string, from: readonly string[]): Promise<void> {
   const collection = await openCollection(dir);
   for (const other of from) await mergeInto(collection, await openCollection(other), name);
   const missing = await sealStage(collection, named(name));
+  await rememberTables(collection);
   console.log(missing === 0 ? `${name}: the table is complete` : `${name}: ${missing} items have not been done yet`);
+}
+
+/** Samples on the statistics page, and how they are drawn: the same ones every time. */
+const SAMPLES = 36;
+
+export async function stats(dir: string, out: string): Promise<void> {
+  const collection = await openCollection(dir);
+  const found = await statistics(collection);
+  const sheets: SampleSheet[] = [];
+  for (const domain of ["Cartoon", "Real"]) {
+    const shown = await samples(
+      `${table(collection, "records")} WHERE domain = '${domain}'`,
+      "coalesce(caption, '')",
+      SAMPLES,
+    );
+    if (shown.length > 0) sheets.push({ title: `${domain} samples`, png: await contactSheet(collection, shown) });
+  }
+  await mkdir(out, { recursive: true });
+  const page = join(out, "stats.html");
+  await replaceFile(join(out, "stats.json"), (file) => file.writeFile(`${JSON.stringify(found, null, 2)}\n`));
+  await replaceFile(page, (file) => file.writeFile(statsPage(found, sheets)));
+  console.log(`${found.stickers} stickers; ${page}`);
+}
+
+export async function show(dir: string, { rejected, count, out }: ShowOptions): Promise<void> {
+  const collection = await openCollection(dir);
+  const formats = `(SELECT id, min(format) AS format FROM ${table(collection, "collect")} GROUP BY id)`;
+  const from = rejected
+    ? `${table(collection, "filter")} f JOIN ${formats} c USING (id) WHERE reason = ${text(rejected)}`
+    : table(collection, "records");
+  const label = rejected ? "coalesce(round(value, 2)::VARCHAR, duplicate_of, detail)" : "coalesce(caption, '')";
+  const shown = await samples(from, label, count);
+  await writeFile(out, await contactSheet(collection, shown));
+  console.log(`${out}: ${shown.length} stickers`);
+}
+
+/** Some stickers, drawn by the hash of their names. */
+async function samples(from: string, label: string, count: number): Promise<Shown[]> {
+  const rows = await withDatabase((db) =>
+    db.all(`SELECT id, format, ${label} AS label FROM ${from} ORDER BY md5(id) LIMIT ${count}`),
+  );
+  return rows.map((row) => ({ id: String(row.id), format: String(row.format), label: String(row.label) }));
+}
+
+export async function exportTo(dir: string, { format, out, strips }: ExportOptions): Promise<void> {
+  const collection = await openCollection(dir);
+  const line = progress(format, 0);
+  const onProgress = (done: number): void => line.update(done);
+  const count = await {
+    imagefolder: () => exportImagefolder(collection, out, { strips, onProgress }),
+    webdataset: () => exportWebDataset(collection, out, { onProgress }),
+    parquet: () => exportParquet(collection, out, { onProgress }),
+  }[format]();
+  await replaceFile(join(out, "README.md"), async (file) =>
+    file.writeFile(dataCard(await statistics(collection), collection.config)),
+  );
+  line.done();
+  console.log(`${out}: ${count} stickers`);
+}
+
+export async function verifyAll(dir: string): Promise<void> {
+  const collection = await openCollection(dir);
+  const line = progress("verify", 0);
+  let faults = 0;
+  for await (const { path, fault } of verify(collection, (done, total) => line.update(done, "", total))) {
+    console.log(`${fault}: ${path}`);
+    faults++;
+  }
+  line.done();
+  if (faults > 0) throw new Error(`${dir}: ${faults} files are not as they should be`);
+  console.log(`${dir}: every file is as it was`);
 }
 
 export function schema(): void {
@@ -74,6 +170,12 @@ async function runOne(collection: Collection, one: Stage, { shard }: StageComman
   }
 }
 
-async function tell(collection: Collection): Promise<void> {
-  for (const [verdict, count] of await verdicts(collection)) console.log(`${String(count).padStart(9)}  ${verdict}`);
+async function derive(collection: Collection): Promise<void> {
+  await filterTable(collection);
+  await recordsTable(collection);
+  for (const [verdict, count] of await verdicts(collection)) tell(count, verdict);
+}
+
+function tell(count: number, what: string): void {
+  console.log(`${String(count).padStart(9)}  ${what}`);
 }

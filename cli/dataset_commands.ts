@@ -3,53 +3,78 @@
 
 import { Argument, type Command, InvalidArgumentError, Option } from "commander";
 import type { Shard } from "../data/curate/stage.ts";
+import { whole } from "./options.ts";
 
 /** Options that every stage takes. */
 export interface StageCommandOptions {
   readonly shard?: Shard;
 }
 
-export interface BuildOptions {
+export interface ShowOptions {
+  readonly rejected?: string;
+  readonly count: number;
   readonly out: string;
+}
+
+export interface ExportOptions {
+  readonly format: (typeof FORMATS)[number];
+  readonly out: string;
+  readonly strips?: boolean;
 }
 
 /** The stages that are commands of their own, in the order in which `build` runs them. */
 export const STAGES = ["collect", "measure"] as const;
+export const FORMATS = ["imagefolder", "webdataset", "parquet"] as const;
+const REASONS = ["undecodable", "aspect", "entropy", "text", "near-duplicate"];
+
+const work = () => import("./dataset.ts");
 
 export function addDataset(program: Command): void {
   const dataset = program.command("dataset").description("make a vision-language sticker data set, stage by stage");
+  const command = (name: string, about: string): Command =>
+    dataset.command(name).description(about).argument("<dataset>", "folder of the data set");
+
   dataset
     .command("build")
     .description("run every stage of a configuration; run it again to go on or to bring the data set up to date")
     .argument("<config>", "a JSON file: sources, filters, annotators")
     .requiredOption("--out <folder>", "the data set")
-    .action(async (config: string, o: BuildOptions) => (await import("./dataset.ts")).build(config, o));
+    .action(async (config: string, o: { out: string }) => (await work()).build(config, o.out));
   for (const name of STAGES) {
-    dataset
-      .command(name)
-      .description(`the stage "${name}" alone`)
-      .argument("<dataset>", "folder of the data set")
+    command(name, `the stage "${name}" alone`)
       .addOption(new Option("--shard <i/n>", "this machine's part, from 1/n to n/n; then run merge").argParser(shard))
-      .action(async (dir: string, o: StageCommandOptions) => (await import("./dataset.ts")).stage(dir, name, o));
+      .action(async (dir: string, o: StageCommandOptions) => (await work()).stage(dir, name, o));
   }
-  dataset
-    .command("filter")
-    .description("decide which stickers are kept, by the limits of the configuration")
-    .argument("<dataset>", "folder of the data set")
-    .action(async (dir: string) => (await import("./dataset.ts")).filter(dir));
-  dataset
-    .command("merge")
-    .description("make a stage's table from what several machines have done, and copy their work here")
-    .argument("<dataset>", "folder of the data set")
+  command("merge", "make a stage's table from what several machines have done, and copy their work here")
     .addArgument(new Argument("<stage>", "which stage").choices(STAGES))
     .option("--from <folders...>", "copies of the data set on which shards were run")
-    .action(async (dir: string, name: string, o: { from?: string[] }) =>
-      (await import("./dataset.ts")).merge(dir, name, o.from ?? []),
-    );
+    .action(async (dir: string, name: string, o: { from?: string[] }) => (await work()).merge(dir, name, o.from ?? []));
+  command("filter", "decide which stickers are kept, by the limits of the configuration").action(async (dir: string) =>
+    (await work()).filter(dir),
+  );
+  command("split", "choose the test sets and what is held out of training").action(async (dir: string) =>
+    (await work()).split(dir),
+  );
+  command("stats", "the paper's Tables 2 and 3 and Figures 3 and 4 for this data set, as JSON and a page")
+    .option("-o, --out <folder>", "where stats.json and stats.html go (default: the data set)")
+    .action(async (dir: string, o: { out?: string }) => (await work()).stats(dir, o.out ?? dir));
+  command("show", "a contact sheet of stickers, kept or rejected, to judge by eye")
+    .addOption(new Option("--rejected <reason>", "those rejected for this reason").choices(REASONS))
+    .option("--count <n>", "how many", whole(1, 2000), 60)
+    .option("-o, --out <file>", "the PNG", "sheet.png")
+    .action(async (dir: string, o: ShowOptions) => (await work()).show(dir, o));
+  command("export", "write the data set for training and sharing, with its card")
+    .addOption(new Option("--format <name>", "for whom").choices(FORMATS).default("imagefolder"))
+    .option("--strips", "imagefolder: a strip of eight frames beside each sticker, for viewers", false)
+    .requiredOption("-o, --out <folder>", "where it goes")
+    .action(async (dir: string, o: ExportOptions) => (await work()).exportTo(dir, o));
+  command("verify", "hash every file again and say what is missing or changed").action(async (dir: string) =>
+    (await work()).verifyAll(dir),
+  );
   dataset
     .command("schema")
     .description("print the JSON Schema of configurations, for editors")
-    .action(async () => (await import("./dataset.ts")).schema());
+    .action(async () => (await work()).schema());
 }
 
 /** "2/8" is the second of eight. */

@@ -1,6 +1,8 @@
 // The page that a demonstration run leaves behind: one self-contained HTML file with loss curves (inline SVG) and the
 // stickers themselves (GIFs as data URLs), so that it can be mailed or archived. No logic of training lives here.
 
+import { escapeHtml } from "../data/html.ts";
+
 export interface Curve {
   readonly title: string;
   /** What the reader should compare the curve with: the loss of predicting the mean. */
@@ -85,8 +87,4 @@ function curve({ title, baseline, points }: Curve): string {
   <polyline points="${path}" fill="none" stroke="#2563eb" stroke-width="1.5"/>
   <text x="${WIDTH - 10}" y="${HEIGHT - 8}" text-anchor="end" font-size="11">step ${last}</text>
 </svg>`;
-}
-
-function escapeHtml(text: string): string {
-  return text.replace(/[&<>"]/g, (c) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[c] as string);
 }

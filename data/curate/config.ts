@@ -24,6 +24,10 @@ const columns = z.strictObject({
   caption: column.optional(),
   caption_zh: column.optional(),
   domain: column.optional(),
+  /** The words on the picture. */
+  text: column.optional(),
+  subject: column.optional(),
+  action: column.optional(),
   /** Trigger words: a list, or a text split at commas. */
   words: column.optional(),
   license: column.optional(),
@@ -95,6 +99,8 @@ const filter = z.strictObject({
 const split = z.strictObject({
   /** Trigger words per domain that get a test sticker. */
   words: z.int().positive().default(500),
+  /** Stickers for training differ from every test sticker in more than this many of the 256 bits of their hashes. */
+  apartBits: z.int().min(-1).max(64).default(20),
   /** Share of (subject, action) pairs held out, where records name them. */
   heldOutPairs: z.number().min(0).max(1).default(0.1),
   seed: z.int().nonnegative().default(1),

@@ -67,7 +67,9 @@ export interface StickerRow {
   readonly frames: number;
   readonly duration_ms: number;
   readonly animated: boolean;
-  readonly domain: string | null;
+  readonly domain: "Cartoon" | "Real" | null;
+  readonly subject: string | null;
+  readonly action: string | null;
   readonly caption: string | null;
   readonly caption_zh: string | null;
   readonly ocr: string;
@@ -96,15 +98,19 @@ export async function recordsTable(collection: Collection): Promise<void> {
           arg_min(caption, "key") FILTER (caption IS NOT NULL) AS caption,
           arg_min(caption_zh, "key") FILTER (caption_zh IS NOT NULL) AS caption_zh,
           arg_min(domain, "key") FILTER (domain IS NOT NULL) AS domain,
+          arg_min(text, "key") FILTER (text IS NOT NULL) AS text,
+          arg_min(subject, "key") FILTER (subject IS NOT NULL) AS subject,
+          arg_min(action, "key") FILTER (action IS NOT NULL) AS action,
           array_to_string(list_sort(list_distinct(list(license) FILTER (license <> ''))), '; ') AS license,
           array_to_string(list_sort(list_distinct(list(attribution) FILTER (attribution <> ''))), '; ') AS attribution
         FROM ${table(collection, "collect")} WHERE id IS NOT NULL GROUP BY id)
       SELECT e.id, e.format, e.bytes, m.width, m.height, m.frames, m.duration_ms, m.frames > 1 AS animated, m.has_alpha,
         m.aspect, m.entropy, m.motion, m.phash,
-        coalesce(h.domain, e.domain, d.text) AS domain,
+        CASE lower(coalesce(h.domain, e.domain, d.text)) WHEN 'cartoon' THEN 'Cartoon' WHEN 'real' THEN 'Real' END AS domain,
+        e.subject, e.action,
         coalesce(h.caption, s.text, e.caption, v.text) AS caption,
         coalesce(h.caption_zh, t.text, e.caption_zh) AS caption_zh,
-        coalesce(h.ocr, o.text, '') AS ocr,
+        coalesce(h.ocr, e.text, o.text, '') AS ocr,
         coalesce(h.trigger_words, e.trigger_words, []) AS trigger_words,
         e.sources, e.license, e.attribution
       FROM entries e

@@ -40,6 +40,13 @@ export function nearDuplicates(hashes: readonly string[], bits: number): Int32Ar
   return parent.map((_, i) => root(i));
 }
 
+/** For each of `hashes`, whether one of `targets` differs from it in at most `bits` bits. Compares all pairs. */
+export function nearAny(hashes: readonly string[], targets: readonly string[], bits: number): boolean[] {
+  if (bits < 0 || targets.length === 0) return hashes.map(() => false);
+  const words = pack([...hashes, ...targets]);
+  return hashes.map((_, i) => targets.some((_t, t) => within(words, i, hashes.length + t, bits)));
+}
+
 /** 256 bits as 8 words each. */
 function pack(hashes: readonly string[]): Uint32Array {
   const words = new Uint32Array(WORDS * hashes.length);

@@ -76,12 +76,8 @@ function* sample(
   for (const { name, bytes } of members.filter((member) => STICKER_NAME.test(member.name))) {
     yield {
       at: `${archive}/${name}`,
+      ...about,
       words: about.words.length > 0 ? about.words : words === "folders" ? folderWords(name) : words,
-      caption: about.caption,
-      captionZh: about.captionZh,
-      domain: about.domain,
-      license: about.license,
-      attribution: about.attribution,
       bytes: async () => {
         if (typeof bytes === "string") throw new Error(bytes);
         return bytes;
@@ -90,7 +86,7 @@ function* sample(
   }
 }
 
-type Description = Pick<SourceEntry, "words" | "caption" | "captionZh" | "domain" | "license" | "attribution">;
+type Description = Omit<SourceEntry, "at" | "bytes" | "stamp">;
 
 function describe(members: readonly Member[]): Description {
   const texts = members.filter(({ name, bytes }) => DESCRIPTION.test(name) && typeof bytes !== "string");
@@ -112,9 +108,12 @@ function describe(members: readonly Member[]): Description {
   };
   return {
     words: wordList(fields.trigger_words ?? fields.words ?? fields.tags),
-    caption: field("caption", "description", "text") ?? (plain || undefined),
+    caption: field("caption", "description") ?? (plain || undefined),
     captionZh: field("caption_zh"),
     domain: field("domain"),
+    text: field("text", "ocr"),
+    subject: field("subject"),
+    action: field("action"),
     license: field("license"),
     attribution: field("attribution"),
   };

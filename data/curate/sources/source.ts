@@ -12,6 +12,11 @@ export interface SourceEntry {
   readonly caption?: string;
   readonly captionZh?: string;
   readonly domain?: string;
+  /** The words on the picture, where the source knows them. */
+  readonly text?: string;
+  /** Who does what, where the source says so: pairs of these can be held out of training. */
+  readonly subject?: string;
+  readonly action?: string;
   readonly license?: string;
   readonly attribution?: string;
   /** Changes when the bytes may have changed, e.g. the file's size and time. */

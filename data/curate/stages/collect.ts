@@ -27,6 +27,9 @@ export interface Collected {
   readonly caption: string | null;
   readonly caption_zh: string | null;
   readonly domain: string | null;
+  readonly text: string | null;
+  readonly subject: string | null;
+  readonly action: string | null;
   readonly license: string;
   readonly attribution: string;
   readonly error: string | null;
@@ -41,7 +44,7 @@ interface File {
 export const collect: Stage<CollectItem, Collected> = {
   name: "collect",
   about: "take the files of all sources",
-  version: 1,
+  version: 3,
   columns: {
     source: "VARCHAR",
     entry: "VARCHAR",
@@ -53,6 +56,9 @@ export const collect: Stage<CollectItem, Collected> = {
     caption: "VARCHAR",
     caption_zh: "VARCHAR",
     domain: "VARCHAR",
+    text: "VARCHAR",
+    subject: "VARCHAR",
+    action: "VARCHAR",
     license: "VARCHAR",
     attribution: "VARCHAR",
     error: "VARCHAR",
@@ -75,6 +81,9 @@ export const collect: Stage<CollectItem, Collected> = {
           caption: entry.caption ?? null,
           caption_zh: entry.captionZh ?? null,
           domain: entry.domain ?? null,
+          text: entry.text ?? null,
+          subject: entry.subject ?? null,
+          action: entry.action ?? null,
           license: entry.license ?? license,
           attribution: entry.attribution ?? attribution,
         };

@@ -1,0 +1,117 @@
+// Test sets after the paper (spec 5): for each domain the most frequent trigger words, and for each word one sticker that no
+// other word has taken. What is like a test sticker is not trained on. Where records say who does what, pairs of subject and
+// action are held out besides, to see whether a model can put together what it has only met apart.
+
+import { createHash } from "node:crypto";
+import type { Collection } from "./collection.ts";
+import { nearAny } from "./near.ts";
+import { type Database, table, text, withDatabase } from "./tables.ts";
+
+/** Domain -> the paper's name of its test set. */
+export const TEST_SETS = { Real: "VSD-R", Cartoon: "VSD-C" } as const;
+
+/** Candidates looked at for a word before more are asked for. */
+const CANDIDATES = 64;
+
+interface Pick {
+  readonly id: string;
+  readonly set: string;
+  readonly word: string;
+}
+
+/**
+ * Writes the table "split": id, split ("train", "test", "held-out" or "excluded"), test_set and test_word. It depends on the
+ * records and the seed only. Animated stickers are preferred for the test sets, since models make animations.
+ */
+export async function splitTable(collection: Collection): Promise<void> {
+  const { seed, apartBits, heldOutPairs } = collection.config.split;
+  await withDatabase(async (db) => {
+    const records = table(collection, "records");
+    const picks = await testStickers(collection, db, records);
+    await db.run("CREATE TABLE pick (id VARCHAR, test_set VARCHAR, test_word VARCHAR)");
+    await insert(
+      db,
+      "pick",
+      picks.map(({ id, set, word }) => [id, set, word]),
+    );
+    await db.run("CREATE TABLE near (id VARCHAR)");
+    await insert(
+      db,
+      "near",
+      (await likeTests(db, records, apartBits)).map((id) => [id]),
+    );
+    await db.run("CREATE TABLE held (subject VARCHAR, action VARCHAR)");
+    await insert(db, "held", await heldOut(db, records, heldOutPairs, seed));
+    await db.write(
+      `SELECT r.id, CASE WHEN p.id IS NOT NULL THEN 'test' WHEN n.id IS NOT NULL THEN 'excluded'
+          WHEN h.subject IS NOT NULL THEN 'held-out' ELSE 'train' END AS split, p.test_set, p.test_word
+        FROM ${records} r LEFT JOIN pick p ON p.id = r.id LEFT JOIN near n ON n.id = r.id
+        LEFT JOIN held h ON h.subject = r.subject AND h.action = r.action ORDER BY r.id`,
+      collection.tablePath("split"),
+    );
+  });
+}
+
+async function testStickers(collection: Collection, db: Database, records: string): Promise<Pick[]> {
+  const { seed, words } = collection.config.split;
+  const picks: Pick[] = [];
+  for (const [domain, set] of Object.entries(TEST_SETS)) {
+    await db.run(`CREATE OR REPLACE TABLE tagged AS SELECT id, animated, unnest(trigger_words) AS word
+      FROM ${records} WHERE domain = ${text(domain)}`);
+    await db.run(`CREATE OR REPLACE TABLE top AS SELECT word, count(*) AS n FROM tagged GROUP BY word
+      ORDER BY n DESC, word LIMIT ${words}`);
+    const order = `animated DESC, md5(${text(`${seed} `)} || id || word)`;
+    const ranked = await db.all(`SELECT word, list(id ORDER BY rank) AS ids FROM (
+        SELECT t.word, t.id, row_number() OVER (PARTITION BY t.word ORDER BY ${order}) AS rank FROM tagged t SEMI JOIN top USING (word))
+      WHERE rank <= ${CANDIDATES} GROUP BY word`);
+    const candidates = new Map(ranked.map((row) => [row.word as string, row.ids as readonly string[]]));
+    const taken = new Set<string>();
+    for (const { word } of await db.all("SELECT word FROM top ORDER BY n DESC, word")) {
+      const free = (ids: readonly string[]): string | undefined => ids.find((id) => !taken.has(id));
+      const id = free(candidates.get(word as string) ?? []) ?? free(await all(db, word as string, order));
+      if (id === undefined) continue; // every sticker of this word stands for another
+      taken.add(id);
+      picks.push({ id, set, word: word as string });
+    }
+  }
+  return picks;
+}
+
+async function all(db: Database, word: string, order: string): Promise<string[]> {
+  const rows = await db.all(`SELECT id FROM tagged WHERE word = ${text(word)} ORDER BY ${order}`);
+  return rows.map((row) => row.id as string);
+}
+
+/** Stickers that are no test stickers but look like one. */
+async function likeTests(db: Database, records: string, bits: number): Promise<string[]> {
+  const targets = await db.all(`SELECT phash FROM ${records} r SEMI JOIN pick USING (id) ORDER BY id`);
+  const rows = await db.all(`SELECT id, phash FROM ${records} r ANTI JOIN pick USING (id) ORDER BY id`);
+  const hash = (row: { phash?: unknown }): string => row.phash as string;
+  const near = nearAny(rows.map(hash), targets.map(hash), bits);
+  return rows.filter((_, i) => near[i]).map((row) => row.id as string);
+}
+
+/** The pairs whose hash falls into the share; only pairs whose subject and action are also seen apart. */
+async function heldOut(db: Database, records: string, share: number, seed: number): Promise<string[][]> {
+  const pairs = await db.all(`SELECT DISTINCT subject, action FROM ${records}
+    WHERE subject IS NOT NULL AND action IS NOT NULL ORDER BY ALL`);
+  const out = pairs
+    .map(({ subject, action }) => [subject as string, action as string])
+    .filter((pair) => unit(JSON.stringify([seed, ...pair])) < share);
+  const chosen = new Set(out.map((pair) => JSON.stringify(pair)));
+  const kept = pairs.filter(({ subject, action }) => !chosen.has(JSON.stringify([subject, action])));
+  const [subjects, actions] = [new Set(kept.map((p) => p.subject)), new Set(kept.map((p) => p.action))];
+  return out.filter(([subject, action]) => subjects.has(subject) && actions.has(action));
+}
+
+/** A number in [0, 1) that follows from a text. */
+function unit(value: string): number {
+  return createHash("sha256").update(value).digest().readUInt32BE(0) / 2 ** 32;
+}
+
+async function insert(db: Database, into: string, rows: readonly (readonly string[])[]): Promise<void> {
+  for (let at = 0; at < rows.length; at += 1000) {
+    const values = rows.slice(at, at + 1000).map((row) => `(${row.map(text).join(", ")})`);
+    await db.run(`INSERT INTO ${into} VALUES ${values.join(", ")}`);
+  }
+}

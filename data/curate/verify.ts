@@ -1,0 +1,81 @@
+// Whether a data set is still what it was: every file under the hash that is its name, every table as it was made, every record
+// with its file. What `dataset verify` prints.
+
+import { createHash } from "node:crypto";
+import { createReadStream, existsSync } from "node:fs";
+import { readdir, readFile } from "node:fs/promises";
+import { basename, join } from "node:path";
+import { pipeline } from "node:stream/promises";
+import { replaceFile } from "../../engine/atomic.ts";
+import { type Collection, parseJson } from "./collection.ts";
+import { table, withDatabase } from "./tables.ts";
+
+export interface Fault {
+  readonly path: string;
+  readonly fault: "missing" | "changed" | "not in any table";
+}
+
+const SUMS = "tables.json";
+/** Files read at a time. */
+const PARALLEL = 8;
+
+/** Records the hashes of the tables, after every command that makes some. */
+export async function rememberTables(collection: Collection): Promise<void> {
+  const dir = join(collection.dir, "annotations");
+  const sums = Object.fromEntries(
+    await Promise.all((await tables(dir)).map(async (file) => [file, await hashFile(join(dir, file))])),
+  );
+  await replaceFile(join(dir, SUMS), (file) => file.writeFile(`${JSON.stringify(sums, null, 2)}\n`));
+}
+
+async function tables(dir: string): Promise<string[]> {
+  return (await readdir(dir)).filter((name) => name.endsWith(".parquet")).sort();
+}
+
+/** Checks everything and yields what is wrong. `onProgress` counts files. */
+export async function* verify(
+  collection: Collection,
+  onProgress: (done: number, total: number) => void = () => {},
+): AsyncGenerator<Fault> {
+  yield* verifyTables(join(collection.dir, "annotations"));
+  const files = await withDatabase((db) =>
+    db.all(`SELECT DISTINCT id, format FROM ${table(collection, "collect")} WHERE id IS NOT NULL ORDER BY id`),
+  );
+  const expected = new Set(files.map(({ id, format }) => `${id}.${format}`));
+  let done = 0;
+  for (let at = 0; at < files.length; at += PARALLEL) {
+    const checked = files.slice(at, at + PARALLEL).map(async ({ id, format }): Promise<Fault | null> => {
+      const path = collection.mediaPath(String(id), String(format));
+      if (!existsSync(path)) return { path, fault: "missing" };
+      return (await hashFile(path)) === id ? null : { path, fault: "changed" };
+    });
+    for (const fault of await Promise.all(checked)) if (fault) yield fault;
+    done = Math.min(files.length, at + PARALLEL);
+    onProgress(done, files.length);
+  }
+  for await (const path of mediaFiles(collection)) {
+    if (!expected.has(basename(path))) yield { path, fault: "not in any table" };
+  }
+}
+
+async function* verifyTables(dir: string): AsyncGenerator<Fault> {
+  const path = join(dir, SUMS);
+  const known = existsSync(path) ? (parseJson(await readFile(path, "utf8"), path) as Record<string, string>) : {};
+  for (const [file, sum] of Object.entries(known)) {
+    if (!existsSync(join(dir, file))) yield { path: join(dir, file), fault: "missing" };
+    else if ((await hashFile(join(dir, file))) !== sum) yield { path: join(dir, file), fault: "changed" };
+  }
+}
+
+async function* mediaFiles(collection: Collection): AsyncGenerator<string> {
+  const dir = join(collection.dir, "media");
+  for (const part of existsSync(dir) ? (await readdir(dir)).sort() : []) {
+    for (const file of (await readdir(join(dir, part))).sort()) yield join(dir, part, file);
+  }
+}
+
+async function hashFile(path: string): Promise<string> {
+  const hash = createHash("sha256");
+  await pipeline(createReadStream(path), hash);
+  return hash.digest("hex");
+}

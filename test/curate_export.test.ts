@@ -1,0 +1,192 @@
+// What comes after the records: test sets, statistics, exports read back by other readers, and the check that finds what is
+// missing or changed. One small starter set goes through all of it.
+
+import { createHash } from "node:crypto";
+import { appendFile, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { parquetReadObjects } from "hyparquet";
+import { compressors } from "hyparquet-compressors";
+import { extract } from "tar-stream";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { build, stale } from "../cli/build.mjs";
+import { type Collection, createCollection } from "../data/curate/collection.ts";
+import { parseConfig } from "../data/curate/config.ts";
+import { filterTable, recordsTable } from "../data/curate/derived.ts";
+import { exportImagefolder } from "../data/curate/export/imagefolder.ts";
+import { exportParquet } from "../data/curate/export/parquet.ts";
+import { exportWebDataset } from "../data/curate/export/webdataset.ts";
+import { splitTable } from "../data/curate/split.ts";
+import { runStage } from "../data/curate/stage.ts";
+import { STAGES } from "../data/curate/stages/index.ts";
+import { statistics } from "../data/curate/stats.ts";
+import { statsPage } from "../data/curate/stats_page.ts";
+import { type Row, table, withDatabase } from "../data/curate/tables.ts";
+import { rememberTables, verify } from "../data/curate/verify.ts";
+import { writeStarter } from "../data/starter/index.ts";
+import { openDataset } from "../data/store.ts";
+
+let dir: string;
+let c: Collection;
+
+beforeAll(async () => {
+  dir = await mkdtemp(join(tmpdir(), "gifgrad-export-"));
+  if (stale()) await build();
+  await writeStarter(join(dir, "in"), { count: 24, size: 32, seed: 3 });
+  const config = {
+    name: "two <dozen>",
+    sources: [{ type: "folder", name: "starter", path: "in" }],
+    filter: { minEntropy: 0, nearDuplicateBits: 0 },
+    split: { words: 4, heldOutPairs: 0.3 },
+  };
+  c = await createCollection(join(dir, "set"), parseConfig(config, "test", dir));
+  for (const stage of STAGES) await runStage(c, stage);
+  await filterTable(c);
+  await recordsTable(c);
+  await splitTable(c);
+  await rememberTables(c);
+});
+afterAll(() => rm(dir, { recursive: true, force: true }));
+
+const query = (sql: string): Promise<Row[]> => withDatabase((db) => db.all(sql));
+const sumOf = async (path: string): Promise<string> =>
+  createHash("sha256")
+    .update(await readFile(path))
+    .digest("hex");
+
+describe("the test sets", () => {
+  it("have one sticker for each of the most frequent words of a domain, and none twice", async () => {
+    const [records, split] = [table(c, "records"), table(c, "split")];
+    for (const [domain, set] of [
+      ["Cartoon", "VSD-C"],
+      ["Real", "VSD-R"],
+    ]) {
+      const top =
+        await query(`SELECT word FROM (SELECT unnest(trigger_words) AS word FROM ${records} WHERE domain = '${domain}')
+        GROUP BY word ORDER BY count(*) DESC, word LIMIT 4`);
+      const picked = await query(`SELECT s.id, s.test_word AS word, list_contains(r.trigger_words, s.test_word) AS fits
+        FROM ${split} s JOIN ${records} r USING (id) WHERE test_set = '${set}'`);
+      expect(picked.map(({ word }) => word).sort()).toEqual(top.map(({ word }) => word).sort());
+      expect(picked.every(({ fits }) => fits)).toBe(true);
+      expect(new Set(picked.map(({ id }) => id)).size).toBe(picked.length);
+    }
+  });
+
+  it("are not like anything that is trained on", async () => {
+    const rows = await query(
+      `SELECT s.split, r.phash FROM ${table(c, "split")} s JOIN ${table(c, "records")} r USING (id)`,
+    );
+    const bits = (a: unknown, b: unknown): number =>
+      (BigInt(`0x${a}`) ^ BigInt(`0x${b}`)).toString(2).replaceAll("0", "").length;
+    const of = (split: string): unknown[] => rows.filter((row) => row.split === split).map((row) => row.phash);
+    const near = (a: unknown): boolean => of("test").some((b) => bits(a, b) <= 20);
+    expect([...of("train"), ...of("held-out")].filter(near)).toEqual([]);
+    expect(of("excluded").every(near)).toBe(true);
+  });
+
+  it("depend on the seed and on nothing else, and held-out pairs are nowhere in training", async () => {
+    const before = await sumOf(c.tablePath("split"));
+    await splitTable(c);
+    expect(await sumOf(c.tablePath("split"))).toBe(before);
+    const pairs = await query(
+      `SELECT DISTINCT s.split, subject, action FROM ${table(c, "split")} s JOIN ${table(c, "records")} r USING (id)`,
+    );
+    const key = (row: Row): string => `${row.subject} ${row.action}`;
+    const held = new Set(pairs.filter((row) => row.split === "held-out").map(key));
+    expect(pairs.filter((row) => row.split === "train" && held.has(key(row)))).toEqual([]);
+  });
+});
+
+it("the statistics count what is there, and the page stands by itself", async () => {
+  const stats = await statistics(c);
+  const [counted] = await query(`SELECT count(*)::INT AS n, sum((domain = 'Cartoon')::INT)::INT AS cartoon,
+    sum(len(trigger_words))::INT AS words, sum((ocr <> '')::INT)::INT AS lettered FROM ${table(c, "records")}`);
+  const n = counted.n as number;
+  expect(stats.stickers).toBe(n);
+  expect(stats.table3.cartoon_ratio).toBeCloseTo((counted.cartoon as number) / n, 12);
+  expect(stats.table3.average_trigger_words).toBeCloseTo((counted.words as number) / n, 12);
+  expect(stats.table3.optical_character_ratio).toBeCloseTo((counted.lettered as number) / n, 12);
+  expect(stats.lengths.reduce((a, b) => a + b, 0)).toBe(n);
+  expect(stats.frames).toEqual([n, ...new Array<number>(14).fill(0)]); // eight frames each
+  const page = statsPage(stats, [{ title: "none", png: new Uint8Array() }]);
+  expect(page).toContain("two &lt;dozen&gt;");
+  expect(page).not.toMatch(/<(script|link)|src="http/);
+});
+
+describe("an export", () => {
+  const exportedIds = async (): Promise<string[]> =>
+    (await query(`SELECT id FROM ${table(c, "split")} WHERE split <> 'excluded' ORDER BY id`)).map((row) =>
+      String(row.id),
+    );
+
+  it("as an imagefolder is a data set for training", async () => {
+    const out = join(dir, "imagefolder");
+    const count = await exportImagefolder(c, out, { strips: true });
+    expect(count).toBe((await exportedIds()).length);
+    const data = await openDataset(join(out, "train"), { size: 16, cacheDir: join(dir, "cache") });
+    const lines = (await readFile(join(out, "train", "metadata.jsonl"), "utf8")).trim().split("\n");
+    expect([data.length, data.rejected]).toEqual([lines.length, []]);
+    data.close();
+    expect(await readdir(join(out, "train", "strips"))).toHaveLength(lines.length);
+  });
+
+  it("as WebDataset is read by tar, and the same each time", async () => {
+    const names: string[] = [];
+    for (const out of [join(dir, "tar-1"), join(dir, "tar-2")]) await exportWebDataset(c, out, { shardBytes: 40_000 });
+    const shards = await readdir(join(dir, "tar-1"));
+    expect(shards.length).toBeGreaterThan(2);
+    for (const shard of shards) {
+      expect(await sumOf(join(dir, "tar-1", shard))).toBe(await sumOf(join(dir, "tar-2", shard)));
+      const tar = extract();
+      tar.end(await readFile(join(dir, "tar-1", shard)));
+      for await (const entry of tar) {
+        names.push(entry.header.name);
+        entry.resume();
+      }
+    }
+    const ids = names.filter((name) => name.endsWith(".json")).map((name) => name.slice(0, -5));
+    expect(ids.sort()).toEqual(await exportedIds());
+    expect(names).toHaveLength(3 * ids.length);
+  });
+
+  it("as Parquet is read by another reader, bytes and lists included", async () => {
+    const out = join(dir, "parquet");
+    await exportParquet(c, out, { fileBytes: 60_000 });
+    const found: string[] = [];
+    for (const name of (await readdir(out)).filter((file) => file.endsWith(".parquet"))) {
+      const file = await readFile(join(out, name));
+      const buffer = file.buffer.slice(file.byteOffset, file.byteOffset + file.length);
+      for (const row of await parquetReadObjects({ file: buffer as ArrayBuffer, compressors, utf8: false })) {
+        const { bytes, path } = row.image as { bytes: Uint8Array; path: unknown };
+        expect(createHash("sha256").update(bytes).digest("hex")).toBe(row.id);
+        expect(String(path).startsWith(String(row.id))).toBe(true);
+        expect(Array.isArray(row.trigger_words)).toBe(true);
+        found.push(String(row.id));
+      }
+    }
+    expect(found.sort()).toEqual(await exportedIds());
+  });
+});
+
+it("verification names what is missing, changed and left over", async () => {
+  const faults = async (): Promise<string[]> => {
+    const found: string[] = [];
+    for await (const { fault, path } of verify(c)) found.push(`${fault} ${path.slice(c.dir.length + 1)}`);
+    return found.sort();
+  };
+  expect(await faults()).toEqual([]);
+  const files = (await readdir(join(c.dir, "media"), { recursive: true })).filter((name) => name.includes("."));
+  const [gone, changed] = files.sort();
+  await rm(join(c.dir, "media", gone));
+  await appendFile(join(c.dir, "media", changed), "x");
+  await writeFile(join(c.dir, "media", changed.slice(0, 2), "left.gif"), "over");
+  await appendFile(c.tablePath("filter"), "x");
+  expect(await faults()).toEqual(
+    [
+      "changed annotations/filter.parquet",
+      `changed media/${changed}`,
+      `missing media/${gone}`,
+      `not in any table media/${changed.slice(0, 2)}/left.gif`,
+    ].sort(),
+  );
+});
