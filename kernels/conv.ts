@@ -2,6 +2,7 @@
 // are in gemm_tiles.ts, the addresses in conv_table.ts. 1-D and 2-D convolutions come with unit dimensions; a 1x1
 // convolution with stride 1 is a matmul and is better sent there. Called by engine/ops and engine/plan.
 
+import { fewForward, fewWeightGrad } from "./conv_few.ts";
 import { convReference, drawConv } from "./conv_reference.ts";
 import {
   addressA,
@@ -153,13 +154,19 @@ const inputSize = (s: ConvSpec): number => s.batch * volume(s.in) * s.channels;
 const outputSize = (s: ConvSpec): number => s.batch * volume(s.out) * s.filters;
 const weightSize = (s: ConvSpec): number => volume(s.kernel) * s.channels * s.filters;
 
-/** Winograd's variant before the tiles, where it pays; anywhere else only tuning chooses it. */
-const withWinograd = (
-  { where, anywhere }: { readonly where: Variant<ConvSpec>; readonly anywhere: Variant<ConvSpec> },
+interface Special {
+  /** Where it pays, and wherever it is possible, for tuning. */
+  readonly where: Variant<ConvSpec>;
+  readonly anywhere: Variant<ConvSpec>;
+}
+
+/** Variants for special cases before the tiles, where they pay; anywhere else only tuning chooses them. */
+const specialised = (
+  special: readonly Special[],
   { variants, candidates = [] }: Pick<Family<ConvSpec>, "variants" | "candidates">,
 ): Pick<Family<ConvSpec>, "variants" | "candidates"> => ({
-  variants: [where, ...variants],
-  candidates: [...candidates, anywhere],
+  variants: [...special.map((s) => s.where), ...variants],
+  candidates: [...candidates, ...special.map((s) => s.anywhere)],
 });
 
 const rtol = 2e-5;
@@ -168,7 +175,10 @@ const why = "sums of up to a few hundred products rounded to 6e-8 each";
 /** Inputs x and weight, output y. */
 export const convForward: Family<ConvSpec> = {
   name: "convForward",
-  ...withWinograd(winogradForward, tileVariants<ConvSpec>({ columns: (s) => s.filters, macs, lower: lowerForward })),
+  ...specialised(
+    [fewForward, winogradForward],
+    tileVariants<ConvSpec>({ columns: (s) => s.filters, macs, lower: lowerForward }),
+  ),
   inputs: (s) => f32s(inputSize(s), weightSize(s)),
   outputs: (s) => f32s(outputSize(s)),
   reference: (s, [x, w]) => {
@@ -187,8 +197,8 @@ export const convForward: Family<ConvSpec> = {
 /** Inputs gy and weight, output gx. */
 export const convInputGrad: Family<ConvSpec> = {
   name: "convInputGrad",
-  ...withWinograd(
-    winogradInputGrad,
+  ...specialised(
+    [winogradInputGrad],
     tileVariants<ConvSpec>({ columns: (s) => s.channels, macs, lower: lowerInputGrad }),
   ),
   inputs: (s) => f32s(outputSize(s), weightSize(s)),
@@ -209,8 +219,8 @@ export const convInputGrad: Family<ConvSpec> = {
 /** Inputs x and gy, output the gradient of the weight. Long sums are split and added in order: no atomics. */
 export const convWeightGrad: Family<ConvSpec> = {
   name: "convWeightGrad",
-  ...withWinograd(
-    winogradWeightGrad,
+  ...specialised(
+    [fewWeightGrad, winogradWeightGrad],
     tileVariants<ConvSpec>({ columns: (s) => s.filters, macs, lower: lowerWeightGrad }),
   ),
   inputs: (s) => f32s(inputSize(s), outputSize(s)),

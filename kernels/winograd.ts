@@ -5,9 +5,8 @@
 
 import type { ConvSpec } from "./conv.ts";
 import type { Three } from "./conv_table.ts";
-import { matmul } from "./matmul.ts";
-import type { MatmulSpec } from "./matmul_spec.ts";
-import { type Caps, choose, type Field, foldGrid, type Lowered, type Pass, uniforms, type Variant } from "./wgsl.ts";
+import { Passes, rows } from "./passes.ts";
+import type { Caps, Field, Lowered, Variant } from "./wgsl.ts";
 import { patchText, resultText, weightGradText, weightText } from "./winograd_text.ts";
 
 /** Products of matrices: elements of a transformed 4 x 4 patch. */
@@ -51,42 +50,6 @@ function worthwhile(s: ConvSpec, tiled: Three, caps: Caps): boolean {
   );
 }
 
-/** Passes under construction: operands below `first` are the kernel's own, those from there on scratch. */
-class Passes {
-  readonly passes: Pass[] = [];
-  readonly scratch: number[] = [];
-  readonly #first: number;
-  readonly #caps: Caps;
-
-  constructor(first: number, caps: Caps) {
-    this.#first = first;
-    this.#caps = caps;
-  }
-  buffer(elements: number): number {
-    return this.#first + this.scratch.push(elements) - 1;
-  }
-  /** One thread per `count`. */
-  add(
-    label: string,
-    count: number,
-    operands: readonly number[],
-    fields: readonly Field[],
-    text: (u: string) => string,
-  ): void {
-    const u = uniforms(operands.length, [["count", "u32", count], ...fields]);
-    const workgroups = foldGrid(Math.ceil(count / 64), this.#caps);
-    const source = { label: `winograd ${label}`, wgsl: text(u.wgsl), workgroups, uniforms: u.words };
-    this.passes.push({ source, operands });
-  }
-  /** y = a b, 16 times. */
-  product(s: MatmulSpec, a: number, b: number, y: number): void {
-    const { passes, scratch } = choose(matmul, s, this.#caps).emit(s, this.#caps);
-    const own = scratch.map((elements) => this.buffer(elements));
-    const place = (i: number): number => (i < 3 ? [a, b, y][i] : own[i - 3]);
-    for (const p of passes) this.passes.push({ ...p, operands: p.operands.map(place) });
-  }
-}
-
 const tiling = (p: Plane, n: number, origin: readonly [number, number]): Field[] => [
   ["n", "u32", n],
   ["tiles", "u32", tilesOf(p)],
@@ -98,14 +61,6 @@ const size = (p: Plane): Field[] => [
   ["height", "u32", p.height],
   ["width", "u32", p.width],
 ];
-
-/** `tiles` rows, of `k` or `n` elements each, for all 16 points. */
-const rows = (count: number, length: number) => ({
-  offset: 0,
-  batch: [count * length, 0] as const,
-  row: length,
-  col: 1,
-});
 
 /** Convolution of `data` (k channels) to `results` (n channels) with padding `origin`; operands 0 and 1, result 2. */
 function convolve(
@@ -121,11 +76,13 @@ function convolve(
   const p = new Passes(y + 1, caps);
   const tiles = results.images * tilesOf(results);
   const [u, v, m] = [k * n, tiles * k, tiles * n].map((count) => p.buffer(POINTS * count));
-  p.add("weight", k * n, [1, u], [["n", "u32", n], ...weight], weightText);
-  p.add("patches", tiles * k, [0, v], [...tiling(results, k, origin), ...size(data)], (t) => patchText("data", t));
+  p.add("winograd weight", k * n, [1, u], [["n", "u32", n], ...weight], weightText);
+  p.add("winograd patches", tiles * k, [0, v], [...tiling(results, k, origin), ...size(data)], (t) =>
+    patchText("data", t),
+  );
   p.product({ m: tiles, n, k, batch: [POINTS, 1], a: rows(tiles, k), b: rows(k, n) }, v, u, m);
   const operands = [m, ...Array.from({ length: extras }, (_, i) => 2 + i), y];
-  const label = ["result", s.epilogue?.label].filter(Boolean).join(" ");
+  const label = ["winograd result", s.epilogue?.label].filter(Boolean).join(" ");
   p.add(label, tiles * n, operands, [...tiling(results, n, [0, 0]), ...size(results)], (t) =>
     resultText(t, s.epilogue?.code(1)),
   );
@@ -163,11 +120,11 @@ function weightGrad(s: ConvSpec, caps: Caps): Lowered {
   const tiles = y.images * tilesOf(y);
   const [v, g, w] = [tiles * m, tiles * n, m * n].map((count) => p.buffer(POINTS * count));
   const origin = [s.padding[1], s.padding[2]] as const;
-  p.add("patches", tiles * m, [0, v], [...tiling(y, m, origin), ...size(x)], (t) => patchText("data", t));
-  p.add("gradient", tiles * n, [1, g], [...tiling(y, n, [0, 0]), ...size(y)], (t) => patchText("gradient", t));
+  p.add("winograd patches", tiles * m, [0, v], [...tiling(y, m, origin), ...size(x)], (t) => patchText("data", t));
+  p.add("winograd gradient", tiles * n, [1, g], [...tiling(y, n, [0, 0]), ...size(y)], (t) => patchText("gradient", t));
   const a = { ...rows(tiles, m), row: 1, col: m };
   p.product({ m, n, k: tiles, batch: [POINTS, 1], a, b: rows(tiles, n) }, v, g, w);
-  p.add("weight grad", m * n, [w, 2], [], weightGradText);
+  p.add("winograd weight grad", m * n, [w, 2], [], weightGradText);
   return p;
 }
 

@@ -262,6 +262,32 @@ describe.skipIf(!real)("on the adapter", () => {
     }
   });
 
+  test.each([
+    ["three filters", { filters: 3 }],
+    [
+      "strides and dilation",
+      { filters: 4, stride: [1, 2, 2], dilation: [1, 1, 2], padding: [0, 1, 2], out: [1, 3, 3] },
+    ],
+    [
+      "one filter in three dimensions",
+      { filters: 1, kernel: [3, 3, 3], padding: [1, 1, 1], in: [3, 6, 6], out: [3, 6, 6] },
+    ],
+  ] as [string, Partial<ConvSpec>][])("variants for few filters equal their definition: %s", async (_, change) => {
+    const spec = convolution(change);
+    for (const family of [convForward, convWeightGrad]) {
+      const inputs = inputsOf(family, spec, 8);
+      const want = [definition(family, spec, inputs)];
+      const variant = family.candidates?.find((v) => v.name === "few-filters");
+      expect(variant?.supports(spec, real.caps)).toBe(true);
+      expect(await kernelProblem(real, family, spec, variant!.emit(spec, real.caps), inputs, want)).toBeNull();
+    }
+    const caps = withSubgroups(8);
+    const chosen = (s: ConvSpec): boolean[] =>
+      [convForward, convWeightGrad].map((f) => choose(f, s, caps).name === "few-filters");
+    expect(chosen({ ...spec, channels: 32 })).toEqual(spec.stride[1] === 1 ? [true, true] : [false, false]);
+    expect(chosen({ ...spec, channels: 32, filters: 8 })).toEqual([false, false]);
+  });
+
   test("Winograd's variants are for 3 x 3 taps with stride 1, and chosen where channels are many and scratch is small", () => {
     const caps = withSubgroups(8);
     const large = convolution({ batch: 8, in: [1, 32, 32], out: [1, 32, 32], channels: 64, filters: 64 });
@@ -303,13 +329,13 @@ describe.skipIf(!real)("on the adapter", () => {
     ["a padding bit lost", convForward, convolution({}), "(hit >= vec3<i32>()) & ", ""],
     ["the last part forgotten", convWeightGrad, convolution({ batch: 64 }), "part < u.parts", "part < u.parts - 1u"],
     ["one k of a block dropped", matmul, product(9, 36, 24), "var kk = k;", "var kk = k + 1u;"],
-    ["Winograd, padding read", convForward, convolution({}), "select(0f, x[", "select(x[0], x["],
-    ["Winograd, a sign", convWeightGrad, convolution({}), "0.5f * (t01 - t02)", "0.5f * (t01 + t02)"],
+    ["winograd, padding read", convForward, convolution({}), "select(0f, x[", "select(x[0], x["],
+    ["few-filters, a tap twice", convForward, convolution({ filters: 4 }), "u.taps + tap]", "u.taps + max(tap, 1u)]"],
+    ["winograd, a sign", convWeightGrad, convolution({}), "0.5f * (t01 - t02)", "0.5f * (t01 + t02)"],
   ] as [string, Family<unknown>, unknown, string, string][])(
     "a planted bug is caught: %s",
     async (label, family, spec, from, to) => {
-      const winograd = family.candidates?.find((v) => v.name === "winograd");
-      const variant = label.startsWith("Winograd") && winograd ? winograd : choose(family, spec, real.caps);
+      const variant = family.candidates?.find((v) => label.startsWith(v.name)) ?? choose(family, spec, real.caps);
       const lowered = variant.emit(spec, real.caps);
       const plant = (source: KernelSource): KernelSource => ({ ...source, wgsl: source.wgsl.replace(from, to) });
       const planted = { ...lowered, passes: lowered.passes.map((p) => ({ ...p, source: plant(p.source) })) };
