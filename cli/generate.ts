@@ -1,12 +1,13 @@
 // `gifgrad generate`: captions -> GIF files, from a trained run.
 
 import { mkdir } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { encodeGif } from "../data/encode/gif.ts";
 import { formatCaption, toRgba } from "../data/frames.ts";
 import { DOMAINS } from "../data/record.ts";
 import { replaceFile } from "../engine/atomic.ts";
 import { openDevice } from "../engine/index.ts";
+import { readPicture } from "../train/pictures.ts";
 import { progress } from "../train/progress.ts";
 import { loadSampler, type SampleOptions, type Sampler, type Sticker } from "../train/sample.ts";
 import type { GenerateOptions } from "./options.ts";
@@ -33,10 +34,13 @@ export function captionFor(text: string): string {
 export async function run(options: GenerateOptions): Promise<void> {
   const o = { ...options, captions: options.captions.map(captionFor) };
   const sampler = await loadSampler(existingStage(o.run, "diffusion"), console.error);
+  const picture = o.image === undefined ? undefined : await readPicture(o.image, sampler.config);
+  if (picture && !sampler.config.pictures)
+    console.error(`${o.run} was trained on captions alone: what the picture does to its stickers is left to chance`);
   const device = await openDevice();
   try {
     announce(device);
-    await generateAll(sampler, o);
+    await generateAll(sampler, { ...o, picture });
     await device.settle();
   } finally {
     device.close();
@@ -44,7 +48,7 @@ export async function run(options: GenerateOptions): Promise<void> {
 }
 
 /** Every sticker to its file, `batch` at a time, on the open device. */
-export async function generateAll(sampler: Sampler, o: GenerateOptions): Promise<void> {
+export async function generateAll(sampler: Sampler, o: GenerateOptions & GifOptions): Promise<void> {
   for (const caption of o.captions) {
     const cut = sampler.cut(caption);
     if (cut !== null) console.error(`this caption is too long for the model, which reads only: ${cut}`);
@@ -79,6 +83,8 @@ function outputPaths(stickers: readonly Sticker[], { out, run, seed }: GenerateO
 export interface GifOptions extends SampleOptions {
   /** Frames per second; GIF counts in hundredths of a second. */
   readonly fps?: number;
+  /** The file that `picture` is from. */
+  readonly image?: string;
 }
 
 /** Stickers of one batch as GIF bytes: the same model, captions, seed and adapter give the same bytes. */
@@ -89,7 +95,8 @@ export async function sampleGifs(sampler: Sampler, stickers: readonly Sticker[],
   return stickers.map(({ caption, index }, i) => {
     const frames = toRgba(clips[i], size).map((data) => ({ data, delayMs }));
     const sampler = o.sampler === "ddim" ? undefined : o.sampler;
-    const extras = { index: index || undefined, sampler, eta: o.eta || undefined, negative: o.negative };
+    const image = o.image === undefined ? undefined : basename(o.image);
+    const extras = { index: index || undefined, sampler, eta: o.eta || undefined, negative: o.negative, image };
     const settings = { seed: o.seed, steps: o.steps, guidance: o.guidance, ...extras };
     const words = Object.entries(settings).filter(([, value]) => value !== undefined);
     return encodeGif(frames, size, size, { comment: `gifgrad ${oneLine(caption)} ${words.flat().join(" ")}` });

@@ -122,6 +122,7 @@ function addGenerate(program: Command): void {
     .option("--eta <share>", "ddim, euler: fresh noise per step; 0 is none, 1 as much as ancestral", between(0, 1), 0)
     .option("--guidance <scale>", "classifier-free guidance; 1 is none", above(0, { orEqual: true }), 2)
     .option("--negative <caption>", "what guidance moves away from (default: the empty caption)", caption)
+    .option("--image <file>", "i2vgen-xl: a picture that the stickers show")
     .option("--count <n>", "stickers per caption", whole(1, 10_000), 1)
     .option("--batch <n>", "stickers sampled at a time: faster, takes more memory", whole(1, 256), 1)
     .option("--fps <n>", "frames per second", between(1, 50), 10)

@@ -51,6 +51,8 @@ export interface GenerateOptions {
   guidance: number;
   /** What guidance moves away from; absent: the empty caption. */
   negative?: string;
+  /** i2vgen-xl: a picture file, or a sticker whose first frame is taken, that all the stickers show. */
+  image?: string;
   /** Stickers per caption, each with noise of its own, and how many are made at a time. */
   count: number;
   batch: number;

@@ -5,6 +5,8 @@ import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:f
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, test, vi } from "vitest";
+import { CLIP_PREPROCESS } from "../data/clip_preprocess.ts";
+import { trainTokenizer } from "../data/tokenizer_train.ts";
 import { full, grad, Rng, type Tensor, tensor, useDevice, zeros } from "../engine/index.ts";
 import { ReferenceDevice } from "../engine/reference.ts";
 import { directional } from "../engine/testing/index.ts";
@@ -13,6 +15,8 @@ import { readVgenConfig, vgenTensors } from "../models/checkpoints/vgen.ts";
 import { PLAIN, systemConfig, type UNetConfig } from "../models/config.ts";
 import { dropPictures, I2VGenXLUNet, pictureFrames, thumbnail } from "../models/i2vgen_xl.ts";
 import { type Guidance, LatentDiffusion } from "../models/latent_diffusion.ts";
+import { type PictureInput, pictureInput, readPicture } from "../train/pictures.ts";
+import { Sampler } from "../train/sample.ts";
 import { expectClose } from "./close.ts";
 import { describeFolder } from "./golden.ts";
 import { goldenFailures } from "./golden_failures.ts";
@@ -206,9 +210,44 @@ describe("training and guidance", () => {
     expect(difference(await on.data(), await off.data())).toBeGreaterThan(1e-3);
   });
 
-  test("other systems are not guided by pictures", () => {
-    const model = new LatentDiffusion(systemConfig("sti", "nano"));
+  test("a sampler's stickers show the picture, each as it would alone", async () => {
+    useDevice(reference);
+    const tokenizer = trainTokenizer(["a red heart"], { vocabSize: 600 });
+    const text = { ...small.text, vocabulary: tokenizer.vocabSize };
+    const sampler = new Sampler(new LatentDiffusion({ ...small, text }).seed(1), tokenizer);
+    const rgb = Uint8Array.from({ length: 8 * 8 * 3 }, (_, i) => (37 * i) % 256);
+    const sample = (indices: readonly number[], picture?: PictureInput): Promise<Float32Array[]> =>
+      sampler.sample(
+        indices.map((index) => ({ caption: "a red heart", index })),
+        { seed: 1, steps: 2, guidance: 2, picture },
+      );
+    const picture = pictureInput(rgb, sampler.config);
+    const [first, second] = await sample([0, 1], picture);
+    const [alone] = await sample([1], picture);
+    expect(second).toEqual(alone);
+    const [without] = await sample([0]);
+    expect(difference(first, without)).toBeGreaterThan(1e-3);
+  });
+
+  test("an image encoder reads the picture as CLIP does", async () => {
+    useDevice(reference);
+    const imageEncoder = { size: 6, patch: 3, width: 8, layers: 1, heads: 2, mlp: 8, projection: 32 };
+    const model = new LatentDiffusion({ ...small, imageEncoder }).seed(1);
+    const { image, prepared } = pictureInput(new Uint8Array(8 * 8 * 3).fill(255), model.config);
+    const white = CLIP_PREPROCESS.mean.map((m, c) => (1 - m) / CLIP_PREPROCESS.std[c]);
+    expectClose(await prepared!.slice(1, 0, 1).slice(2, 0, 1).data(), white, "white", { rtol: 1e-6 });
+    const { vector } = model.picture(image, prepared);
+    expectClose(await vector.data(), await model.imageEncoder!.embed(prepared!).data(), "vector", { rtol: 1e-6 });
+    expect(() => model.picture(image)).toThrow("needs the picture as CLIP reads it");
+    expect(() => new LatentDiffusion({ ...small, imageEncoder, pictures: true }).loss(batch, rng)).toThrow("vectors");
+  });
+
+  test("other systems are not guided by pictures", async () => {
+    const sti = systemConfig("sti", "nano");
+    const model = new LatentDiffusion(sti);
     expect(() => model.picture(zeros([1, 16, 16, 3]))).toThrow("sti is not guided by pictures");
+    await expect(readPicture("cat.png", sti)).rejects.toThrow("sti is not guided by pictures");
+    await expect(readPicture("no such cat.png", system)).rejects.toThrow(/^no such cat.png cannot be read: ENOENT$/);
   });
 });
 

@@ -5,9 +5,11 @@ import { loadTokenizer, type Tokenizer } from "../data/tokenizer.ts";
 import { load } from "../engine/checkpoint.ts";
 import { compile, Rng, type Tensor, tensor } from "../engine/index.ts";
 import { downsampling, type SystemConfig } from "../models/config.ts";
+import type { Picture } from "../models/i2vgen_xl.ts";
 import { type Guidance, LatentDiffusion } from "../models/latent_diffusion.ts";
 import { SAMPLERS, type SamplerName, type SamplerStep, sample, samplerStep } from "../models/samplers.ts";
 import { loadAutoencoder, TOKENIZER_FILE, trainable } from "./diffusion.ts";
+import type { PictureInput } from "./pictures.ts";
 import { readRun } from "./run.ts";
 
 /** One sticker to make. */
@@ -26,6 +28,8 @@ export interface SampleOptions {
   readonly guidance: number;
   /** What guidance moves away from; the empty caption where absent. */
   readonly negative?: string;
+  /** I2VGen-XL: what all the stickers show. */
+  readonly picture?: PictureInput;
   readonly sampler?: SamplerName;
   /** 0: deterministic, 1: as noisy as ancestral sampling. Of ddim and euler. */
   readonly eta?: number;
@@ -40,6 +44,7 @@ export class Sampler {
   readonly #update: SamplerStep;
   readonly #embed;
   readonly #decode;
+  readonly #guide;
 
   constructor(model: LatentDiffusion, tokenizer: Tokenizer) {
     this.config = model.config;
@@ -50,6 +55,9 @@ export class Sampler {
     this.#update = samplerStep(predict, model.config.prediction);
     this.#embed = compile(({ ids }: { ids: Tensor }) => ({ text: model.embed(ids) }), { name: "embed" });
     this.#decode = compile(({ z }: { z: Tensor }) => ({ frames: model.decode(z) }), { name: "decode" });
+    this.#guide = compile((picture: PictureInput) => model.picture(picture.image, picture.prepared), {
+      name: "picture",
+    });
   }
 
   /**
@@ -69,6 +77,7 @@ export class Sampler {
       text: this.#features(stickers.map(({ caption }) => caption)),
       plain: this.#features(stickers.map(() => o.negative ?? "")),
       scale: o.guidance,
+      ...(o.picture && this.#picture(o.picture, stickers.length)),
     };
     let x = rows
       .slice(0, 0, 1)
@@ -89,6 +98,13 @@ export class Sampler {
     const { length } = this.config.text;
     const ids = Int32Array.from(captions.flatMap((c) => [...this.#tokenizer.encodePadded(c, length)]));
     return this.#embed({ ids: tensor(ids, [captions.length, length]) }).text.keep();
+  }
+
+  /** What guides by the picture, once for each sticker. */
+  #picture(picture: PictureInput, count: number): Picture {
+    const { latents, vector } = this.#guide(picture);
+    const each = (t: Tensor): Tensor => t.expand([count, ...t.shape.slice(1)]).keep();
+    return { latents: each(latents), vector: each(vector) };
   }
 
   /** The part of a caption that fits into the text encoder's context; null when all of it does. */
