@@ -73,7 +73,9 @@ function applyInSingle(op: AnyOp, ins: readonly Tensor[], attrs: Attrs): Tensor 
   return result.dtype === "f32" ? result.cast("f16") : result;
 }
 
+/** Results of `arange` by length, those asked for last: equal ones are one tensor, so that expressions of them are one too. */
 const ranges = new Map<number, Tensor>();
+const RANGES = 64;
 
 export class Tensor {
   readonly #node: Node;
@@ -409,7 +411,9 @@ export class Tensor {
   /** i32 [n] = 0, 1, ..., n - 1. A method, so that op records can make one without importing this module. */
   arange(n: number): Tensor {
     const known = ranges.get(n) ?? tensor(Int32Array.from({ length: n }, (_, i) => i));
+    ranges.delete(n);
     ranges.set(n, known);
+    for (const length of ranges.keys()) if (ranges.size > RANGES) ranges.delete(length);
     return known;
   }
 

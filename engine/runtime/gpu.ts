@@ -95,7 +95,6 @@ export class GpuDevice implements Device {
   readonly #resident = new WeakMap<Storage, Resident>();
   readonly #recordings = new WeakMap<Program, Recording>();
   readonly #pipelines: Pipelines;
-  readonly #staging = new Map<number, GPUBuffer[]>();
   readonly #pending: Promise<void>[] = [];
   #failure: DeviceError | null = null;
   #lost: DeviceLostError | null = null;
@@ -158,18 +157,19 @@ export class GpuDevice implements Device {
 
   async #copyBack(buffer: GPUBuffer, { shape, dtype }: Storage): Promise<ArrayBuffer> {
     const bytes = tensorBytes({ shape, dtype }, this.caps);
-    const kept = this.#staging.get(bytes) ?? [];
-    this.#staging.set(bytes, kept);
-    const staging =
-      kept.pop() ?? this.#pool.make(bytes, GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST, "read-back");
+    const staging = this.#pool.take(bytes, "read-back", "read-back");
     const encoder = this.#device.createCommandEncoder();
     encoder.copyBufferToBuffer(buffer, 0, staging, 0, bytes);
     this.#device.queue.submit([encoder.finish()]);
-    await staging.mapAsync(GPUMapMode.READ).catch((e: Error) => this.#unreadable(e));
-    const copy = staging.getMappedRange().slice(0, numel(shape) * elementBytes(dtype, this.caps.f16));
+    try {
+      await staging.mapAsync(GPUMapMode.READ, 0, bytes);
+    } catch (e) {
+      this.#pool.destroy(staging);
+      return await this.#unreadable(e as Error);
+    }
+    const copy = staging.getMappedRange(0, bytes).slice(0, numel(shape) * elementBytes(dtype, this.caps.f16));
     staging.unmap();
-    if (kept.length < 2) kept.push(staging);
-    else this.#pool.destroy(staging);
+    this.#pool.release(staging);
     return copy;
   }
 
@@ -276,7 +276,7 @@ export class GpuDevice implements Device {
     for (const set of results) {
       const range = (p: Place): GPUBufferBinding => {
         const { buffer, offset } = this.#memoryOf(memory, set, p);
-        return p.kind === "arena" ? { buffer, offset, size: p.bytes } : { buffer };
+        return { buffer, offset, size: p.bytes }; // the buffer may be larger
       };
       const record = (d: Dispatch, i: number): Recorded =>
         made.length > 0 && !d.places.some((p) => p.kind === "result")
@@ -336,7 +336,7 @@ export class GpuDevice implements Device {
     dispatches.forEach(({ source }, i) => {
       words.set(source.uniforms, offsets[i] / 4);
     });
-    const buffer = this.#pool.make(bytes, GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST, `uniforms of ${name}`);
+    const buffer = this.#pool.take(bytes, `uniforms of ${name}`, "scalars");
     this.#device.queue.writeBuffer(buffer, 0, words);
     return { buffer, offsets };
   }
@@ -362,7 +362,7 @@ export class GpuDevice implements Device {
     for (const s of plan.storages) this.#use(s); // uploads what the host has written since
     const encoder = this.#device.createCommandEncoder({ label: plan.name });
     for (const input of plan.inputs)
-      this.#feed(encoder, recording.inputs.get(input.name) as GPUBuffer, feed[input.name], input.name, plan);
+      this.#feed(encoder, recording.inputs.get(input.name) as GPUBuffer, feed[input.name], input, plan);
     const set = recording.sets[recording.calls % recording.sets.length];
     const traced = this.#tracer?.encode(encoder, recording.plan, (pass, i) => this.#encode(pass, set.dispatches[i]));
     if (!traced) {
@@ -390,14 +390,20 @@ export class GpuDevice implements Device {
     pass.dispatchWorkgroups(x, y, z);
   }
 
-  #feed(encoder: GPUCommandEncoder, target: GPUBuffer, value: FeedValue | undefined, name: string, plan: Plan): void {
+  #feed(
+    encoder: GPUCommandEncoder,
+    target: GPUBuffer,
+    value: FeedValue | undefined,
+    { name, bytes }: Plan["inputs"][number],
+    plan: Plan,
+  ): void {
     if (value === undefined) throw new DeviceError(`${plan.name}: input ${name} was not fed`);
     if (typeof value === "number") this.#device.queue.writeBuffer(target, 0, new Float32Array([value]));
     else {
       // Values that only the host has, such as a fresh batch, go straight into the input: no buffer of their own to collect.
       const host = this.#resident.has(value) || value.mutable ? null : value.host();
       if (host) this.#write(target, value, host);
-      else encoder.copyBufferToBuffer(this.#use(value).buffer, 0, target, 0, target.size);
+      else encoder.copyBufferToBuffer(this.#use(value).buffer, 0, target, 0, bytes);
     }
   }
 

@@ -1,14 +1,25 @@
-// Device memory: every buffer the engine makes comes from here and goes back here. Storage buffers of one size are reused,
-// because a fresh one costs its zero-fill; what a collected tensor leaves behind is returned by the FinalizationRegistry.
+// Device memory: every buffer the engine makes comes from here and goes back here. Buffers are reused, because a fresh one
+// costs its zero-fill; those that nobody uses are bounded (KEPT), and the ones that lay longest are given up. What a collected
+// tensor leaves behind is returned by the FinalizationRegistry.
 
 import type { MemoryStats } from "../device.ts";
 import { DeviceError, type OutOfMemoryError } from "../error.ts";
 import { type LiveBuffer, outOfMemoryError } from "./errors.ts";
 
-const USAGE = (): number => GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
+/** What a buffer is for. Those for values and for reading back are shared; one for scalars is its owner's alone. */
+export type Use = "values" | "read-back" | "scalars";
 
-/** Free buffers kept per size: enough for the ping-pong of a step's results. */
-const KEEP = 4;
+const usageOf = (use: Use): number =>
+  ({
+    values: GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST,
+    "read-back": GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
+    scalars: GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST,
+  })[use];
+
+/** Bounds of what is kept although nobody uses it: as many bytes as are in use or `bytes`, whichever is more. */
+export const KEPT = { bytes: 2 ** 25, buffers: 128 };
+/** A free buffer serves a request that is smaller by up to this factor. */
+const FIT = 1.25;
 /** Live buffers that an error lists. */
 const LISTED = 8;
 
@@ -21,14 +32,22 @@ export interface PoolOptions {
   onOutOfMemory(error: OutOfMemoryError): void;
 }
 
+/** Sizes are asked of the wrapper's object once: it is slow to answer. */
+interface Kept {
+  readonly size: number;
+  readonly use: Use;
+}
+
 export class Pool {
   readonly #device: GPUDevice;
   readonly #options: PoolOptions;
-  readonly #free = new Map<number, GPUBuffer[]>();
+  readonly #all = new Map<GPUBuffer, Kept>();
+  /** Buffers that nobody uses, in the order in which they came back. */
+  readonly #free = new Set<GPUBuffer>();
   /** Buffers in use and what for. */
   readonly #live = new Map<GPUBuffer, string>();
-  #buffers = 0;
   #bytes = 0;
+  #freeBytes = 0;
   readonly #returned = new FinalizationRegistry<GPUBuffer>((b) => this.release(b));
 
   constructor(device: GPUDevice, options: PoolOptions) {
@@ -36,15 +55,33 @@ export class Pool {
     this.#options = options;
   }
 
-  /** A storage buffer of `bytes`, contents undefined. Throws DeviceError past the largest buffer, OutOfMemoryError past the limit. */
-  take(bytes: number, what: string): GPUBuffer {
-    const reused = this.#free.get(bytes)?.pop();
-    if (reused) this.#live.set(reused, what);
-    return reused ?? this.make(bytes, USAGE(), what);
+  /**
+   * A buffer of at least `bytes`, contents undefined. Throws DeviceError past the largest buffer, OutOfMemoryError past the
+   * limit.
+   */
+  take(bytes: number, what: string, use: Use = "values"): GPUBuffer {
+    const reused = this.#fitting(bytes, use);
+    if (!reused) return this.#make(bytes, what, use);
+    this.#free.delete(reused);
+    this.#freeBytes -= this.#sizeOf(reused);
+    this.#live.set(reused, what);
+    return reused;
   }
 
-  /** A buffer for another use, never shared. */
-  make(bytes: number, usage: number, what: string): GPUBuffer {
+  /** The smallest free buffer that will do; of equal ones that which was used last. */
+  #fitting(bytes: number, use: Use): GPUBuffer | undefined {
+    let found: GPUBuffer | undefined;
+    let most = bytes * FIT;
+    for (const buffer of this.#free) {
+      const kept = this.#all.get(buffer) as Kept;
+      if (kept.use !== use || kept.size < bytes || kept.size > most) continue;
+      found = buffer;
+      most = kept.size;
+    }
+    return found;
+  }
+
+  #make(bytes: number, what: string, use: Use): GPUBuffer {
     const { maxBuffer, memoryLimit = Number.POSITIVE_INFINITY } = this.#options;
     if (bytes > maxBuffer) {
       throw new DeviceError(
@@ -57,35 +94,49 @@ export class Pool {
       throw outOfMemoryError({ label: what, bytes }, refused, this.largest());
     }
     this.#device.pushErrorScope("out-of-memory");
-    const buffer = this.#device.createBuffer({ size: bytes, usage, label: what });
+    const buffer = this.#device.createBuffer({ size: bytes, usage: usageOf(use), label: what });
     void this.#device.popErrorScope().then((error) => {
       if (error) this.#options.onOutOfMemory(outOfMemoryError({ label: what, bytes }, error.message, this.largest()));
     });
-    this.#buffers++;
     this.#bytes += bytes;
+    this.#all.set(buffer, { size: bytes, use });
     this.#live.set(buffer, what);
     return buffer;
   }
 
+  #sizeOf(buffer: GPUBuffer): number {
+    return (this.#all.get(buffer) as Kept).size;
+  }
+
+  /** Gives a buffer back. It may still be read by what was submitted before. */
   release(buffer: GPUBuffer): void {
-    const list = this.#free.get(buffer.size) ?? [];
-    this.#free.set(buffer.size, list);
-    if (buffer.usage === USAGE() && list.length < KEEP) {
-      list.push(buffer);
-      this.#live.delete(buffer);
-    } else this.destroy(buffer);
+    const { size, use } = this.#all.get(buffer) as Kept;
+    if (use === "scalars") {
+      this.destroy(buffer);
+      return;
+    }
+    this.#live.delete(buffer);
+    this.#free.add(buffer);
+    this.#freeBytes += size;
+    for (const oldest of this.#free) {
+      const inUse = this.#bytes - this.#freeBytes;
+      if (this.#free.size <= KEPT.buffers && this.#freeBytes <= Math.max(KEPT.bytes, inUse)) break;
+      this.destroy(oldest);
+    }
   }
 
   destroy(buffer: GPUBuffer): void {
-    this.#buffers--;
-    this.#bytes -= buffer.size;
+    const size = this.#sizeOf(buffer);
+    this.#bytes -= size;
+    if (this.#free.delete(buffer)) this.#freeBytes -= size;
     this.#live.delete(buffer);
+    this.#all.delete(buffer);
     buffer.destroy();
   }
 
   /** Destroys the buffers that nobody uses. */
   trim(): void {
-    for (const list of this.#free.values()) for (const buffer of list.splice(0)) this.destroy(buffer);
+    for (const buffer of this.#free) this.destroy(buffer);
   }
 
   /** Gives `buffer` back when `owner` is collected. */
@@ -94,12 +145,12 @@ export class Pool {
   }
 
   stats(): MemoryStats {
-    return { buffers: this.#buffers, bytes: this.#bytes };
+    return { buffers: this.#all.size, bytes: this.#bytes };
   }
 
   /** The largest buffers in use, largest first. */
   largest(count = LISTED): LiveBuffer[] {
-    const live = [...this.#live].map(([buffer, label]) => ({ label, bytes: buffer.size }));
+    const live = [...this.#live].map(([buffer, label]) => ({ label, bytes: this.#sizeOf(buffer) }));
     return live.sort((a, b) => b.bytes - a.bytes || (a.label < b.label ? -1 : 1)).slice(0, count);
   }
 }
