@@ -46,7 +46,7 @@ function textConfig(r: ConfigReader): TextConfig {
   return {
     vocabulary: r.count("vocab_size", 49408),
     width: r.count("hidden_size", 512),
-    layers: r.count("num_hidden_layers", 12),
+    layers: r.depth("num_hidden_layers", 12),
     heads: r.count("num_attention_heads", 8),
     mlp: r.count("intermediate_size", 2048),
     length: r.count("max_position_embeddings", 77),
@@ -59,7 +59,7 @@ function textConfig(r: ConfigReader): TextConfig {
 function visionConfig(r: ConfigReader): VisionConfig {
   return {
     width: r.count("hidden_size", 768),
-    layers: r.count("num_hidden_layers", 12),
+    layers: r.depth("num_hidden_layers", 12),
     heads: r.count("num_attention_heads", 12),
     mlp: r.count("intermediate_size", 3072),
     size: r.count("image_size", 224),

@@ -3,7 +3,7 @@
 // The tables for each library are in the files beside this one. Order of axes: files are torch's, [out, in, ...kernel].
 
 import { LoadError, load, torchShape } from "../../engine/checkpoint.ts";
-import { openTensors, type Parameter, type TensorFile } from "../../engine/index.ts";
+import { openTensors, type Parameter, type TensorFile, type TensorStore } from "../../engine/index.ts";
 
 type Shape = readonly number[];
 
@@ -49,7 +49,7 @@ export function below(prefix: string, inside: Layout): Layout {
 }
 
 /** A part of a tensor in a file, which one parameter takes. */
-interface Source {
+export interface Source {
   readonly name: string;
   /** Which of `count` equal parts along the first axis. */
   readonly part: number;
@@ -95,12 +95,12 @@ export class ArrangedFile implements TensorFile {
   }
 
   async read(name: string): Promise<Data> {
-    const source = this.#source(name);
+    const source = this.source(name);
     return this.#arranged(await this.#file.read(source.name), source) as Data;
   }
 
   async readFloat64(name: string): Promise<Float64Array> {
-    const source = this.#source(name);
+    const source = this.source(name);
     return this.#arranged(await this.#file.readFloat64(source.name), source) as Float64Array;
   }
 
@@ -108,7 +108,8 @@ export class ArrangedFile implements TensorFile {
     await this.#file.close();
   }
 
-  #source(name: string): Source {
+  /** Where a tensor is in the file below. Throws LoadError when there is none of this name. */
+  source(name: string): Source {
     const source = this.#sources.get(name);
     if (!source) throw new LoadError(`there is no tensor for ${name}`);
     return source;
@@ -137,6 +138,54 @@ function turned<T extends Data | Float64Array>(values: T, rows: number, columns:
   const out = values.slice() as T;
   for (let r = 0; r < rows; r++) for (let c = 0; c < columns; c++) out[c * rows + r] = values[r * columns + c];
   return out;
+}
+
+/** The stored bytes of one of our tensors, out of a file with the layout by which `source` was found. */
+export async function* cutPieces(
+  file: TensorStore,
+  { name, part, count, transposed }: Source,
+): AsyncGenerator<Uint8Array> {
+  const { shape } = file.tensors.get(name) as Info;
+  const size = shape.reduce((a, b) => a * b, 1) / count;
+  if (transposed) yield* turnedBytes(file.pieces(name), shape, part, count);
+  else yield* file.pieces(name, part * size, (part + 1) * size);
+}
+
+/** The stored bytes of a tensor of a layout, out of a file with our names: what `cutPieces` took apart. */
+export async function* joinPieces(file: TensorStore, { names, transposed }: Target): AsyncGenerator<Uint8Array> {
+  const shapes = names.map((name) => (file.tensors.get(name) as Info).shape);
+  if (!transposed) for (const name of names) yield* file.pieces(name);
+  else {
+    const pieces = names.map((name) => file.pieces(name));
+    const rows = shapes.reduce((sum, [n]) => sum + n, 0);
+    const all = async function* () {
+      for (const piece of pieces) yield* piece;
+    };
+    yield* turnedBytes(all(), [rows, shapes[0][1]], 0, 1);
+  }
+}
+
+/** [rows, columns] = `shape` to [columns, rows], and of that one of `count` equal parts. */
+async function* turnedBytes(
+  pieces: AsyncIterable<Uint8Array>,
+  [rows, columns]: Shape,
+  part: number,
+  count: number,
+): AsyncGenerator<Uint8Array> {
+  const all: Uint8Array[] = [];
+  for await (const piece of pieces) all.push(piece);
+  const width = all.reduce((sum, piece) => sum + piece.length, 0) / (rows * columns);
+  const from = new Uint8Array(rows * columns * width);
+  let at = 0;
+  for (const piece of all) {
+    from.set(piece, at);
+    at += piece.length;
+  }
+  const to = new Uint8Array(from.length);
+  for (let r = 0; r < rows; r++)
+    for (let c = 0; c < columns; c++)
+      for (let b = 0; b < width; b++) to[(c * rows + r) * width + b] = from[(r * columns + c) * width + b];
+  yield to.subarray((part * to.length) / count, ((part + 1) * to.length) / count);
 }
 
 /**

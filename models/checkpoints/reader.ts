@@ -6,6 +6,9 @@ export class ConfigError extends Error {
   override name = "ConfigError";
 }
 
+const MAX_DEPTH = 256;
+const MAX_LEVELS = 16;
+
 type Fields = Readonly<Record<string, unknown>>;
 
 /** The fields of one JSON object, under a name for messages ("vae/config.json"). */
@@ -30,11 +33,17 @@ export class ConfigReader {
     return this.#typed(key, otherwise, "a whole number of at least 1", isCount);
   }
 
+  /** How many layers or blocks, from 1: one by one they are made, so a damaged file must not ask for a million. */
+  depth(key: string, otherwise?: number): number {
+    const isDepth = (v: unknown): v is number => isCount(v) && v <= MAX_DEPTH;
+    return this.#typed(key, otherwise, `a whole number from 1 to ${MAX_DEPTH}`, isDepth);
+  }
+
   /** Counts, at least one; a single number stands for `times` equal ones where that is given. */
   counts(key: string, times?: number): readonly number[] {
     const value = this.#value(key);
     if (times !== undefined && isCount(value)) return new Array<number>(times).fill(value);
-    const list = this.#typed(key, undefined, "a list of whole numbers of at least 1", isCounts);
+    const list = this.#typed(key, undefined, `a list of 1 to ${MAX_LEVELS} whole numbers of at least 1`, isCounts);
     if (times !== undefined && list.length !== times) this.refuse(key, `expected ${times} numbers`);
     return list;
   }
@@ -104,5 +113,5 @@ function isCount(value: unknown): value is number {
 }
 
 function isCounts(value: unknown): value is number[] {
-  return Array.isArray(value) && value.length > 0 && value.every(isCount);
+  return Array.isArray(value) && value.length > 0 && value.length <= MAX_LEVELS && value.every(isCount);
 }

@@ -1,6 +1,6 @@
 // The UNets in the files of diffusers: configurations of `UNet2DConditionModel` (Stable Diffusion), `UNet3DConditionModel`
 // (ModelScope's text-to-video) and `I2VGenXLUNet` to ours. Weights have our names there. The layers of this project's
-// systems, which that library has not, are told by two further keys of the configuration: "sti" and "mix".
+// systems, which that library has not, are told by further keys of the configuration: "sti", "mix" and "transformer_in".
 
 import { PLAIN, type StiConfig, type UNetConfig } from "../config.ts";
 import { ConfigReader } from "./reader.ts";
@@ -75,7 +75,7 @@ function readCommon(r: ConfigReader, dimensions: "2D" | "3D", ignored: readonly 
     inputs: r.count("in_channels", latent),
     channels,
     attended: attendedLevels(r, channels.length, dimensions),
-    layers: r.count("layers_per_block", 2),
+    layers: r.depth("layers_per_block", 2),
     context: r.count("cross_attention_dim", dimensions === "3D" ? 1024 : 1280),
     groups: r.count("norm_num_groups", 32),
     ...PLAIN,
@@ -85,7 +85,14 @@ function readCommon(r: ConfigReader, dimensions: "2D" | "3D", ignored: readonly 
 /** The library's temporal convolutions drop a tenth in training, whatever the file says. */
 function readVideo(r: ConfigReader, ignored: readonly string[] = []): UNetConfig {
   const headDim = r.count("attention_head_dim", 64);
-  return { ...readCommon(r, "3D", ignored), headDim, transformerIn: { heads: 8, dim: headDim }, dropout: 0.1 };
+  return { ...readCommon(r, "3D", ignored), headDim, transformerIn: readFirst(r, headDim), dropout: 0.1 };
+}
+
+/** "transformer_in": this project's scaled networks have it narrower than the library would make it. */
+function readFirst(r: ConfigReader, headDim: number): UNetConfig["transformerIn"] {
+  if (!r.has("transformer_in")) return { heads: 8, dim: headDim };
+  const first = r.inside("transformer_in");
+  return { heads: first.count("heads"), dim: first.count("dim") };
 }
 
 /** Which levels read text, from the names of the stages on the way down; those on the way up must mirror them. */

@@ -21,7 +21,7 @@ export function readVaeConfig(json: unknown, label: string): { config: Autoencod
     if (r.has(key) && r.texts(key).some((t) => t !== type)) r.refuse(key, `only ${type} is supported`);
   const config = {
     channels,
-    layers: r.count("layers_per_block", 1),
+    layers: r.depth("layers_per_block", 1),
     latent: r.count("latent_channels", 4),
     groups: r.count("norm_num_groups", 32),
   };

@@ -28,7 +28,7 @@ export function readVgenConfig(r: ConfigReader): VgenConfig {
     inputs: guided ? 2 * latent : latent,
     channels,
     attended: channels.map((_, level) => scales.includes(2 ** -level)),
-    layers: r.count("num_res_blocks", 3),
+    layers: r.depth("num_res_blocks", 3),
     headDim,
     context: r.count("context_dim", 512),
     groups: r.count("norm_num_groups", 32),
@@ -74,8 +74,17 @@ const OUTSIDE: readonly (readonly [RegExp, string])[] = [
   [/^image_latents_temporal_encoder\.ff\.net\.2\./, "local_temporal_encoder.layers.0.1.net.2."],
 ];
 
+interface NameOptions {
+  /** false: the image network alone, which Stable Diffusion's files number in the same manner. */
+  readonly temporal?: boolean;
+}
+
 /** Name in a VGen file of the tensor that holds our parameter `name`: blocks are counted through, layer after layer. */
-export function vgenName(name: string, { layers, channels, attended }: UNetConfig): string {
+export function vgenName(
+  name: string,
+  { layers, channels, attended }: UNetConfig,
+  { temporal = true }: NameOptions = {},
+): string {
   const outside = OUTSIDE.find(([ours]) => ours.test(name));
   if (outside) return name.replace(...outside);
   const resnet = (rest: string): string => rest.replace(/^\w+/, (part) => RESIDUAL[part] ?? part);
@@ -84,8 +93,8 @@ export function vgenName(name: string, { layers, channels, attended }: UNetConfi
     /^(down|up|mid)_blocks?(?:\.(\d+))?\.(\w+)\.(\d+)\.(.+)$/.exec(name) ?? [];
   if (where === "mid") {
     // residual, spatial, temporal, residual
-    const second = layer === "1";
-    return `middle_block.${inside(part, rest).replace(/^0/, second ? "3" : "0")}`;
+    const second = temporal ? "3" : "2";
+    return `middle_block.${inside(part, rest).replace(/^0/, layer === "1" ? second : "0")}`;
   }
   if (where === "down") {
     const block = 1 + Number(stage) * (layers + 1);
@@ -96,25 +105,29 @@ export function vgenName(name: string, { layers, channels, attended }: UNetConfi
   if (where === "up") {
     const block = Number(stage) * (layers + 1);
     const level = channels.length - 1 - Number(stage);
-    const last = (attended?.[level] ?? level !== channels.length - 1) ? 3 : 1;
+    const attention = (attended?.[level] ?? level !== channels.length - 1) ? (temporal ? 2 : 1) : 0;
     return part === "upsamplers"
-      ? `output_blocks.${block + layers}.${last}.${rest}`
+      ? `output_blocks.${block + layers}.${1 + attention}.${rest}`
       : `output_blocks.${block + Number(layer)}.${inside(part, rest)}`;
   }
   return name; // context_embedding, fps_embedding
 }
 
 /** The tensors of a VGen file and which of the parameters `ours` each holds; several: rows of a fused query, key, value. */
-export function vgenTensors(ours: Iterable<string>, config: UNetConfig): ReadonlyMap<string, readonly string[]> {
+export function vgenTensors(
+  ours: Iterable<string>,
+  config: UNetConfig,
+  o: NameOptions = {},
+): ReadonlyMap<string, readonly string[]> {
   const found = new Map<string, readonly string[]>();
   for (const name of ours) {
-    const theirs = vgenName(name, config);
+    const theirs = vgenName(name, config, o);
     found.set(theirs, [...(found.get(theirs) ?? []), name]);
   }
   return found;
 }
 
-export function vgenLayout(ours: Iterable<string>, config: UNetConfig): Layout {
-  const tensors = vgenTensors(ours, config);
+export function vgenLayout(ours: Iterable<string>, config: UNetConfig, o: NameOptions = {}): Layout {
+  const tensors = vgenTensors(ours, config, o);
   return (name) => ({ names: tensors.get(name) ?? [name] });
 }
