@@ -8,11 +8,14 @@ import {
   ADAPTERS,
   above,
   between,
+  CHECKPOINT_KINDS,
   caption,
   DEVICES,
   DIFFUSION,
+  type ExportOptions,
   type GenerateOptions,
   type GoldenOptions,
+  type ImportOptions,
   type ParamsOptions,
   type PlanOptions,
   PRESETS,
@@ -63,6 +66,8 @@ function createProgram(): Command {
     addGolden,
     addDataset,
     addParams,
+    addImport,
+    addExport,
   ])
     add(program);
   return program;
@@ -209,6 +214,32 @@ function addParams(program: Command): void {
     .addOption(new Option("--preset <name>", "one preset only").choices(PRESETS))
     .option("--json", "one JSON document instead of tables", false)
     .action(async (options: ParamsOptions) => (await import("./params.ts")).run(options));
+}
+
+function addImport(program: Command): void {
+  program
+    .command("import")
+    .description("read a checkpoint of another program: diffusers folders, single files, torch files")
+    .argument("<path>", "folder with unet/, vae/, text_encoder/ ..., folder of one network, or file of weights")
+    .addOption(new Option("--as <kind>", "what it is").choices(CHECKPOINT_KINDS).makeOptionMandatory())
+    .requiredOption("--out <folder>", "new folder for the imported checkpoint")
+    .option("--variant <name>", 'which of a folder\'s weights, e.g. "fp16" (default: those without a variant)')
+    .option("--config <folder>", "config.json files for weights that come without (default: the published sizes)")
+    .action(async (path: string, options: Omit<ImportOptions, "path">) =>
+      (await import("./import.ts")).runImport({ path, ...options }),
+    );
+}
+
+function addExport(program: Command): void {
+  program
+    .command("export")
+    .description("write an imported checkpoint back in its own layout, byte by byte as it came")
+    .argument("<run>", "folder of an imported checkpoint")
+    .addOption(new Option("--as <kind>", "what it must be").choices(CHECKPOINT_KINDS))
+    .requiredOption("--out <folder>", "new folder for its files")
+    .action(async (run: string, options: Omit<ExportOptions, "run">) =>
+      (await import("./import.ts")).runExport({ run, ...options }),
+    );
 }
 
 function addGolden(program: Command): void {

@@ -133,6 +133,29 @@ export interface TuneOptions {
   json: boolean;
 }
 
+export const CHECKPOINT_KINDS = ["sd21", "text-to-video-ms", "i2vgen-xl", "videogpt", "clip"] as const;
+
+export interface ImportOptions {
+  /** Folder of a pipeline or of one network, or a file of weights. */
+  path: string;
+  as: (typeof CHECKPOINT_KINDS)[number];
+  /** A new folder. */
+  out: string;
+  /** Those of a folder's weights that are called so: "fp16". */
+  variant?: string;
+  /** Folder of configurations, for weights that come without. */
+  config?: string;
+}
+
+export interface ExportOptions {
+  /** An imported checkpoint. */
+  run: string;
+  /** Checked against what it is. */
+  as?: (typeof CHECKPOINT_KINDS)[number];
+  /** A new folder. */
+  out: string;
+}
+
 /** A parser of whole numbers in [min, max] for commander's option(). */
 export function whole(min: number, max = Number.MAX_SAFE_INTEGER): (text: string) => number {
   return (text) => {

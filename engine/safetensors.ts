@@ -179,12 +179,16 @@ export async function writeBehindHeader(
   header: Uint8Array,
   pieces: (name: string) => AsyncIterable<Uint8Array>,
 ): Promise<void> {
-  const { tensors } = parseHeader(header.slice(8).buffer, null, refuseIn(path));
-  const order = [...tensors].sort(([, a], [, b]) => a.begin - b.begin || a.end - b.end);
+  const order = [...tensorsOf(header, path)].sort(([, a], [, b]) => a.begin - b.begin || a.end - b.end);
   await replaceFile(path, async (file) => {
     await file.writeFile(header);
     for (const [name, info] of order) await writePieces(file, `${path}: tensor "${name}"`, info, pieces(name));
   });
+}
+
+/** The tensors that a header (`SafetensorsFile.header`) lists. Throws SafetensorsError with `label` when it is not valid. */
+export function tensorsOf(header: Uint8Array, label: string): ReadonlyMap<string, TensorInfo> {
+  return parseHeader(new Uint8Array(header.subarray(8)).buffer, null, refuseIn(label)).tensors; // a Buffer shares memory
 }
 
 const refuseIn =

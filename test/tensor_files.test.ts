@@ -97,7 +97,7 @@ test("a header of another program keeps its order and its spaces", async () => {
   const original = Buffer.concat([length, text, Buffer.of(7, 8, 9)]);
   writeFileSync(at("other.safetensors"), original);
   const file = await openSafetensors(at("other.safetensors"));
-  await writeBehindHeader(at("again.safetensors"), await file.header(), (name) => file.pieces(name));
+  await writeBehindHeader(at("again.safetensors"), Buffer.from(await file.header()), (name) => file.pieces(name));
   await file.close();
   expect(readFileSync(at("again.safetensors"))).toEqual(original);
 });

@@ -5,8 +5,7 @@ import { existsSync } from "node:fs";
 import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
 import { openTensors, type TensorStore } from "../../engine/index.ts";
-import { parseHeader } from "../../engine/safetensors/header.ts";
-import { type StoredSource, writeBehindHeader, writeSafetensors } from "../../engine/safetensors.ts";
+import { type StoredSource, tensorsOf, writeBehindHeader, writeSafetensors } from "../../engine/safetensors.ts";
 import { joinPieces, type Layout } from "../../models/checkpoints/layout.ts";
 import { CHECKPOINTS, type Part } from "../../models/checkpoints/parts.ts";
 import { writeSchedulerConfig } from "../../models/checkpoints/write.ts";
@@ -49,7 +48,7 @@ async function writeAgain(
   const headers = new Map<string, Uint8Array>();
   for (const file of place.files) headers.set(file, await readFile(headerFile(dir, file)));
   const layout = part.layout(
-    [...headers].flatMap(([file, header]) => tensorNames(header, file)),
+    [...headers].flatMap(([file, header]) => [...tensorsOf(header, file).keys()]),
     config,
   );
   const rest = existsSync(restFile(dir, name)) ? await openTensors(restFile(dir, name)) : null;
@@ -61,13 +60,6 @@ async function writeAgain(
   } finally {
     await rest?.close();
   }
-}
-
-function tensorNames(header: Uint8Array, file: string): string[] {
-  const refuse = (what: string): never => {
-    throw new Error(`the header of ${file}: ${what}`);
-  };
-  return [...parseHeader(header.slice(8).buffer, null, refuse).tensors.keys()];
 }
 
 function piecesOf(
