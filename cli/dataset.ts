@@ -6,13 +6,16 @@ import { dataCard } from "../data/curate/card.ts";
 import { type Collection, createCollection, openCollection, parseJson } from "../data/curate/collection.ts";
 import { configSchema, parseConfig } from "../data/curate/config.ts";
 import { filterTable, recordsTable, verdicts } from "../data/curate/derived.ts";
+import { editsTable } from "../data/curate/edits.ts";
 import { exportImagefolder } from "../data/curate/export/imagefolder.ts";
 import { exportParquet } from "../data/curate/export/parquet.ts";
 import { exportWebDataset } from "../data/curate/export/webdataset.ts";
+import { history } from "../data/curate/history.ts";
 import { mergeInto } from "../data/curate/merge.ts";
+import { MISSING, recogniserInstalled } from "../data/curate/ocr.ts";
 import { contactSheet, type Shown } from "../data/curate/sheet.ts";
 import { splitTable } from "../data/curate/split.ts";
-import { runStage, type Stage, sealStage } from "../data/curate/stage.ts";
+import { dryRun, runStage, type Stage, sealStage } from "../data/curate/stage.ts";
 import { STAGES } from "../data/curate/stages/index.ts";
 import { statistics } from "../data/curate/stats.ts";
 import { type SampleSheet, statsPage } from "../data/curate/stats_page.ts";
@@ -28,7 +31,12 @@ export async function build(configPath: string, out: string): Promise<void> {
   });
   const config = parseConfig(parseJson(given, configPath), configPath, dirname(resolve(configPath)));
   const collection = await createCollection(out, config);
-  for (const one of STAGES) {
+  if (config.annotate.ocr === "auto" && !(await recogniserInstalled())) console.error(`note: ${MISSING}`);
+  for (const one of STAGES.before) {
+    if (!(await runOne(collection, one, {}))) return;
+  }
+  await filterTable(collection);
+  for (const one of STAGES.after) {
     if (!(await runOne(collection, one, {}))) return;
   }
   await derive(collection);
@@ -39,6 +47,13 @@ export async function build(configPath: string, out: string): Promise<void> {
 
 export async function stage(dir: string, name: string, o: StageCommandOptions): Promise<void> {
   const collection = await openCollection(dir);
+  if (o.dryRun) {
+    const { items, cost } = await dryRun(collection, named(name), o.shard);
+    console.log(
+      `${name}: ${items} items to do${cost === null ? "" : `, about ${cost.toFixed(2)} by annotate.pricePerMillion`}`,
+    );
+    return;
+  }
   await runOne(collection, named(name), o);
   await rememberTables(collection);
 }
@@ -140,12 +155,16 @@ export async function verifyAll(dir: string): Promise<void> {
   console.log(`${dir}: every file is as it was`);
 }
 
+export async function tellHistory(dir: string, id: string): Promise<void> {
+  for (const origin of await history(await openCollection(dir), id, STAGES.all)) console.log(JSON.stringify(origin));
+}
+
 export function schema(): void {
   console.log(JSON.stringify(configSchema(), null, 2));
 }
 
 function named(name: string): Stage {
-  return STAGES.find((one) => one.name === name)!;
+  return STAGES.all.find((one) => one.name === name)!;
 }
 
 /** Runs a stage with a line of progress; Ctrl-C finishes what is in hand. Returns whether it came to its end. */
@@ -172,6 +191,7 @@ async function runOne(collection: Collection, one: Stage, { shard }: StageComman
 
 async function derive(collection: Collection): Promise<void> {
   await filterTable(collection);
+  await editsTable(collection);
   await recordsTable(collection);
   for (const [verdict, count] of await verdicts(collection)) tell(count, verdict);
 }

@@ -8,6 +8,7 @@ import { whole } from "./options.ts";
 /** Options that every stage takes. */
 export interface StageCommandOptions {
   readonly shard?: Shard;
+  readonly dryRun?: boolean;
 }
 
 export interface ShowOptions {
@@ -23,7 +24,7 @@ export interface ExportOptions {
 }
 
 /** The stages that are commands of their own, in the order in which `build` runs them. */
-export const STAGES = ["collect", "measure"] as const;
+export const STAGES = ["collect", "measure", "ocr", "describe", "summarise", "translate"] as const;
 export const FORMATS = ["imagefolder", "webdataset", "parquet"] as const;
 const REASONS = ["undecodable", "aspect", "entropy", "text", "near-duplicate"];
 
@@ -43,6 +44,7 @@ export function addDataset(program: Command): void {
   for (const name of STAGES) {
     command(name, `the stage "${name}" alone`)
       .addOption(new Option("--shard <i/n>", "this machine's part, from 1/n to n/n; then run merge").argParser(shard))
+      .option("--dry-run", "say how much is to be done, and what a language model would cost, and do nothing", false)
       .action(async (dir: string, o: StageCommandOptions) => (await work()).stage(dir, name, o));
   }
   command("merge", "make a stage's table from what several machines have done, and copy their work here")
@@ -71,6 +73,9 @@ export function addDataset(program: Command): void {
   command("verify", "hash every file again and say what is missing or changed").action(async (dir: string) =>
     (await work()).verifyAll(dir),
   );
+  command("history", "where everything that is said of one sticker comes from: tool, model, version, time")
+    .argument("<id>", "the sticker's sha256")
+    .action(async (dir: string, id: string) => (await work()).tellHistory(dir, id));
   dataset
     .command("schema")
     .description("print the JSON Schema of configurations, for editors")

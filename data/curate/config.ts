@@ -124,7 +124,8 @@ const annotate = z.strictObject({
   pricePerMillion: z.strictObject({ input: z.number(), output: z.number() }).default({ input: 0, output: 0 }),
   /** Weights of the domain classifier; absent: the domain comes from the sources. */
   domainModel: z.string().optional(),
-  ocr: z.boolean().default(true),
+  /** "auto": where its optional packages are installed. */
+  ocr: z.union([z.boolean(), z.literal("auto")]).default("auto"),
   /** A .csv or .jsonl of human corrections, which win over everything. */
   edits: z.string().optional(),
 });
@@ -155,15 +156,24 @@ export function parseConfig(value: unknown, where: string, base: string): Curate
   const { sources } = parsed.data;
   const twice = sources.map((source) => source.name).find((name, i, all) => all.indexOf(name) !== i);
   if (twice !== undefined) throw new Error(`${where}: two sources are called "${twice}"; give each a name of its own`);
-  return { ...parsed.data, sources: sources.map((source) => located(source, base)) };
+  const { edits, domainModel } = parsed.data.annotate;
+  const annotate = {
+    ...parsed.data.annotate,
+    ...(edits === undefined ? {} : { edits: absolute(edits, base) }),
+    ...(domainModel === undefined ? {} : { domainModel: absolute(domainModel, base) }),
+  };
+  return { ...parsed.data, annotate, sources: sources.map((source) => located(source, base)) };
+}
+
+function absolute(path: string, base: string): string {
+  return isAbsolute(path) ? path : join(base, path);
 }
 
 function located(source: SourceConfig, base: string): SourceConfig {
-  const at = (path: string): string => (isAbsolute(path) ? path : join(base, path));
   if (source.type === "search") {
-    return { ...source, words: typeof source.words === "string" ? at(source.words) : source.words };
+    return { ...source, words: typeof source.words === "string" ? absolute(source.words, base) : source.words };
   }
-  return { ...source, path: at(source.path) };
+  return { ...source, path: absolute(source.path, base) };
 }
 
 /** JSON Schema of the configuration, for editors. */

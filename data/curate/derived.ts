@@ -9,9 +9,9 @@ import { type Database, table, withDatabase } from "./tables.ts";
 export const REASONS = ["undecodable", "aspect", "entropy", "text", "near-duplicate"] as const;
 export type Reason = (typeof REASONS)[number];
 
-/** FROM of a stage's table if it has been made, else of no rows with these columns. */
-function optional(collection: Collection, stage: string, columns: string): string {
-  return collection.hasTable(stage) ? table(collection, stage) : `(SELECT ${columns} LIMIT 0)`;
+/** FROM of a stage's table if it has been made, else of no rows: `columns` are those asked for besides "key". */
+export function optional(collection: Collection, stage: string, columns: string): string {
+  return collection.hasTable(stage) ? table(collection, stage) : `(SELECT NULL::VARCHAR AS "key", ${columns} LIMIT 0)`;
 }
 
 /**
@@ -21,7 +21,10 @@ function optional(collection: Collection, stage: string, columns: string): strin
 export async function filterTable(collection: Collection): Promise<void> {
   const { maxAspect, minEntropy, maxTextArea, maxTextCharacters, nearDuplicateBits } = collection.config.filter;
   await withDatabase(async (db) => {
-    const ocr = optional(collection, "ocr", `NULL AS "key", 0 AS characters, 0.0 AS area`);
+    // Words that a source knows count as much as words that were read.
+    const ocr = `(SELECT "key", characters, area FROM ${optional(collection, "ocr", "0 AS characters, 0.0 AS area")} UNION ALL
+      SELECT id AS "key", max(length(replace(text, ' ', ''))) AS characters, 0.0 AS area FROM ${table(collection, "collect")}
+      WHERE text IS NOT NULL AND id IS NOT NULL GROUP BY id)`;
     await db.run(`CREATE TABLE verdict AS SELECT m."key" AS id, m.phash, NULL::VARCHAR AS duplicate_of,
       CASE WHEN m.error IS NOT NULL THEN 'undecodable' WHEN aspect > ${maxAspect} THEN 'aspect'
         WHEN entropy < ${minEntropy} THEN 'entropy'
@@ -84,11 +87,10 @@ export interface StickerRow {
  * else an annotator's answer, else what the source said.
  */
 export async function recordsTable(collection: Collection): Promise<void> {
-  const stage = (name: string, columns: string): string =>
-    optional(collection, name, `NULL::VARCHAR AS "key", ${columns}`);
+  const stage = (name: string, columns: string): string => optional(collection, name, columns);
   const answer = (name: string): string => stage(name, "NULL::VARCHAR AS text");
   const edits =
-    "NULL::VARCHAR AS caption, NULL::VARCHAR AS caption_zh, NULL::VARCHAR AS domain, NULL::VARCHAR AS ocr, NULL::VARCHAR[] AS trigger_words";
+    "NULL::VARCHAR AS caption, NULL::VARCHAR AS caption_zh, NULL::VARCHAR AS domain, NULL::VARCHAR AS text, NULL::VARCHAR[] AS trigger_words";
   await withDatabase((db) =>
     db.write(
       `WITH entries AS (
@@ -110,7 +112,7 @@ export async function recordsTable(collection: Collection): Promise<void> {
         e.subject, e.action,
         coalesce(h.caption, s.text, e.caption, v.text) AS caption,
         coalesce(h.caption_zh, t.text, e.caption_zh) AS caption_zh,
-        coalesce(h.ocr, e.text, o.text, '') AS ocr,
+        coalesce(h.text, e.text, o.text, '') AS ocr,
         coalesce(h.trigger_words, e.trigger_words, []) AS trigger_words,
         e.sources, e.license, e.attribution
       FROM entries e

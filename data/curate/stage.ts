@@ -22,6 +22,9 @@ export interface Items<I extends Item> {
   readonly each: AsyncIterable<I>;
 }
 
+/** No items: the configuration does not ask for the stage. */
+export const NONE = { total: 0, each: (async function* () {})() };
+
 /** What a stage holds while it runs: processes, models, connections. */
 export interface Work<I extends Item, Row> {
   /** Throws `NotNow` when trying again later may help; every other problem with an item belongs into its row. */
@@ -41,6 +44,8 @@ export interface Stage<I extends Item = Item, Row extends object = object> {
   settings(config: CurateConfig): unknown;
   items(collection: Collection, db: Database): Promise<Items<I>>;
   open(collection: Collection): Promise<Work<I, Row>>;
+  /** What an item costs, about; stages that cost nothing leave it out. */
+  cost?(item: I, config: CurateConfig): number;
   /** Items in hand at a time. */
   parallel(config: CurateConfig): number;
 }
@@ -108,11 +113,14 @@ export async function runStage(collection: Collection, stage: Stage, o: StageOpt
     await withDatabase(async (db) => {
       const items = await stage.items(collection, db);
       const running = new Set<Promise<void>>();
+      const seen = new Set<string>();
       let failure: { readonly error: unknown } | undefined;
       for await (const item of items.each) {
         if (signal?.aborted || failure) break;
         const input = inputOf(stage, settings, item);
         list.add(item.key, input);
+        if (seen.has(item.key)) continue; // a source may offer one entry twice
+        seen.add(item.key);
         if (!inShard(item.key, shard)) continue;
         count.items++;
         if (done.get(item.key) === input) count.before++;
@@ -141,6 +149,25 @@ export async function runStage(collection: Collection, stage: Stage, o: StageOpt
   if (sealed) await seal(collection, stage, list.path);
   await rm(list.path, { force: true });
   return { ...count, putOff, interrupted, sealed };
+}
+
+/** How many items of a shard are still to be done, and what they would cost; null where nothing costs anything. */
+export async function dryRun(
+  collection: Collection,
+  stage: Stage,
+  shard = WHOLE,
+): Promise<{ items: number; cost: number | null }> {
+  const settings = JSON.stringify(stage.settings(collection.config) ?? null);
+  const done = await finished(collection.journalDir(stage.name));
+  let [items, cost] = [0, 0];
+  await withDatabase(async (db) => {
+    for await (const item of (await stage.items(collection, db)).each) {
+      if (!inShard(item.key, shard) || done.get(item.key) === inputOf(stage, settings, item)) continue;
+      items++;
+      cost += stage.cost?.(item, collection.config) ?? 0;
+    }
+  });
+  return { items, cost: stage.cost ? cost : null };
 }
 
 /**

@@ -1,0 +1,207 @@
+// Annotators against a server that stands in for a language model: several pictures and one, answers after a schema, caches,
+// budgets, servers that are away; human edits; the vote over what was read.
+
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { createServer, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { text as textOf } from "node:stream/consumers";
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { build, stale } from "../cli/build.mjs";
+import { type Collection, createCollection } from "../data/curate/collection.ts";
+import { parseConfig } from "../data/curate/config.ts";
+import { filterTable, recordsTable } from "../data/curate/derived.ts";
+import { editsTable } from "../data/curate/edits.ts";
+import { history } from "../data/curate/history.ts";
+import { type Line, vote } from "../data/curate/ocr.ts";
+import { dryRun, runStage, type StageResult } from "../data/curate/stage.ts";
+import { STAGES } from "../data/curate/stages/index.ts";
+import { type Row, table, withDatabase } from "../data/curate/tables.ts";
+import { encodeGif } from "../data/encode/gif.ts";
+import { discFrames } from "./stickers.ts";
+
+interface Asked {
+  readonly model: string;
+  readonly text: string;
+  readonly images: number;
+  readonly schema: object;
+}
+
+let dir: string;
+let server: Server;
+let asked: Asked[];
+/** What the server does with the next questions. */
+let mood: "answers" | "one image" | "busy" | "nonsense";
+
+beforeAll(async () => {
+  dir = await mkdtemp(join(tmpdir(), "gifgrad-annotate-"));
+  if (stale()) await build();
+  await mkdir(join(dir, "in", "disc"), { recursive: true });
+  for (let i = 0; i < 3; i++) {
+    await writeFile(join(dir, "in", "disc", `${i}.gif`), encodeGif(discFrames([70 * i, 90, 200], 2 * i), 40, 40));
+  }
+  server = createServer(async (request, response) => {
+    const body = JSON.parse(await textOf(request));
+    const content = body.messages[0].content;
+    const parts: { type: string; text?: string }[] =
+      typeof content === "string" ? [{ type: "text", text: content }] : content;
+    const images = parts.filter(({ type }) => type === "image_url").length;
+    const schema = body.response_format.json_schema.schema;
+    asked.push({ model: body.model, text: parts[0].text ?? "", images, schema });
+    const say = (status: number, value: object): void => void response.writeHead(status).end(JSON.stringify(value));
+    if (mood === "busy") return say(503, { error: "loading" });
+    if (mood === "one image" && images > 1) {
+      return say(400, { error: { message: "At most 1 image(s) may be provided in one request." } });
+    }
+    const answer = Object.fromEntries(
+      Object.keys(schema.properties).map((key) => [key, key === "chinese" ? "一个圆盘" : `a disc (${key})`]),
+    );
+    const said = mood === "nonsense" ? "I cannot see it." : `\`\`\`json\n${JSON.stringify(answer)}\n\`\`\``;
+    return say(200, {
+      choices: [{ message: { content: said } }],
+      usage: { prompt_tokens: 1000, completion_tokens: 100 },
+    });
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+});
+afterAll(async () => {
+  server.closeAllConnections();
+  await new Promise((resolve) => server.close(resolve));
+  await rm(dir, { recursive: true, force: true });
+});
+beforeEach(() => {
+  asked = [];
+  mood = "answers";
+});
+
+async function collected(name: string, annotate: object): Promise<Collection> {
+  const address = `http://127.0.0.1:${(server.address() as AddressInfo).port}/v1`;
+  const config = {
+    sources: [{ type: "folder", name: "s", path: "in" }],
+    filter: { minEntropy: 0, nearDuplicateBits: -1 },
+    annotate: { ocr: false, server: address, retries: 0, ...annotate },
+  };
+  const c = await createCollection(join(dir, name), parseConfig(config, "test", dir));
+  for (const stage of STAGES.before) await runStage(c, stage);
+  await filterTable(c);
+  return c;
+}
+
+const stage = (name: string) => STAGES.all.find((one) => one.name === name)!;
+const run = (c: Collection, name: string): Promise<StageResult> => runStage(c, stage(name));
+const rows = (c: Collection, name: string): Promise<Row[]> =>
+  withDatabase((db) => db.all(`SELECT * FROM ${table(c, name)} ORDER BY "key"`));
+
+describe("a language model", () => {
+  it("describes frames, summarises with all that is known, translates, and its model is on record", async () => {
+    const c = await collected("all", {});
+    for (const name of ["describe", "summarise", "translate"]) await run(c, name);
+    expect(asked.slice(0, 3).map(({ images }) => images)).toEqual([8, 8, 8]);
+    expect(asked.slice(3).every(({ images }) => images === 0)).toBe(true); // equal questions may be asked once
+    expect(asked[3].text).toMatch(/Description: a disc \(appearance\)\. a disc \(action\)\.\nPeople find it by: disc/);
+    expect(asked[0].schema).toMatchObject({ required: ["appearance", "action"], additionalProperties: false });
+    await recordsTable(c);
+    const records = await withDatabase((db) => db.all(`SELECT id, caption, caption_zh FROM ${table(c, "records")}`));
+    expect(records.map(({ caption, caption_zh }) => [caption, caption_zh])).toEqual(
+      new Array(3).fill(["a disc (summary)", "一个圆盘"]),
+    );
+    const origins = await history(c, String(records[0].id), STAGES.all);
+    expect(origins.map(({ stage: s, tool }) => `${s}: ${tool}`)).toEqual([
+      "collect: s",
+      "measure: gifgrad",
+      "describe: qwen2.5vl",
+      "summarise: qwen2.5",
+      "translate: qwen2.5",
+    ]);
+    expect(origins.every(({ at }) => !Number.isNaN(Date.parse(at)))).toBe(true);
+  });
+
+  it("that takes one picture gets all frames in one", async () => {
+    const c = await collected("sheet", {});
+    mood = "one image";
+    await run(c, "describe");
+    expect(asked.map(({ images }) => images).sort()).toEqual([1, 1, 1, 8, 8, 8]);
+    expect((await rows(c, "describe")).map((row) => row.error)).toEqual([null, null, null]);
+  });
+
+  it("that is away puts items off; one that talks nonsense gets rows that say so, and is not asked again", async () => {
+    const c = await collected("moods", {});
+    mood = "busy";
+    expect((await run(c, "describe")).putOff).toHaveLength(3);
+    mood = "nonsense";
+    expect(await run(c, "describe")).toMatchObject({ done: 3, putOff: [] });
+    expect((await rows(c, "describe"))[0].error).toBe("the model did not answer as asked: I cannot see it.");
+    asked = [];
+    await run(c, "describe");
+    expect(asked).toEqual([]);
+  });
+
+  it("is never paid twice: answers are remembered by what led to them", async () => {
+    const first = await collected("cache", { textModel: "a" });
+    for (const name of ["describe", "summarise"]) await run(first, name);
+    const other = await collected("cache", { textModel: "b" });
+    for (const name of ["describe", "summarise"]) await run(other, name);
+    asked = [];
+    const again = await collected("cache", { textModel: "a" });
+    for (const name of ["describe", "summarise"]) await run(again, name);
+    expect(asked).toEqual([]);
+  });
+
+  it("stops when the budget is spent, with what is done kept; a dry run says what it would cost", async () => {
+    const pricePerMillion = { input: 1000, output: 0 }; // an answer costs 1
+    const c = await collected("budget", { pricePerMillion, budget: 2, concurrency: 1 });
+    const { items, cost } = await dryRun(c, stage("describe"));
+    expect(items).toBe(3);
+    expect(cost).toBeGreaterThan(3); // eight pictures of 256 tokens each
+    await expect(run(c, "describe")).rejects.toThrow("the budget of 2 is spent");
+    expect(asked).toHaveLength(2);
+    expect((await dryRun(c, stage("describe"))).items).toBe(1);
+  });
+});
+
+describe("human edits", () => {
+  it("win over every annotator, and are refused whole where a line is wrong", async () => {
+    const c = await collected("edits", { edits: "edits.csv" });
+    await run(c, "describe");
+    const [{ key }] = await rows(c, "describe");
+    const edit = (text: string): Promise<void> => writeFile(join(dir, "edits.csv"), text);
+    await edit(`id,caption,domain,trigger_words\n${key},"a blue disc, turning",real,"disc, round"\n`);
+    await editsTable(c);
+    await recordsTable(c);
+    const [record] = await withDatabase((db) => db.all(`SELECT * FROM ${table(c, "records")} WHERE id = '${key}'`));
+    expect(record).toMatchObject({ caption: "a blue disc, turning", domain: "Real", trigger_words: ["disc", "round"] });
+    await edit("id,caption\nabc,x\n");
+    await expect(editsTable(c)).rejects.toThrow("edits abc, which is not in the data set");
+    await edit(`id,title\n${key},x\n`);
+    await expect(editsTable(c)).rejects.toThrow("not of title");
+    expect((await rows(c, "edits")).map((row) => row.caption)).toEqual(["a blue disc, turning"]);
+  });
+});
+
+describe("the vote over frames", () => {
+  const line = (text: string, mean = 0.9, x = 0, y = 0): Line => ({
+    text,
+    mean,
+    box: [
+      [x, y],
+      [x + 20, y],
+      [x + 20, y + 10],
+      [x, y + 10],
+    ],
+  });
+  it("keeps what most frames have, drops symbols and doubts, and reads from the top left", () => {
+    const frames = [
+      [line("World", 0.9, 50, 2), line("hello", 0.8, 0, 4), line("★"), line("0", 0.99), line("maybe", 0.4)],
+      [line("WORLD", 0.95, 50, 2), line("hello", 0.9, 0, 4), line("once", 0.9, 0, 60)],
+      [line("hello", 0.7, 0, 4), line("好", 0.9, 0, 80)],
+    ];
+    const reading = vote(frames, 100, 100);
+    expect(reading.text).toBe("hello WORLD");
+    expect(reading.characters).toBe(10);
+    expect(reading.area).toBeCloseTo(0.06, 12); // three legible boxes of 20 x 10 in the second frame
+    expect(reading.confidence).toBeCloseTo((0.9 + 0.95) / 2, 12);
+    expect(vote([[line("好", 0.9)]], 100, 100).text).toBe("好");
+    expect(vote([[], [], []], 10, 10)).toMatchObject({ text: "", area: 0, confidence: null });
+  });
+});
