@@ -89,6 +89,11 @@ export function device(): Device {
   return open;
 }
 
+/** Bytes that the open device can bind at once, and of how many an f16 is two; no limit while none is open. */
+export function bindingLimit(): Pick<Caps, "maxBinding" | "f16"> {
+  return open?.caps ?? { maxBinding: Number.POSITIVE_INFINITY, f16: true };
+}
+
 export interface DeviceOptions {
   /** "gpu" takes the best WebGPU adapter (a software one counts); "reference" is float64 on the host. */
   readonly device?: "gpu" | "reference";

@@ -51,3 +51,17 @@ export function got(value: unknown): string {
 export function show(shape: readonly number[]): string {
   return `[${shape.join(", ")}]`;
 }
+
+/** A value that the adapter cannot bind: which, its bytes, the limit's name and what to do. */
+export function tooLargeError(what: string, bytes: number, limit: number, help: string): DeviceError {
+  const [taken, most] = [bytes, limit].map((n) => n.toLocaleString("en"));
+  return new DeviceError(
+    `${what} takes ${taken} bytes in memory, and this adapter binds at most ${most} at once (maxStorageBufferBindingSize): ${help}, or use a smaller batch`,
+  );
+}
+
+/** What to do about a value that was given, and about one that is computed. */
+export const SMALLER = {
+  leaf: "make it of several smaller tensors",
+  computed: "compute it in parts along an axis, each stored alone",
+};

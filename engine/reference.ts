@@ -57,7 +57,7 @@ function decompose({ op, src, attrs }: Node): Node {
 
 export class ReferenceDevice implements Device {
   readonly name = "reference (float64 on the host)";
-  readonly caps = MINIMUM_CAPS;
+  readonly caps = { ...MINIMUM_CAPS, maxBinding: Number.POSITIVE_INFINITY, maxBuffer: Number.POSITIVE_INFINITY };
   #values = new WeakMap<Storage, { version: number; array: Array64 }>();
 
   run(program: Program, feed: Readonly<Record<string, FeedValue>>): Record<string, Storage> {

@@ -1,10 +1,10 @@
 // Tensor: a description of a value, with one fluent method per op. Nothing is computed until `data()` or `item()`, or until
 // a compiled step runs. Broadcasting and number operands are resolved here, so op records see equal shapes only.
 
-import { device, type Program, selfContained } from "./device.ts";
-import { checkDType, type Data, type DType, dtypeOf, isFloat, roundHalf, toData } from "./dtype.ts";
+import { bindingLimit, device, type Program, selfContained } from "./device.ts";
+import { checkDType, type Data, type DType, dtypeOf, elementBytes, isFloat, roundHalf, toData } from "./dtype.ts";
 import { type EinopsName, parseEinops } from "./einops.ts";
-import { DTypeError, got, ShapeError, show } from "./error.ts";
+import { DTypeError, got, ShapeError, SMALLER, show, tooLargeError } from "./error.ts";
 import { intern, leaf, type Node } from "./graph.ts";
 import * as composite from "./ops/composite.ts";
 import * as convolution from "./ops/conv.ts";
@@ -16,7 +16,7 @@ import * as gathers from "./ops/gather.ts";
 import * as leaves from "./ops/leaf.ts";
 import { matmul as matmulOp } from "./ops/matmul.ts";
 import * as movement from "./ops/movement.ts";
-import type { AnyOp, Attrs } from "./ops/op.ts";
+import { type AnyOp, type Attrs, isComposite } from "./ops/op.ts";
 import * as pools from "./ops/pool.ts";
 import { type RandomAttrs, random as randomOp } from "./ops/random.ts";
 import * as reduce from "./ops/reduce.ts";
@@ -44,9 +44,18 @@ const none: Attrs = {};
 /** Most operands of one concat node: within the five tensors that a kernel can read on the weakest adapter. */
 const CONCAT = 4;
 
-/** Applies an op of the table to tensors: shape and dtype rules run here, where the line was written. */
+/**
+ * Applies an op of the table to tensors: shape and dtype rules run here, where the line was written. Throws DeviceError where
+ * the open device could not bind what must lie in memory.
+ */
 export function apply(op: AnyOp, ins: readonly Tensor[], attrs: Attrs = none): Tensor {
-  if (ins.some((t) => t.dtype === "f16") && !takesHalves(op)) return applyInSingle(op, ins, attrs);
+  const result =
+    ins.some((t) => t.dtype === "f16") && !takesHalves(op) ? inSingle(op, ins, attrs) : make(op, ins, attrs);
+  checkBindings(op, ins, result);
+  return result;
+}
+
+function make(op: AnyOp, ins: readonly Tensor[], attrs: Attrs): Tensor {
   const src = ins.map((t) => t.node);
   const shape = op.shape(
     src.map((n) => n.shape),
@@ -62,15 +71,37 @@ function takesHalves(op: AnyOp): boolean {
 }
 
 /** Operands of f16 are computed with as f32, sums and products too; a float result is rounded to f16 once. */
-function applyInSingle(op: AnyOp, ins: readonly Tensor[], attrs: Attrs): Tensor {
+function inSingle(op: AnyOp, ins: readonly Tensor[], attrs: Attrs): Tensor {
   if (ins.some((t) => t.dtype === "f32"))
     throw new DTypeError(`${op.name}: dtypes differ: ${ins.map((t) => t.dtype).join(" and ")} (cast one of them)`);
-  const result = apply(
+  const result = make(
     op,
     ins.map((t) => (t.dtype === "f16" ? t.cast("f32") : t)),
     "halves" in op && op.halves === true ? { ...attrs, halves: true } : attrs,
   );
   return result.dtype === "f32" ? result.cast("f16") : result;
+}
+
+/**
+ * Leaves, and what kernels and reductions compute, have memory in any plan, and so a limit; values between may pass through
+ * registers, and are checked when there is a plan (plan/limits.ts). Composites too: they may be taken apart.
+ */
+function checkBindings(op: AnyOp, ins: readonly Tensor[], result: Tensor): void {
+  const { maxBinding, f16 } = bindingLimit();
+  if (maxBinding === Number.POSITIVE_INFINITY) return;
+  const stored = !isComposite(op) && (op.lower.kind === "kernel" || op.lower.kind === "reduce");
+  const given = ins.filter(({ node: { op: leafOp } }) => leafOp.lower.kind === "leaf" && !leafOp.lower.value);
+  for (const t of stored ? [...given, result] : given) {
+    const bytes = numel(t.shape) * elementBytes(t.dtype, f16);
+    if (bytes <= maxBinding) continue;
+    const what = t === result ? `${op.name}: the result` : `${op.name}: the operand`;
+    throw tooLargeError(
+      `${what} ${t.dtype}${show(t.shape)}`,
+      bytes,
+      maxBinding,
+      t === result ? SMALLER.computed : SMALLER.leaf,
+    );
+  }
 }
 
 /** Results of `arange` by length, those asked for last: equal ones are one tensor, so that expressions of them are one too. */

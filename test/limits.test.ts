@@ -1,13 +1,14 @@
 // Limits of an adapter: what is too large is refused by name, what can be cut is cut, and everything computes the same on an
 // adapter that offers the least there is. Limits are lowered here, so that small tensors meet them.
 
-import { expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { grad } from "../engine/autograd.ts";
 import { compile, trace } from "../engine/compile.ts";
 import { type Program, useDevice } from "../engine/device.ts";
 import { DeviceError } from "../engine/error.ts";
 import { avgPool, interpolate } from "../engine/nn/index.ts";
 import { makePlan } from "../engine/plan/plan.ts";
+import { PlanningDevice } from "../engine/planning.ts";
 import { ReferenceDevice } from "../engine/reference.ts";
 import { type GpuDevice, type GpuOptions, openGpu } from "../engine/runtime/gpu.ts";
 import { Parameter } from "../engine/state.ts";
@@ -164,4 +165,41 @@ onGpu("the weakest adapter computes what the reference does", async () => {
         expectClose(values[what], v, `${name}: ${what}`, { rtol: 1e-5 });
     });
   }
+});
+
+describe("what cannot be bound is refused where the line is written, before any plan", () => {
+  const square = (): Parameter => new Parameter([1024, 1024], () => expect.unreachable());
+  const [row, column] = [1024, 1].map((n) => new Parameter([n, 1025 - n], () => new Float32Array(1024)));
+  const open = (f16 = false): void => void useDevice(new PlanningDevice({ ...MINIMUM_CAPS, f16, maxBinding: 2 ** 20 }));
+
+  test("a given tensor, and what a kernel or a reduction computes", () => {
+    open();
+    const takes = "takes 4,194,304 bytes in memory, and this adapter binds at most 1,048,576 at once";
+    expect(() => square().add(1)).toThrow(`add: the operand f32[1024, 1024] ${takes}`);
+    expect(() => square().add(1)).toThrow("make it of several smaller tensors, or use a smaller batch");
+    expect(() => row.matmul(column)).toThrow(`matmul: the result f32[1024, 1024] ${takes}`);
+    expect(() => row.expand([2, 1024, 1024]).sum(0)).toThrow("sum: the result f32[1, 1024, 1024]");
+    expect(() => row.matmul(column)).toThrow("compute it in parts along an axis, each stored alone");
+  });
+  test("f16 counts as what it takes there", () => {
+    const half = (n: number): Tensor =>
+      row
+        .slice(0, 0, n)
+        .cast("f16")
+        .matmul(column.slice(1, 0, 512).cast("f16"));
+    open(true);
+    expect(half(1024).shape).toEqual([1024, 512]);
+    expect(() => row.matmul(column.slice(1, 0, 512))).toThrow("f32[1024, 512] takes 2,097,152 bytes");
+    open(false);
+    expect(() => half(1024)).toThrow("matmul: the result f16[1024, 512] takes 2,097,152 bytes");
+  });
+  test("what passes through registers has no limit, and the host has none", () => {
+    open();
+    const near = compile(() => ({ d: row.sub(column).square().sum() }), { name: "distances" });
+    expect(near({}).d.shape).toEqual([]);
+    useDevice(new ReferenceDevice());
+    expect(square().add(1).shape).toEqual([1024, 1024]);
+    useDevice(null);
+    expect(row.matmul(column).shape).toEqual([1024, 1024]);
+  });
 });

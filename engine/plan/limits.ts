@@ -2,7 +2,7 @@
 // Only what is stored counts; a value that is fused into its reader never has memory, however large its shape.
 
 import type { Caps } from "../../kernels/wgsl.ts";
-import { DeviceError, show } from "../error.ts";
+import { DeviceError, SMALLER, show, tooLargeError } from "../error.ts";
 import { bytesOf, opsOf } from "./explain.ts";
 import type { Dispatch, Plan } from "./plan.ts";
 
@@ -28,8 +28,6 @@ function tooLarge(plan: Plan, d: Dispatch, i: number, bytes: number, caps: Caps)
       ? `scratch of ${opsOf(d.group, plan)}`
       : `${slot.node.op.name} ${slot.node.dtype}${show(slot.node.shape)}`;
   const leaf = "node" in slot && slot.node.op.lower.kind === "leaf";
-  const help = leaf ? "make it of several smaller tensors" : "compute it in parts along an axis, each stored alone";
-  return new DeviceError(
-    `${plan.name}: ${what} takes ${bytes.toLocaleString("en")} bytes in memory, and this adapter binds at most ${caps.maxBinding.toLocaleString("en")} at once (maxStorageBufferBindingSize): ${help}, or use a smaller batch`,
-  );
+  const { name } = plan;
+  return tooLargeError(`${name}: ${what}`, bytes, caps.maxBinding, leaf ? SMALLER.leaf : SMALLER.computed);
 }
