@@ -55,5 +55,5 @@ export {
 export { SpatialTemporalInteraction } from "./sti.ts";
 export { TextEncoder, type TextOptions } from "./text_encoder.ts";
 export { type ForwardOptions, VideoUNet, type VideoUNetOptions } from "./video_unet.ts";
-export { countVideoGpt, VideoGpt, type VideoGptConfig, videoGptConfig } from "./videogpt.ts";
+export { VideoGpt, type VideoGptConfig, videoGptConfig } from "./videogpt.ts";
 export { VqVae, type VqVaeConfig, type VqVaeOutput } from "./vqvae.ts";

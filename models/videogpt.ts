@@ -113,16 +113,3 @@ export class VideoGpt extends Module {
 
 /** The VQ-VAE's pixels lie in [-0.5, 0.5], clips in [-1, 1]. */
 export const PIXELS = 0.5;
-
-/**
- * Trainable numbers by part. The paper's 0.102 B are vqvae + prior; tags come on top. The codebook is state and counts
- * nowhere. Allocates nothing.
- */
-export function countVideoGpt(config: VideoGptConfig): { vqvae: number; prior: number; tags: number } {
-  const model = new VideoGpt(config);
-  const size = (shape: readonly number[]): number => shape.reduce((a, b) => a * b, 1);
-  const count = (part: Module): number =>
-    [...part.state().values()].filter((p) => !p.buffer).reduce((sum, p) => sum + size(p.shape), 0);
-  const tags = model.prior.tags ? size(model.prior.tags.shape) : 0;
-  return { vqvae: count(model.vqvae), prior: count(model.prior) - tags, tags };
-}

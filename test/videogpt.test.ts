@@ -12,7 +12,8 @@ import { Codebook } from "../models/codebook.ts";
 import { PRESETS } from "../models/config.ts";
 import { drawMask, Prior, type PriorConfig } from "../models/prior.ts";
 import { choose, MaskedSampler, NextSampler } from "../models/prior_sampling.ts";
-import { countVideoGpt, priorConfig, VideoGpt, videoGptConfig } from "../models/videogpt.ts";
+import { countSystems } from "../models/systems.ts";
+import { priorConfig, VideoGpt, videoGptConfig } from "../models/videogpt.ts";
 import { MultiHeadAttention, OuterLayerNorm, PositionTables } from "../models/videogpt_blocks.ts";
 import { VqVae, type VqVaeConfig } from "../models/vqvae.ts";
 import { CollapseAlarm } from "../train/collapse.ts";
@@ -70,14 +71,12 @@ describeFolder("videogpt-a", (folder) => {
 
 describe("sizes", () => {
   test("the paper's parameters, tags on top; the codebook is none of them", () => {
-    const { vqvae, prior, tags } = countVideoGpt(videoGptConfig("paper"));
-    expect([vqvae, prior, vqvae + prior]).toEqual([21_141_619, 81_095_232, 102_236_851]);
-    expect(vqvae + prior + tags).toBe(102_364_851);
-    const whole = new VqVae(videoGptConfig("paper").vqvae);
-    const parts = [whole.encoder, whole.decoder, whole.preVqConv, whole.postVqConv].map((part) =>
-      part.parameters().reduce((sum, p) => sum + size(p.shape), 0),
-    );
-    expect(parts).toEqual([11_286_960, 9_731_283, 61_696, 61_680]);
+    const [{ total, components, beyond }] = countSystems(["videogpt"], ["paper"]);
+    const { vqvae, prior } = components;
+    expect([vqvae.count, prior.count, total]).toEqual([21_141_619, 81_095_232, 102_236_851]);
+    expect(Object.values(vqvae.parts)).toEqual([11_286_960, 9_731_283, 61_696, 61_680]);
+    expect(Object.values(prior.parts)).toEqual([147_456, 576, 24_960, 79_741_440, 1_152, 1_179_648]);
+    expect(total + beyond.tags).toBe(102_364_851);
   });
   test("the paper's grid of 8192 codes, and a prior for the grid of every preset", () => {
     expect(priorConfig(videoGptConfig("paper")).grid).toEqual([2, 64, 64]);
