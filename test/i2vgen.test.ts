@@ -10,8 +10,11 @@ import { trainTokenizer } from "../data/tokenizer_train.ts";
 import { full, grad, Rng, type Tensor, tensor, useDevice, zeros } from "../engine/index.ts";
 import { ReferenceDevice } from "../engine/reference.ts";
 import { directional } from "../engine/testing/index.ts";
+import { CHECKPOINTS, type Part } from "../models/checkpoints/parts.ts";
 import { ConfigReader } from "../models/checkpoints/reader.ts";
+import { readI2VGenXLConfig, type UNetDescription } from "../models/checkpoints/unet.ts";
 import { readVgenConfig, vgenTensors } from "../models/checkpoints/vgen.ts";
+import { writeUNetConfig } from "../models/checkpoints/write.ts";
 import { PLAIN, systemConfig, type UNetConfig } from "../models/config.ts";
 import { dropPictures, I2VGenXLUNet, pictureFrames, thumbnail } from "../models/i2vgen_xl.ts";
 import { type Guidance, LatentDiffusion } from "../models/latent_diffusion.ts";
@@ -280,6 +283,14 @@ describe("the paper's network", () => {
   });
 });
 
+test.each(["nano", "paper"] as const)("the configuration of %s, written for diffusers and read again", (preset) => {
+  const { unet } = systemConfig("i2vgen-xl", preset);
+  const json = writeUNetConfig({ config: unet, temporal: true });
+  expect("image" in json).toBe(preset === "nano");
+  const { attended: _, ...again } = readI2VGenXLConfig(new ConfigReader(json, "config.json"));
+  expect(again).toEqual({ ...unet, dropout: 0.1 });
+});
+
 describe("VGen's files", () => {
   const json = {
     type: "UNetSD_T2VBase",
@@ -311,6 +322,18 @@ describe("VGen's files", () => {
     // Places where released files have what is said here.
     for (const name of ["input_blocks.3.op.weight", "output_blocks.2.1.conv.weight", "output_blocks.8.3.conv.bias"])
       expect(tensors.has(name), name).toBe(true);
+  });
+
+  test("a file with their names has the picture's features twice, one of diffusers once", () => {
+    const { unet } = CHECKPOINTS["i2vgen-xl"] as { unet: Part };
+    const info = { dtype: "F32", shape: [320, 8, 3, 3] } as const;
+    const gain = (name: string): unknown => {
+      const { config } = unet.read(null, "file", new Map([[name, info]])) as UNetDescription;
+      return config.image?.gain;
+    };
+    expect([gain("input_blocks.0.0.weight"), gain("conv_in.weight")]).toEqual([2, undefined]);
+    const theirs = unet.read(null, "file", new Map([["input_blocks.0.0.weight", info]]));
+    expect(() => unet.write(theirs)).toThrow("VGen's I2VGen-XL cannot be written");
   });
 
   test.each([

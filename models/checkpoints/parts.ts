@@ -26,7 +26,7 @@ import { isOriginal, originalTextLayout, originalUNetLayout, originalVaeLayout }
 import { ConfigError, ConfigReader } from "./reader.ts";
 import { readI2VGenXLConfig, readUNetConfig, type UNetDescription } from "./unet.ts";
 import { readVaeConfig, vaeLayout } from "./vae.ts";
-import { vgenLayout } from "./vgen.ts";
+import { VGEN_GAIN, vgenLayout } from "./vgen.ts";
 import { readVideoGptConfig, videoGptLayout, writeVideoGptConfig } from "./videogpt.ts";
 import { writeClipConfig, writeTextConfig, writeUNetConfig, writeVaeConfig, writeVisionConfig } from "./write.ts";
 
@@ -69,7 +69,12 @@ const guided = systemConfig("i2vgen-xl", "paper").unet;
 function unetPart(read: (json: unknown, label: string) => UNetDescription, unsaid: UNetDescription): Part {
   return part<UNetDescription>({
     weights: "diffusion_pytorch_model",
-    read: (json, label) => (json === null ? unsaid : read(json, label)),
+    read: (json, label, tensors) => {
+      const found = json === null ? unsaid : read(json, label);
+      const { image } = found.config;
+      if (!image || !vgenNamed([...tensors.keys()])) return found;
+      return { ...found, config: { ...found.config, image: { ...image, gain: VGEN_GAIN } } };
+    },
     write: writeUNetConfig,
     build: ({ config, temporal }) => (config.image ? new I2VGenXLUNet(config) : new VideoUNet(config, { temporal })),
     layout(names, description) {

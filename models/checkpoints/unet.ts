@@ -1,6 +1,6 @@
 // The UNets in the files of diffusers: configurations of `UNet2DConditionModel` (Stable Diffusion), `UNet3DConditionModel`
 // (ModelScope's text-to-video) and `I2VGenXLUNet` to ours. Weights have our names there. The layers of this project's
-// systems, which that library has not, are told by further keys of the configuration: "sti", "mix" and "transformer_in".
+// systems, which that library has not, are told by further keys of the configuration: "sti", "mix", "transformer_in", "image".
 
 import { PLAIN, type StiConfig, type UNetConfig } from "../config.ts";
 import { ConfigReader } from "./reader.ts";
@@ -55,15 +55,24 @@ export function readUNetConfig(json: unknown, label: string): UNetDescription {
     : { config: { ...readCommon(r, "2D"), ...imageHeads(r) }, temporal: false };
 }
 
-/** Side that the class pools the picture's features to, whatever their size. */
-const SIDE = 32;
+/** Side that the library's class pools the picture's features to, whatever their size. */
+export const SIDE = 32;
 
-/** `I2VGenXLUNet`: it reads as many channels of the picture as of the latents, and makes as many tokens of its vector. */
+/**
+ * `I2VGenXLUNet`: it reads as many channels of the picture as of the latents, and makes as many tokens of its vector, which is
+ * as wide as they are. "image": this project's scaled networks have other sizes.
+ */
 export function readI2VGenXLConfig(r: ConfigReader): UNetConfig {
   r.only("_class_name", "I2VGenXLUNet");
   const unet = readVideo(r, ["num_attention_heads"]); // the class takes attention_head_dim for it, whatever it is
   const { latent, context } = unet;
-  return { ...unet, inputs: 2 * latent, image: { side: SIDE, embedding: context, tokens: latent } };
+  const own = r.has("image") ? r.inside("image") : null;
+  const image = {
+    side: own?.count("side") ?? SIDE,
+    embedding: own?.count("embedding") ?? context,
+    tokens: own?.count("tokens") ?? latent,
+  };
+  return { ...unet, inputs: 2 * latent, image };
 }
 
 function readCommon(r: ConfigReader, dimensions: "2D" | "3D", ignored: readonly string[] = []) {

@@ -12,6 +12,9 @@ export interface VgenConfig {
   readonly fps: boolean;
 }
 
+/** The picture's features are added to an array of zeros twice there, not once; published weights were trained so. */
+export const VGEN_GAIN = 2;
+
 /** Throws ConfigError for what is not here: networks without temporal attention, several transformer layers. */
 export function readVgenConfig(r: ConfigReader): VgenConfig {
   r.only("type", "UNetSD_T2VBase", "UNetSD_I2VGen");
@@ -35,8 +38,9 @@ export function readVgenConfig(r: ConfigReader): VgenConfig {
     transformerIn: { heads: r.count("num_heads", Math.floor(width / 32) || 1), dim: headDim },
     dropout: r.number("dropout", 0.1),
     ...PLAIN,
-    // The picture's features are added to an array of zeros twice, not once.
-    image: guided ? { side: 32, embedding: r.count("y_dim", 512), tokens: r.count("num_tokens", 4), gain: 2 } : null,
+    image: guided
+      ? { side: 32, embedding: r.count("y_dim", 512), tokens: r.count("num_tokens", 4), gain: VGEN_GAIN }
+      : null,
   };
   return { unet, fps: !guided && r.flag("use_fps_condition", false) };
 }

@@ -1,12 +1,12 @@
 // Our configurations as config.json of diffusers and transformers: what the readers beside this file read back to the same
-// values. Layers that those libraries have not are told by keys of this project's own: "sti", "mix", "transformer_in".
+// values. Layers that those libraries have not are told by keys of this project's own: "sti", "mix", "transformer_in", "image".
 
 import type { ClipConfig } from "../clip.ts";
-import type { AutoencoderConfig, StiConfig, TextConfig } from "../config.ts";
+import type { AutoencoderConfig, ImageGuidanceConfig, StiConfig, TextConfig, UNetConfig } from "../config.ts";
 import type { VisionConfig } from "../image_encoder.ts";
 import { ConfigError } from "./reader.ts";
 import type { SchedulerDescription } from "./scheduler.ts";
-import type { UNetDescription } from "./unet.ts";
+import { SIDE, type UNetDescription } from "./unet.ts";
 
 type Fields = Readonly<Record<string, unknown>>;
 
@@ -33,9 +33,10 @@ export function writeVaeConfig({
   };
 }
 
-/** Throws ConfigError for VideoFactory's layers, which have no key. */
+/** Throws ConfigError for VideoFactory's layers, and for pictures that count twice, as in VGen: there are no keys for them. */
 export function writeUNetConfig({ config, temporal }: UNetDescription): Fields {
   if (config.swap) throw new ConfigError("a UNet with swapped attention cannot be written in diffusers' layout");
+  if (config.image?.gain) throw new ConfigError("a UNet of VGen's I2VGen-XL cannot be written in diffusers' layout");
   const { channels, heads, headDim, latent, inputs = latent, sti, mixing, image, transformerIn } = config;
   const dimensions = temporal ? "3D" : "2D";
   const attended = config.attended ?? channels.map((_, level) => level !== channels.length - 1);
@@ -57,9 +58,15 @@ export function writeUNetConfig({ config, temporal }: UNetDescription): Fields {
     up_block_types: types("Up").reverse(),
     ...(temporal ? {} : { use_linear_projection: true }),
     ...(own ? { transformer_in: transformerIn } : {}),
+    ...(image && !isPublished(image, config) ? { image } : {}),
     ...(sti ? { sti: writeSti(sti) } : {}),
     ...(mixing ? { mix: { kind: "sigmoid" } } : {}),
   };
+}
+
+/** Whether a picture's sizes are those that diffusers' class has for this network. */
+function isPublished({ side, embedding, tokens }: ImageGuidanceConfig, { context, latent }: UNetConfig): boolean {
+  return side === SIDE && embedding === context && tokens === latent;
 }
 
 function writeSti({ heads, dim, pool, outNorm, light, third }: StiConfig): Fields {
