@@ -12,6 +12,7 @@ import {
   caption,
   DEVICES,
   DIFFUSION,
+  DOMAIN_CHOICES,
   type ExportOptions,
   type GenerateOptions,
   type GoldenOptions,
@@ -21,6 +22,7 @@ import {
   PRESETS,
   type ProfileOptions,
   pixels,
+  RATE_SCHEDULES,
   RECIPES,
   SAMPLER_NAMES,
   type StarterOptions,
@@ -98,18 +100,37 @@ function addStarter(program: Command): void {
 function addTrain(program: Command): void {
   program
     .command("train")
-    .description("train one stage of a model on a folder of stickers")
+    .description("train a system on a folder of stickers: all of its stages, or one")
     .argument("<data>", "folder of stickers with a metadata.jsonl: file_name, caption and optionally domain")
-    .addOption(new Option("--recipe <name>", "what to train").choices(RECIPES).makeOptionMandatory())
+    .addOption(new Option("--system <name>", "which of the six systems").choices(SYSTEMS).default("sti"))
+    .addOption(new Option("--recipe <name>", "one stage only (default: all, one after another)").choices(RECIPES))
     .addOption(new Option("--preset <name>", "size of the model").choices(PRESETS).default("micro"))
-    .option("--steps <n>", "optimiser steps, those of a resumed run included", whole(1), 2000)
+    .option("--steps <n>", "optimiser steps of each stage, those of a resumed run included", whole(1), 2000)
     .requiredOption("--out <folder>", "run folder: checkpoints, metrics.jsonl, run.json")
     .option("--resume", "go on from the last checkpoint in the run folder", false)
+    .addOption(new Option("--domain <name>", "train on one domain").choices(DOMAIN_CHOICES).default("all"))
+    .addOption(
+      new Option(
+        "--trainable <part>",
+        "diffusion: temporal convolutions or STI; all temporal layers; the whole UNet; the text encoder too",
+      )
+        .choices(TRAINABLE)
+        .default("scratch"),
+    )
     .option("--autoencoder <folder>", "diffusion: run folder of the trained autoencoder (default: the one in --out)")
     .option("--tokenizer <file>", "diffusion: a tokenizer.json to use (default: one trained on the captions)")
-    .option("--batch <n>", "stickers per step (default: the recipe's)", whole(1))
+    .option("--batch <n>", "stickers per batch (default: the recipe's)", whole(1))
+    .option("--accumulate <n>", "diffusion: batches per step (default: 1; 6 at preset paper)", whole(1))
     .option("--lr <rate>", "peak learning rate (default: the recipe's)", above(0))
+    .addOption(
+      new Option("--schedule <name>", "diffusion: learning rate over time (default: the preset's)").choices(
+        RATE_SCHEDULES,
+      ),
+    )
+    .option("--warmup <n>", "diffusion: steps of linear rise (default: the preset's)", whole(0))
+    .option("--drop <share>", "diffusion: captions left out, which guidance needs (default: 0.1)", between(0, 1))
     .option("--size <pixels>", "width and height stickers are resized to (default: the preset's)", pixels)
+    .option("--cache <folder>", "for outputs of frozen networks (default: .gifgrad in the data folder)")
     .addOption(seedOption())
     .action(async (data: string, options: Omit<TrainOptions, "data">) =>
       (await import("./train.ts")).run({ data, ...options }),

@@ -8,6 +8,9 @@ export const SYSTEMS = ["videogpt", "make-a-video", "videoldm", "videofactory", 
 export const SAMPLER_NAMES = ["ddim", "ddpm", "dpm++", "euler"] as const;
 export const DIFFUSION = ["make-a-video", "videoldm", "videofactory", "i2vgen-xl", "sti"] as const;
 export const RECIPES = ["autoencoder", "diffusion"] as const;
+export type Recipe = (typeof RECIPES)[number];
+export const RATE_SCHEDULES = ["cosine", "constant"] as const;
+export const DOMAIN_CHOICES = ["cartoon", "real", "all"] as const;
 
 export interface StarterOptions {
   /** Folder to write the stickers into. */
@@ -21,13 +24,28 @@ export interface StarterOptions {
 export interface TrainOptions {
   /** Folder of stickers with a metadata.jsonl. */
   data: string;
-  recipe: (typeof RECIPES)[number];
+  /** Absent: sti. */
+  system?: (typeof SYSTEMS)[number];
+  /** One stage; absent: all of the system's. */
+  recipe?: Recipe;
   preset: (typeof PRESETS)[number];
+  /** Of each stage. */
   steps: number;
   /** Run folder. */
   out: string;
   resume: boolean;
   seed: number;
+  /** Stickers of one domain; absent or "all": of both. */
+  domain?: (typeof DOMAIN_CHOICES)[number];
+  /** diffusion: what is trained; absent: scratch. */
+  trainable?: (typeof TRAINABLE)[number];
+  /** diffusion: batches per step, shape of the rate, steps of its rise, share of captions dropped. */
+  accumulate?: number;
+  schedule?: (typeof RATE_SCHEDULES)[number];
+  warmup?: number;
+  drop?: number;
+  /** Folder for latents and text features; absent: in the data folder. */
+  cache?: string;
   /** Stickers per step, peak learning rate, pixels a side: the recipe's own for the preset where absent. */
   batch?: number;
   lr?: number;

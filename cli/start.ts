@@ -10,15 +10,14 @@ import type { StickerRecord } from "../data/record.ts";
 import { captionsOf, planStarter, writeStarter } from "../data/starter/index.ts";
 import { replaceFile } from "../engine/atomic.ts";
 import { type Device, openDevice } from "../engine/index.ts";
-import { presetConfig } from "../models/config.ts";
 import { exitCode } from "../train/log.ts";
 import { progress } from "../train/progress.ts";
 import { type Picture, renderReport } from "../train/report.ts";
 import { loadSampler } from "../train/sample.ts";
 import type { StageResult } from "../train/stage.ts";
 import { sampleGifs } from "./generate.ts";
-import { RECIPES, type StartOptions, type TrainOptions } from "./options.ts";
-import { announce, stageFolder, trainStage } from "./train.ts";
+import { RECIPES, type Recipe, type StartOptions, type TrainOptions } from "./options.ts";
+import { announce, type StageOptions, stageFolder, trainStage } from "./train.ts";
 
 /** Few subjects and actions, so that minutes on two CPU cores are enough to learn them. */
 const SUBJECTS = ["red heart", "yellow star", "blue diamond", "green apple"];
@@ -91,11 +90,11 @@ async function trainStages(
   o: Pick<TrainOptions, "data" | "out" | "seed">,
   timed: Timed,
 ): Promise<Results["stages"] | null> {
-  const results = new Map<TrainOptions["recipe"], StageResult>();
+  const results = new Map<Recipe, StageResult>();
   for (const recipe of RECIPES) {
-    const options: TrainOptions = { ...o, recipe, preset: PRESET, steps: STEPS[recipe], resume: false };
+    const options: StageOptions = { ...o, recipe, preset: PRESET, steps: STEPS[recipe], resume: false };
     const goOn = `finish this stage alone with\n  ${trainCommand(options)}`;
-    const result = await timed(recipe, () => trainStage(options, presetConfig(PRESET), goOn));
+    const result = await timed(recipe, () => trainStage(options, goOn));
     results.set(recipe, result);
     if (result.stopped) {
       console.error("interrupted: what follows was not done; the same start command begins anew");
@@ -107,7 +106,7 @@ async function trainStages(
 }
 
 /** What `gifgrad train` is called with to do the same. */
-function trainCommand(o: TrainOptions): string {
+function trainCommand(o: StageOptions): string {
   return `npx gifgrad train ${o.data} --recipe ${o.recipe} --preset ${o.preset} --steps ${o.steps} --out ${o.out} --seed ${o.seed} --resume`;
 }
 

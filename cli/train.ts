@@ -1,24 +1,28 @@
-// `gifgrad train`: opens the data and the device, picks the recipe's defaults for the preset, runs the recipe.
+// `gifgrad train`: opens the data and the device, picks the recipes' defaults for the preset, runs the recipes of a system.
 
 import { basename, dirname, join } from "node:path";
+import { DOMAINS } from "../data/record.ts";
 import { type Dataset, openDataset } from "../data/store.ts";
+import { ofDomain } from "../data/subset.ts";
 import { type Device, openDevice } from "../engine/index.ts";
-import { type Preset, presetConfig, type SystemConfig } from "../models/config.ts";
+import { type Preset, type SystemConfig, systemConfig } from "../models/config.ts";
+import { SYSTEMS } from "../models/systems.ts";
 import { trainAutoencoder } from "../train/autoencoder.ts";
-import { trainDiffusion } from "../train/diffusion.ts";
+import { type DiffusionRecipe, trainDiffusion } from "../train/diffusion.ts";
 import { exitCode } from "../train/log.ts";
 import { type Progress, progress } from "../train/progress.ts";
 import { checkResume, holdsRun } from "../train/run.ts";
 import type { StageResult } from "../train/stage.ts";
-import type { TrainOptions } from "./options.ts";
+import { RECIPES, type Recipe, type TrainOptions } from "./options.ts";
 
-interface Defaults {
+/** A recipe's settings where the command line has none. */
+interface Defaults extends Pick<DiffusionRecipe, "accumulate" | "schedule" | "warmup"> {
   readonly batch: number;
   readonly lr: number;
 }
 
-/** What suits a preset: small networks take large steps. The paper trains one sticker per GPU at 1e-5. */
-export const DEFAULTS: Readonly<Record<TrainOptions["recipe"], Readonly<Record<Preset, Defaults>>>> = {
+/** What suits a preset: small networks take large steps. Diffusion at `paper` is as the paper and its authors' code have it. */
+export const DEFAULTS: Readonly<Record<Recipe, Readonly<Record<Preset, Defaults>>>> = {
   autoencoder: {
     nano: { batch: 4, lr: 3e-3 },
     micro: { batch: 4, lr: 1e-3 },
@@ -31,12 +35,12 @@ export const DEFAULTS: Readonly<Record<TrainOptions["recipe"], Readonly<Record<P
     micro: { batch: 4, lr: 5e-4 },
     tiny: { batch: 4, lr: 2e-4 },
     small: { batch: 2, lr: 1e-4 },
-    paper: { batch: 1, lr: 1e-5 },
+    paper: { batch: 1, accumulate: 6, lr: 1e-5, schedule: "constant", warmup: 500 },
   },
 };
 
 /** Folder of a recipe's run inside the run folder that the user names. */
-export function stageFolder(out: string, recipe: TrainOptions["recipe"]): string {
+export function stageFolder(out: string, recipe: Recipe): string {
   return join(out, recipe);
 }
 
@@ -44,7 +48,7 @@ export function stageFolder(out: string, recipe: TrainOptions["recipe"]): string
  * That folder, where there is a run in it.
  * @throws Error that says how to make one
  */
-export function existingStage(out: string, recipe: TrainOptions["recipe"]): string {
+export function existingStage(out: string, recipe: Recipe): string {
   const dir = stageFolder(out, recipe);
   if (holdsRun(dir)) return dir;
   if (holdsRun(out) && basename(out) === recipe)
@@ -52,20 +56,52 @@ export function existingStage(out: string, recipe: TrainOptions["recipe"]): stri
   throw new Error(`${out} holds no ${recipe} yet: train one with gifgrad train <data> --recipe ${recipe} --out ${out}`);
 }
 
-/** Trains one stage. The exit code is that of an interrupted process when it was, so that `&&` does not go on. */
+/** One stage of one system, with its options. */
+export type StageOptions = TrainOptions & { readonly recipe: Recipe };
+
+/**
+ * Trains the stages of a system, or the one that is asked for. The exit code is that of an interrupted process when it was,
+ * so that `&&` does not go on.
+ */
 export async function run(o: TrainOptions): Promise<void> {
-  const config = presetConfig(o.preset, o.size ? { size: o.size } : {});
-  checkSize(config);
-  checkResume(stageFolder(o.out, o.recipe), o.resume);
-  if (o.recipe === "diffusion") existingStage(o.autoencoder ?? o.out, "autoencoder");
+  const stages = stagesOf(o);
+  checkSize(o);
+  checkFolders(o, stages);
   const device = await openDevice();
   try {
     announce(device);
-    const { stopped, sha256 } = await trainStage(o, config);
-    if (stopped && !sha256) process.exitCode = exitCode(stopped);
+    for (const [i, recipe] of stages.entries()) {
+      const resume = o.resume && holdsRun(stageFolder(o.out, recipe));
+      const { stopped, sha256 } = await trainStage({ ...o, recipe, resume });
+      const finished = sha256 !== null && i === stages.length - 1;
+      if (stopped && !finished) process.exitCode = exitCode(stopped);
+      if (stopped) return;
+    }
   } finally {
     device.close();
   }
+}
+
+/** The diffusion system that the options name. */
+function configOf({ system = "sti", preset, size }: TrainOptions): SystemConfig {
+  if (system === "videogpt") throw new Error("videogpt cannot be trained yet");
+  return systemConfig(system, preset, size ? { size } : {});
+}
+
+/** Recipes to run, in order. An autoencoder from elsewhere is not trained again. Throws for a recipe that the system lacks. */
+function stagesOf({ system = "sti", recipe, autoencoder }: TrainOptions): Recipe[] {
+  const { stages } = SYSTEMS.find(({ name }) => name === system) as (typeof SYSTEMS)[number];
+  const known = RECIPES.filter((name) => stages.includes(name));
+  if (recipe && !known.includes(recipe))
+    throw new Error(`${system} has no recipe ${recipe}: its stages are ${known.join(" and ")}`);
+  return recipe ? [recipe] : known.filter((name) => !(autoencoder && name === "autoencoder"));
+}
+
+/** Before the data is decoded, which can take hours: whether there is something to go on with, or to begin. */
+function checkFolders(o: TrainOptions, stages: readonly Recipe[]): void {
+  const begun = stages.filter((recipe) => holdsRun(stageFolder(o.out, recipe)));
+  checkResume(stageFolder(o.out, begun[0] ?? stages[0]), o.resume);
+  if (!stages.includes("autoencoder")) existingStage(o.autoencoder ?? o.out, "autoencoder");
 }
 
 /** Names the adapter, and says so when it is a software one: nobody should train on it by accident. */
@@ -76,50 +112,66 @@ export function announce(device: Device): void {
   );
 }
 
-/** Runs one recipe on the open device. `goOn` says how the user continues it after an interrupt, where not by --resume. */
-export async function trainStage(o: TrainOptions, config: SystemConfig, goOn?: string): Promise<StageResult> {
-  const { batch, lr } = DEFAULTS[o.recipe][o.preset];
-  const data = await openStickers(o.data, config);
-  try {
-    const common = {
-      data,
-      config,
-      steps: o.steps,
-      batch: o.batch ?? batch,
-      lr: o.lr ?? lr,
-      seed: o.seed,
-      resume: o.resume,
-      out: stageFolder(o.out, o.recipe),
-      goOn,
-    };
-    if (o.recipe === "autoencoder") return await trainAutoencoder(common);
-    return await trainDiffusion({
+/** What all recipes take. */
+type Common = Pick<DiffusionRecipe, "data" | "out" | "steps" | "batch" | "lr" | "seed" | "resume" | "goOn">;
+
+const RUN: Readonly<Record<Recipe, (o: StageOptions, common: Common) => Promise<StageResult>>> = {
+  autoencoder: (o, common) => trainAutoencoder({ ...common, config: configOf(o) }),
+  diffusion: (o, common) => {
+    const { accumulate, schedule, warmup } = DEFAULTS.diffusion[o.preset];
+    return trainDiffusion({
       ...common,
+      config: configOf(o),
       autoencoder: stageFolder(o.autoencoder ?? o.out, "autoencoder"),
       tokenizer: o.tokenizer,
+      trained: o.trainable,
+      accumulate: o.accumulate ?? accumulate,
+      schedule: o.schedule ?? schedule,
+      warmup: o.warmup ?? warmup,
+      drop: o.drop,
+      cache: o.cache ?? join(o.data, ".gifgrad"),
     });
+  },
+};
+
+/** Runs one recipe on the open device. `goOn` says how the user continues it after an interrupt, where not by --resume. */
+export async function trainStage(o: StageOptions, goOn?: string): Promise<StageResult> {
+  const { batch, lr } = DEFAULTS[o.recipe][o.preset];
+  const data = await openStickers(o, configOf(o));
+  const { steps, seed, resume } = o;
+  const out = stageFolder(o.out, o.recipe);
+  try {
+    return await RUN[o.recipe](o, { data, out, steps, batch: o.batch ?? batch, lr: o.lr ?? lr, seed, resume, goOn });
   } finally {
     data.close();
   }
 }
 
 /** Opens the data set with a progress line, where files have to be decoded, and a line on what was found. */
-async function openStickers(dir: string, { size, frames }: SystemConfig): Promise<Dataset> {
+async function openStickers({ data: dir, domain }: TrainOptions, { size, frames }: SystemConfig): Promise<Dataset> {
   let line: Progress | undefined;
   const onProgress = (done: number, total: number): void => {
     line ??= progress("decoding", total);
     line.update(done);
   };
-  const data = await openDataset(dir, { size, frames, onProgress });
+  const all = await openDataset(dir, { size, frames, onProgress });
   line?.done();
-  const rejected = data.rejected.length > 0 ? `, ${data.rejected.length} rejected (see rejected.jsonl)` : "";
-  console.error(`${data.length} stickers in ${dir}${rejected}`);
-  return data;
+  const rejected = all.rejected.length > 0 ? `, ${all.rejected.length} rejected (see rejected.jsonl)` : "";
+  const only = DOMAINS.find((name) => name.toLowerCase() === domain);
+  try {
+    const data = only ? ofDomain(all, only) : all;
+    const kept = only ? `, ${data.length} of them ${only}` : "";
+    console.error(`${all.length} stickers in ${dir}${rejected}${kept}`);
+    return data;
+  } catch (error) {
+    all.close();
+    throw error;
+  }
 }
 
 /** The UNet halves the latents once per level, and STI pools what is left. */
-function checkSize(config: SystemConfig): void {
-  const unit = 2 ** (config.autoencoder.channels.length - 1) * 2 ** config.unet.channels.length;
-  if (config.size % unit !== 0)
-    throw new Error(`--size ${config.size} does not suit preset ${config.preset}: give a multiple of ${unit}`);
+function checkSize(o: TrainOptions): void {
+  const { size, autoencoder, unet } = configOf(o);
+  const unit = 2 ** (autoencoder.channels.length - 1) * 2 ** unet.channels.length;
+  if (size % unit !== 0) throw new Error(`--size ${size} does not suit preset ${o.preset}: give a multiple of ${unit}`);
 }

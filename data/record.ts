@@ -6,6 +6,8 @@ import * as z from "zod";
 
 export const DOMAINS = ["Cartoon", "Real"] as const;
 export type Domain = (typeof DOMAINS)[number];
+/** Of records that name none. */
+export const [DEFAULT_DOMAIN] = DOMAINS;
 
 /** JSON has no undefined: writers put null where a column has no value for this row. */
 function orNull<T extends z.ZodType>(schema: T) {

@@ -9,7 +9,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { type ClipCache, openClipCache, type Rejected } from "./clip_cache.ts";
 import { CLIP_FRAMES, formatCaption, toUnitRange } from "./frames.ts";
-import { DOMAINS, parseRecord, type StickerRecord } from "./record.ts";
+import { DEFAULT_DOMAIN, parseRecord, type StickerRecord } from "./record.ts";
 
 export type { Rejected } from "./clip_cache.ts";
 
@@ -42,7 +42,6 @@ export interface Dataset {
 }
 
 const METADATA = "metadata.jsonl";
-const [DEFAULT_DOMAIN] = DOMAINS;
 
 /**
  * Opens the data set in `dir`, decoding its files if that has not been done before for this clip shape.

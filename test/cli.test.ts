@@ -64,7 +64,7 @@ describe("a mistake gives one line and exit code 1:", () => {
     ["an unknown command", ["trian"], /unknown command 'trian' \(Did you mean train\?\)/],
     ["an unknown option", ["start", "--sede", "3"], /unknown option '--sede' \(Did you mean --seed\?\)/],
     ["a missing argument", ["starter"], /missing required argument 'out'/],
-    ["a missing option", ["train", "d", "--out", "r"], /--recipe <name>' not specified/],
+    ["a missing option", ["train", "d"], /--out <folder>' not specified/],
     [
       "an unknown recipe",
       ["train", "d", "--recipe", "gan", "--out", "r"],
@@ -75,7 +75,7 @@ describe("a mistake gives one line and exit code 1:", () => {
     ["an odd size", ["starter", "o", "--size", "65"], /--size <pixels>' argument '65' .*multiple of 8/],
     ["a rate of zero", ["train", "d", "--recipe", "diffusion", "--out", "r", "--lr", "0"], /'0' .*above 0/],
     ["an empty caption", ["generate", "--run", "r", " "], /caption is empty/],
-    ["one file for two captions", ["generate", "--run", "r", "a", "b", "-o", "x.gif"], /2 captions .*give -o a folder/],
+    ["one file for two captions", ["generate", "--run", "r", "a", "b", "-o", "x.gif"], /2 stickers .*give -o a folder/],
   ])("%s", (_, args, message) => {
     const { status, stdout, stderr } = gifgrad(...args);
     expect(stderr).toMatch(message);

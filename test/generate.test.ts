@@ -44,10 +44,7 @@ beforeAll(async () => {
   const stickers = join(folder, "stickers");
   await writeMixedFolder(stickers);
   for (const recipe of ["autoencoder", "diffusion"] as const)
-    await trainStage(
-      { data: stickers, recipe, preset: "nano", steps: 3, out: run, resume: false, seed: 1, batch: 1 },
-      config,
-    );
+    await trainStage({ data: stickers, recipe, preset: "nano", steps: 3, out: run, resume: false, seed: 1, batch: 1 });
   sampler = await loadSampler(stageFolder(run, "diffusion"));
 });
 afterAll(async () => {

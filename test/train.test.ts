@@ -10,8 +10,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
-import type { TrainOptions } from "../cli/options.ts";
-import { stageFolder, trainStage } from "../cli/train.ts";
+import { type StageOptions, stageFolder, trainStage } from "../cli/train.ts";
 import { type Dataset, openDataset } from "../data/store.ts";
 import { loadTokenizer, saveTokenizer } from "../data/tokenizer.ts";
 import { trainTokenizer } from "../data/tokenizer_train.ts";
@@ -64,7 +63,7 @@ async function told(body: () => Promise<unknown>): Promise<string> {
   return written.join("");
 }
 
-const options = (o: Partial<TrainOptions>): TrainOptions => ({
+const options = (o: Partial<StageOptions>): StageOptions => ({
   data: stickers,
   recipe: "autoencoder",
   preset: "nano",
@@ -76,7 +75,7 @@ const options = (o: Partial<TrainOptions>): TrainOptions => ({
   lr: LR,
   ...o,
 });
-const train = (o: Partial<TrainOptions>): Promise<StageResult> => trainStage(options(o), config);
+const train = (o: Partial<StageOptions>): Promise<StageResult> => trainStage(options(o));
 const autoencoderRun = (): string => stageFolder(join(folder, "run"), "autoencoder");
 const recipe = (o: Partial<AutoencoderRecipe>): AutoencoderRecipe => ({
   data,

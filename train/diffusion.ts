@@ -1,19 +1,30 @@
-// Recipe: train the STI latent video diffusion system on the latents of a trained autoencoder. The loop is below, whole.
-// Leaves in `out` all that sampling needs: the autoencoder's weights, the tokenizer, and checkpoints with averaged weights.
+// Recipe: train a latent video diffusion system on the latents of a trained autoencoder. The loop is below, whole. Leaves in
+// `out` all that sampling needs: the autoencoder's weights, the tokenizer, checkpoints with averaged weights, and what the
+// trainable set leaves frozen.
 
 import { createHash } from "node:crypto";
 import { copyFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Dataset } from "../data/store.ts";
-import { loadTokenizer, saveTokenizer } from "../data/tokenizer.ts";
+import { loadTokenizer, saveTokenizer, type Tokenizer } from "../data/tokenizer.ts";
 import { trainTokenizer } from "../data/tokenizer_train.ts";
-import { load } from "../engine/checkpoint.ts";
-import { compile, device, grad, joinState, Rng, type Tensor, tensor } from "../engine/index.ts";
-import { AdamW, clipGradNorm, Ema, warmupCosine } from "../engine/optim/index.ts";
+import { device, type Feed, joinState, Rng, type Tensor } from "../engine/index.ts";
+import {
+  AdamW,
+  clipGradNorm,
+  constant,
+  Ema,
+  type LrSchedule,
+  linearWarmup,
+  warmupCosine,
+} from "../engine/optim/index.ts";
 import { samplePosterior } from "../models/autoencoder.ts";
 import type { SystemConfig } from "../models/config.ts";
-import { LatentDiffusion } from "../models/latent_diffusion.ts";
+import { LatentDiffusion, type Trained } from "../models/latent_diffusion.ts";
+import { trainingStep } from "./accumulate.ts";
+import { featureSet, tokenSet } from "./captions.ts";
 import type { Json } from "./checkpoints.ts";
+import { AUTOENCODER_FILE, loadAutoencoder, loadFrozen, saveFrozen, trainable } from "./frozen.ts";
 import { constantLoss, encodeDataset } from "./latents.ts";
 import { interruptible, stepLog } from "./log.ts";
 import { batchIndices } from "./order.ts";
@@ -28,23 +39,39 @@ export interface DiffusionRecipe {
   /** Run folder of this stage. */
   readonly out: string;
   readonly steps: number;
-  /** Stickers per step. */
+  /** Stickers per batch, and batches per step: their gradients are averaged. */
   readonly batch: number;
+  readonly accumulate?: number;
   readonly lr: number;
+  /** Shape of the rate: half a cosine down to a twentieth (default), or constant; after `warmup` steps of linear rise. */
+  readonly schedule?: "cosine" | "constant";
+  readonly warmup?: number;
   readonly seed: number;
   readonly resume: boolean;
+  /** What is trained; the rest is frozen. Default scratch. */
+  readonly trained?: Trained;
+  /** Weights to begin with, where it is not the seed's. */
+  readonly init?: Initialiser;
   /** Steps between checkpoints; absent: about a minute of them. */
   readonly saveEvery?: number;
-  /** Share of captions dropped, for guidance. */
+  /** Share of captions dropped, for guidance. Default 0.1. */
   readonly drop?: number;
   /** A tokenizer.json to use; absent: one is trained on the captions. */
   readonly tokenizer?: string;
+  /** Folder for latents and text features; absent: in `out`. */
+  readonly cache?: string;
   /** How the user goes on after an interrupt, see StepLogOptions. */
   readonly goOn?: string;
 }
 
-/** Names of the files in the run folder that sampling reads. */
-export const AUTOENCODER_FILE = "autoencoder.safetensors";
+/** Fills a new model. A run that is resumed does not ask again: it has kept what it does not train. */
+export interface Initialiser {
+  /** What it is, for the run's configuration: equal values stand for equal weights. */
+  readonly identity: Json;
+  load(model: LatentDiffusion): Promise<void>;
+}
+
+/** Name of the file in the run folder that sampling reads. */
 export const TOKENIZER_FILE = "tokenizer.json";
 
 /** Longer runs average over more steps, as far as one in a thousand. */
@@ -52,12 +79,17 @@ function emaDecay(steps: number): number {
   return Math.min(0.999, 1 - 10 / Math.max(20, steps));
 }
 
+function rateOf({ lr, steps, schedule = "cosine", warmup = Math.min(50, steps / 10) }: DiffusionRecipe): LrSchedule {
+  if (schedule === "constant") return linearWarmup(warmup, constant(lr));
+  return warmupCosine({ lr, warmup, steps, floor: lr / 20 });
+}
+
 /**
  * Trains, or goes on training, and leaves the last checkpoint in `out`. Ctrl-C saves and returns.
  * @throws TrainingError when the loss or its gradient is not finite any more; Error when the autoencoder's run does not fit
  */
 export async function trainDiffusion(o: DiffusionRecipe): Promise<StageResult> {
-  const { data, steps, batch, seed } = o;
+  const { data, steps, batch, seed, accumulate = 1, drop = 0.1, trained = "scratch", cache = join(o.out, "cache") } = o;
   const started = performance.now();
   const first = await readRun(o.autoencoder);
   checkAutoencoder(o.autoencoder, first.config, o.config);
@@ -65,7 +97,7 @@ export async function trainDiffusion(o: DiffusionRecipe): Promise<StageResult> {
     ? await loadTokenizer(o.tokenizer)
     : trainTokenizer(data.captions, { vocabSize: o.config.text.vocabulary });
   const config = { ...o.config, text: { ...o.config.text, vocabulary: tokenizer.vocabSize } };
-  const model = new LatentDiffusion(config).seed(seed);
+  const model = new LatentDiffusion(config).seed(seed).train(trained);
   const optimizer = new AdamW(trainable(model), { weightDecay: 0.01 });
   const ema = new Ema(trainable(model), emaDecay(steps));
   const rng = new Rng(seed).split("diffusion");
@@ -81,9 +113,14 @@ export async function trainDiffusion(o: DiffusionRecipe): Promise<StageResult> {
       config: { ...config } as unknown as Json,
       steps,
       batch,
+      accumulate,
       lr: o.lr,
+      schedule: o.schedule ?? "cosine",
+      warmup: o.warmup ?? null,
       seed,
-      drop: o.drop ?? 0.1,
+      drop,
+      trained,
+      init: o.init?.identity ?? null,
       data: data.fingerprint,
       autoencoder: first.checkpoint.sha256,
       tokenizer: sha256(JSON.stringify(tokenizer.file)),
@@ -95,53 +132,53 @@ export async function trainDiffusion(o: DiffusionRecipe): Promise<StageResult> {
   await copyFile(first.checkpoint.path, join(o.out, AUTOENCODER_FILE));
   await loadAutoencoder(model, o.out);
   await saveTokenizer(tokenizer, join(o.out, TOKENIZER_FILE));
+  if (run.resumed) await loadFrozen(model, o.out);
+  else {
+    await o.init?.load(model);
+    await saveFrozen(model, o.out);
+  }
   await run.restore(state);
 
-  const latents = await encodeDataset(model.autoencoder, data, config);
+  const latents = await encodeDataset(model.autoencoder, data, { config, weights: first.checkpoint.sha256, cache });
   model.autoencoder.scale = latents.scale;
-  const ids = data.captions.map((c) => tokenizer.encodePadded(c, config.text.length));
-  const cut = data.captions.filter((c) => !tokenizer.fits(c, config.text.length)).length;
-  if (cut > 0)
-    console.error(
-      `${cut} of ${data.length} captions are longer than the ${config.text.length} tokens that preset ${config.preset} reads, and were cut`,
-    );
-  const empty = tensor(tokenizer.encodePadded("", config.text.length));
+  reportCut(data.captions, tokenizer, config);
+  const { length, width } = config.text;
+  const captions =
+    trained === "scratch"
+      ? tokenSet(data.captions, tokenizer, length)
+      : await featureSet(data.captions, tokenizer, model.textEncoder, { length, width, cache });
 
-  const train = compile(
-    ({
-      mean,
-      logvar,
-      captions,
-      lr,
-      start,
-    }: {
-      mean: Tensor;
-      logvar: Tensor;
-      captions: Tensor;
-      lr: Tensor;
-      start: Tensor;
-    }) => {
+  type Batch = Record<"mean" | "logvar" | "captions", Tensor>;
+  const train = trainingStep({
+    name: "diffusion",
+    parts: accumulate,
+    targets: optimizer.targets,
+    loss: ({ mean, logvar, captions: text }: Batch) => {
       const z0 = samplePosterior({ mean, logvar }, rng.normal(mean.shape)).mul(latents.scale);
-      const loss = model.loss({ latents: z0, captions, empty }, rng, { drop: o.drop });
-      const { grads, norm } = clipGradNorm(grad(loss, optimizer.targets), 1);
+      return model.loss({ latents: z0, captions: text, empty: captions.empty }, rng, { drop });
+    },
+    update: (gradients, { lr, start }: Record<"lr" | "start", Tensor>) => {
+      const { grads, norm } = clipGradNorm(gradients, 1);
       optimizer.step(grads, { lr });
       ema.update(start);
-      return { loss, norm };
+      return norm;
     },
-    { name: "diffusion" },
-  );
+  });
+  const feed = (place: number): Feed<Batch> => {
+    const indices = batchIndices(data.length, batch, place, seed);
+    return { ...latents.batch(indices), captions: captions.batch(indices) };
+  };
 
-  const log = stepLog(run, { label: "diffusion", steps, batch, goOn: o.goOn });
-  const rate = warmupCosine({ lr: o.lr, warmup: Math.min(50, steps / 10), steps, floor: o.lr / 20 });
+  const log = stepLog(run, { label: "diffusion", steps, batch: batch * accumulate, goOn: o.goOn });
+  const rate = rateOf(o);
   const interrupt = interruptible();
   const clock = new SaveClock(o.saveEvery);
   let checkpoint = run.resumed;
   try {
     for (let k = run.step; k < steps && !interrupt.requested; k++) {
-      const indices = batchIndices(data.length, batch, k, seed);
-      const captions = tensor(Int32Array.from(indices.flatMap((i) => [...ids[i]])), [batch, config.text.length]);
+      const batches = Array.from({ length: accumulate }, (_, i) => feed(k * accumulate + i));
       const lr = rate(k);
-      const result = train({ ...latents.batch(indices), captions, lr, start: Number(k === 0) });
+      const result = train(batches, { lr, start: Number(k === 0) });
       const [loss, norm] = await Promise.all([result.loss.item(), result.norm.item()]); // waits for the device
       checkFinite({ loss, "the gradient's norm": norm }, k + 1, run, checkpoint);
       log.step(k + 1, { loss, gradient_norm: norm, lr });
@@ -152,8 +189,19 @@ export async function trainDiffusion(o: DiffusionRecipe): Promise<StageResult> {
     return await endStage(run, log, { steps, checkpoint, interrupt, started, baseline });
   } finally {
     interrupt.release();
+    latents.close();
+    captions.close();
     run.close();
   }
+}
+
+/** Says how many captions the model cannot read to their end. */
+function reportCut(captions: readonly string[], tokenizer: Tokenizer, { text, preset }: SystemConfig): void {
+  const cut = captions.filter((c) => !tokenizer.fits(c, text.length)).length;
+  if (cut > 0)
+    console.error(
+      `${cut} of ${captions.length} captions are longer than the ${text.length} tokens that preset ${preset} reads, and were cut`,
+    );
 }
 
 /** Before the run folder is made: one that has been started with the wrong autoencoder could not be resumed with another. */
@@ -167,17 +215,6 @@ function checkAutoencoder(dir: string, trained: Config, { autoencoder, preset, s
     );
   if (theirs.size !== size)
     throw new Error(`${dir} holds an autoencoder for ${theirs.size} pixels: give --size ${theirs.size}, not ${size}`);
-}
-
-/** What this recipe updates and saves: everything but the autoencoder, which has a file of its own. */
-export function trainable(model: LatentDiffusion): Map<string, ReturnType<LatentDiffusion["parameters"]>[number]> {
-  return new Map([...model.state()].filter(([, p]) => p.trainable));
-}
-
-/** Loads the autoencoder that a diffusion run was trained with. */
-export async function loadAutoencoder(model: LatentDiffusion, dir: string): Promise<void> {
-  const into = joinState({ model: model.autoencoder.state() });
-  await load(join(dir, AUTOENCODER_FILE), into, { rename: (name) => (name.startsWith("model.") ? name : null) });
 }
 
 function sha256(text: string): string {

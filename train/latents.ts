@@ -1,33 +1,41 @@
-// The frozen half of diffusion training, done once: every clip of a data set through the autoencoder. What is kept is the
-// posterior (mean and log-variance), so that training still draws a fresh latent each time a sticker is seen.
+// The frozen half of diffusion training, done once: every clip of a data set through the autoencoder. What is kept, on disk, is
+// the posterior (mean and log-variance), so that training still draws a fresh latent each time a sticker is seen.
 
 import type { Dataset } from "../data/store.ts";
-import { compile, type Tensor, tensor } from "../engine/index.ts";
+import { compile, device, type Tensor, tensor } from "../engine/index.ts";
 import type { Autoencoder } from "../models/autoencoder.ts";
 import { downsampling, type SystemConfig } from "../models/config.ts";
 import type { NoiseSchedule, Prediction } from "../models/diffusion.ts";
+import { openFeatures } from "./features.ts";
 import { progress } from "./progress.ts";
 
-export interface LatentSet {
-  /** Posterior of records `indices`: mean and clamped log-variance, each [b, f, h, w, latent]. */
-  batch(indices: readonly number[]): { mean: Tensor; logvar: Tensor };
+/** What is known of all latents together. A type, not an interface, so that it can be stored as JSON. */
+type Statistics = {
   /** 1 / standard deviation of draws from all posteriors: what latents are multiplied by before diffusion. */
   readonly scale: number;
   /** Of scaled latents: the mean square, and the mean square of the mean latent (per frame, position and channel). */
   readonly square: number;
   readonly meanSquare: number;
+};
+
+export interface LatentSet extends Statistics {
+  /** Posterior of records `indices`: mean and clamped log-variance, each [b, f, h, w, latent]. */
+  batch(indices: readonly number[]): { mean: Tensor; logvar: Tensor };
+  close(): void;
 }
 
 /**
  * Loss of the best constant answer, what a network scores that has learned nothing but a mean. For epsilon that mean is
- * zero and the loss the noise's variance, 1. For v = signal eps - noise x0 it is the mean of -noise x0 over steps and data.
+ * zero and the loss the noise's variance, 1. For v = signal eps - noise x0 it is the mean of -noise x0 over steps and data,
+ * for x0 that of the data.
  */
 export function constantLoss(
   prediction: Prediction,
   schedule: NoiseSchedule,
-  { square, meanSquare }: LatentSet,
+  { square, meanSquare }: Statistics,
 ): number {
   if (prediction === "epsilon") return 1;
+  if (prediction === "sample") return square - meanSquare;
   const average = (f: (alphaBar: number) => number): number =>
     schedule.alphaBar.reduce((sum, a) => sum + f(a), 0) / schedule.steps;
   return average((a) => a) + average((a) => 1 - a) * square - average((a) => Math.sqrt(1 - a)) ** 2 * meanSquare;
@@ -36,71 +44,111 @@ export function constantLoss(
 /** Clips per call of the encoder. */
 const CHUNK = 4;
 
-/** Encodes all clips. Memory: 8 bytes per latent value of every clip, on the host. */
-export async function encodeDataset(autoencoder: Autoencoder, data: Dataset, config: SystemConfig): Promise<LatentSet> {
-  const { size, frames } = config;
-  const side = size / downsampling(config.autoencoder);
-  const shape = [frames, side, side, config.autoencoder.latent];
+export interface EncodeOptions {
+  readonly config: SystemConfig;
+  /** Hash of the autoencoder's weights. */
+  readonly weights: string;
+  /** Folder of the file. */
+  readonly cache: string;
+}
+
+/** Latents of all clips, encoded or found on disk. Memory: a few clips, and 8 bytes per value of one of them. */
+export async function encodeDataset(autoencoder: Autoencoder, data: Dataset, o: EncodeOptions): Promise<LatentSet> {
+  const { size, frames, autoencoder: sizes } = o.config;
+  const side = size / downsampling(sizes);
+  const shape = [frames, side, side, sizes.latent];
   const values = shape.reduce((a, b) => a * b, 1);
+  const features = await openFeatures<Statistics>({
+    dir: o.cache,
+    name: "latents",
+    key: { data: data.fingerprint, weights: o.weights, sizes: { ...sizes }, size, frames, adapter: device().name },
+    count: data.length,
+    values: 2 * values, // mean, then log-variance
+    produce: async (write) => {
+      const sums = new Sums(values);
+      for await (const clip of posteriors(autoencoder, data, o.config)) {
+        sums.add(clip);
+        await write(clip);
+      }
+      return sums.statistics();
+    },
+  });
+  return {
+    ...features.summary,
+    batch: (indices) => {
+      const both = features.read(indices);
+      const part = (which: 0 | 1): Tensor => {
+        const out = new Float32Array(indices.length * values);
+        indices.forEach((_, b) => {
+          out.set(both.subarray((2 * b + which) * values, (2 * b + which + 1) * values), b * values);
+        });
+        return tensor(out, [indices.length, ...shape]);
+      };
+      return { mean: part(0), logvar: part(1) };
+    },
+    close: features.close,
+  };
+}
+
+/** Mean and log-variance of each clip, one behind the other in one array. */
+async function* posteriors(
+  autoencoder: Autoencoder,
+  data: Dataset,
+  { size, frames }: SystemConfig,
+): AsyncGenerator<Float32Array> {
   const encode = compile(
-    ({ clips }: { clips: Tensor }) => ({ ...autoencoder.encode(clips.reshape([-1, size, size, 3])) }),
+    ({ clips }: { clips: Tensor }) => {
+      const { mean, logvar } = autoencoder.encode(clips.reshape([-1, size, size, 3]));
+      return { both: mean.reshape([CHUNK, 1, -1]).concat([logvar.reshape([CHUNK, 1, -1])], 1) };
+    },
     { name: "encode" },
   );
-  const means = new Float32Array(data.length * values);
-  const logvars = new Float32Array(data.length * values);
   const line = progress("encoding", data.length);
   for (let i = 0; i < data.length; i += CHUNK) {
     // The last chunk is filled up with earlier records, so that there is one shape and one program.
     const indices = Array.from({ length: CHUNK }, (_, j) => Math.min(i + j, data.length - 1));
-    const { mean, logvar } = encode({ clips: tensor(data.batch(indices), [CHUNK, frames, size, size, 3]) });
-    const count = Math.min(CHUNK, data.length - i) * values;
-    means.set((await mean.data()).subarray(0, count), i * values);
-    logvars.set((await logvar.data()).subarray(0, count), i * values);
-    line.update(Math.min(i + CHUNK, data.length));
+    const { both } = encode({ clips: tensor(data.batch(indices), [CHUNK, frames, size, size, 3]) });
+    const clips = (await both.data()) as Float32Array;
+    const values = clips.length / CHUNK;
+    const count = Math.min(CHUNK, data.length - i);
+    for (let j = 0; j < count; j++) yield clips.subarray(j * values, (j + 1) * values);
+    line.update(i + count);
   }
   line.done();
-  const take = (from: Float32Array, indices: readonly number[]): Tensor => {
-    const out = new Float32Array(indices.length * values);
-    indices.forEach((r, b) => {
-      out.set(from.subarray(r * values, (r + 1) * values), b * values);
-    });
-    return tensor(out, [indices.length, ...shape]);
-  };
-  const scale = 1 / deviation(means, logvars);
-  return {
-    scale,
-    ...squares(means, logvars, values, scale),
-    batch: (indices) => ({ mean: take(means, indices), logvar: take(logvars, indices) }),
-  };
 }
 
-function squares(
-  means: Float32Array,
-  logvars: Float32Array,
-  values: number,
-  scale: number,
-): { square: number; meanSquare: number } {
-  const sums = new Float64Array(values);
-  let square = 0;
-  for (let i = 0; i < means.length; i++) {
-    sums[i % values] += means[i];
-    square += means[i] ** 2 + Math.exp(logvars[i]);
-  }
-  const clips = means.length / values;
-  const meanSquare = sums.reduce((sum, s) => sum + (s / clips) ** 2, 0) / values;
-  return { square: (scale ** 2 * square) / means.length, meanSquare: scale ** 2 * meanSquare };
-}
+/** Running sums over clips, in float64. */
+class Sums {
+  readonly #means: Float64Array;
+  #clips = 0;
+  #sum = 0;
+  #square = 0;
 
-/**
- * Standard deviation of latents drawn from all posteriors (Rombach et al. 2022, appendix G), in float64: the variance of the
- * means and the mean of the variances. A young autoencoder's posteriors are wide, so the means alone would not do.
- */
-function deviation(means: Float32Array, logvars: Float32Array): number {
-  let sum = 0;
-  let square = 0;
-  for (let i = 0; i < means.length; i++) {
-    sum += means[i];
-    square += means[i] ** 2 + Math.exp(logvars[i]);
+  constructor(values: number) {
+    this.#means = new Float64Array(values);
   }
-  return Math.sqrt(Math.max(1e-12, square / means.length - (sum / means.length) ** 2));
+
+  /** A clip's means, then its log-variances. */
+  add(clip: Float32Array): void {
+    const n = this.#means.length;
+    for (let i = 0; i < n; i++) {
+      this.#means[i] += clip[i];
+      this.#sum += clip[i];
+      this.#square += clip[i] ** 2 + Math.exp(clip[n + i]);
+    }
+    this.#clips++;
+  }
+
+  /**
+   * The scale is 1 over the standard deviation of latents drawn from all posteriors (Rombach et al. 2022, appendix G): the
+   * variance of the means and the mean of the variances. A young autoencoder's posteriors are wide, so the means alone
+   * would not do.
+   */
+  statistics(): Statistics {
+    const count = this.#clips * this.#means.length;
+    const variance = this.#square / count - (this.#sum / count) ** 2;
+    const scale = 1 / Math.sqrt(Math.max(1e-12, variance));
+    const meanSquare = this.#means.reduce((sum, s) => sum + (s / this.#clips) ** 2, 0) / this.#means.length;
+    return { scale, square: (scale ** 2 * this.#square) / count, meanSquare: scale ** 2 * meanSquare };
+  }
 }

@@ -6,9 +6,10 @@ import { load } from "../engine/checkpoint.ts";
 import { compile, Rng, type Tensor, tensor } from "../engine/index.ts";
 import { downsampling, type SystemConfig } from "../models/config.ts";
 import type { Picture } from "../models/i2vgen_xl.ts";
-import { type Guidance, LatentDiffusion } from "../models/latent_diffusion.ts";
+import { type Guidance, LatentDiffusion, type Trained } from "../models/latent_diffusion.ts";
 import { SAMPLERS, type SamplerName, type SamplerStep, sample, samplerStep } from "../models/samplers.ts";
-import { loadAutoencoder, TOKENIZER_FILE, trainable } from "./diffusion.ts";
+import { TOKENIZER_FILE } from "./diffusion.ts";
+import { loadAutoencoder, loadFrozen, trainable } from "./frozen.ts";
 import type { PictureInput } from "./pictures.ts";
 import { readRun } from "./run.ts";
 
@@ -136,8 +137,9 @@ export async function loadModel(dir: string, notice: (text: string) => void = ()
     throw new Error(`${dir} holds a run of recipe "${String(record.recipe)}", not of a diffusion model`);
   const steps = Number(record.steps);
   if (checkpoint.step < steps) notice(`${dir} is not finished: sampling from step ${checkpoint.step} of ${steps}`);
-  const model = new LatentDiffusion(record.config as unknown as SystemConfig);
+  const model = new LatentDiffusion(record.config as unknown as SystemConfig).train(record.trained as Trained);
   await loadAutoencoder(model, dir);
+  await loadFrozen(model, dir);
   const weights = new Map([...trainable(model)].map(([name, p]) => [`ema.${name}`, p]));
   await load(checkpoint.path, weights, { rename: (name) => (name.startsWith("ema.") ? name : null) });
   model.autoencoder.scale = (checkpoint.extra as { readonly scale: number }).scale;
