@@ -8,6 +8,7 @@ import { clipPreprocessing } from "./clip_preprocess.ts";
 import { clipTokenizer } from "./clip_tokenizer.ts";
 import { ddim } from "./ddim.ts";
 import { i2vgenXl } from "./i2vgen_xl.ts";
+import { i3d } from "./i3d.ts";
 import type { Check, Kind } from "./kind.ts";
 import { makeAVideo } from "./make_a_video.ts";
 import { ops } from "./ops.ts";
@@ -45,6 +46,7 @@ export const KINDS: readonly Kind[] = [
   ddim,
   clipPreprocessing,
   clipTokenizer,
+  i3d,
 ];
 
 export type Event =
