@@ -84,6 +84,9 @@ export function priorConfig({ size, frames, vqvae, prior }: VideoGptConfig): Pri
   return { ...prior, grid, codes: vqvae.codes, embedding: vqvae.embedding };
 }
 
+/** The VQ-VAE's pixels lie in [-0.5, 0.5], clips in [-1, 1]. */
+export const PIXELS = 0.5;
+
 export class VideoGpt extends Module {
   readonly vqvae: VqVae;
   readonly prior: Prior;
@@ -110,6 +113,3 @@ export class VideoGpt extends Module {
       .clamp(-1, 1);
   }
 }
-
-/** The VQ-VAE's pixels lie in [-0.5, 0.5], clips in [-1, 1]. */
-export const PIXELS = 0.5;

@@ -9,9 +9,11 @@ import type { Parameter } from "../../engine/state.ts";
 import { type Tensor, zeros } from "../../engine/tensor.ts";
 import { byName } from "../../models/checkpoints/layout.ts";
 import { ConfigReader } from "../../models/checkpoints/reader.ts";
-import { AttentionStack, Prior, type PriorConfig } from "../../models/prior.ts";
+import { readVideoGptConfig, videoGptLayout } from "../../models/checkpoints/videogpt.ts";
+import { AttentionStack, type Prior } from "../../models/prior.ts";
 import { NextSampler } from "../../models/prior_sampling.ts";
-import { currentName, VqVae, type VqVaeConfig } from "../../models/vqvae.ts";
+import { VideoGpt } from "../../models/videogpt.ts";
+import { currentName, type VqVae } from "../../models/vqvae.ts";
 import { asParameter, channelsLast } from "./axes.ts";
 import { need, type Stored, upload } from "./files.ts";
 import { broken, type Check, type Kind } from "./kind.ts";
@@ -37,45 +39,14 @@ interface Models {
 
 async function* run(path: string): AsyncGenerator<Check> {
   const files = await openModelFolder(path);
-  const config = new ConfigReader(await files.json("config.json"), "config.json");
-  const sizes = config.inside("vqvae");
-  const vqvae = new VqVae(vqvaeConfig(sizes));
-  const side = sizes.count("resolution");
-  const prior = new Prior(
-    priorConfig(config.inside("gpt"), vqvae.config, vqvae.grid([sizes.count("sequence_length"), side, side])),
-  );
-  const inside = [...vqvae.state()].map(([name, p]) => [`vqvae.${name}`, p] as const);
-  const state = new Map([...prior.state(), ...inside]);
-  const models = { files, vqvae, prior, video: files.input("video") };
-  for (const part of [evaluation, training, beginning, prediction, frames]) {
-    await files.load(state, byName(currentName)); // training steps move it
-    yield* part(models, config);
+  const json = await files.json("config.json");
+  const model = new VideoGpt(readVideoGptConfig(json, "config.json"));
+  const models: Models = { files, vqvae: model.vqvae, prior: model.prior, video: files.input("video") };
+  for (const part of [evaluation, training, beginning, prediction]) {
+    await files.load(model.state(), videoGptLayout); // training steps move it
+    yield* part(models);
   }
-}
-
-function vqvaeConfig(config: ConfigReader): VqVaeConfig {
-  const [t, h, w] = config.counts("downsample", 3);
-  return {
-    hidden: config.count("n_hiddens"),
-    layers: config.count("n_res_layers"),
-    codes: config.count("n_codes"),
-    embedding: config.count("embedding_dim"),
-    strides: [t, h, w],
-  };
-}
-
-function priorConfig(config: ConfigReader, { codes, embedding }: VqVaeConfig, grid: PriorConfig["grid"]): PriorConfig {
-  config.only("n_cond_frames", 0);
-  config.only("class_cond", false);
-  config.only("attn_type", "full");
-  return {
-    ...{ grid, codes, embedding, objective: "next", tags: null, frames: null },
-    width: config.count("hidden_dim"),
-    heads: config.count("heads"),
-    layers: config.count("layers"),
-    dropout: config.number("dropout"),
-    attentionDropout: config.number("attn_dropout"),
-  };
+  yield* frames(files, new ConfigReader(json, "config.json").inside("framecond"));
 }
 
 // ---- the five parts -------------------------------------------------------------------------------------------------
@@ -157,8 +128,7 @@ async function* prediction({ files, vqvae, prior }: Models): AsyncGenerator<Chec
 }
 
 /** Layers that attend to given frames; the folder has these alone. */
-async function* frames({ files }: Models, config: ConfigReader): AsyncGenerator<Check> {
-  const layers = config.inside("framecond");
+async function* frames(files: ModelFolder, layers: ConfigReader): AsyncGenerator<Check> {
   const [t, h, w] = layers.counts("shape", 3);
   const stack = new AttentionStack({
     ...{ grid: [t, h, w], dropout: 0, attentionDropout: 0 },
