@@ -48,6 +48,16 @@ describe("parameter counts", () => {
     ["make-a-video", 1_835_275_563, { autoencoder: AUTOENCODER, "text encoder": TEXT, unet: 1_411_233_860 }],
     ["videoldm", 1_835_275_601, { autoencoder: AUTOENCODER, "text encoder": TEXT, unet: 1_411_233_860 + 38 }],
     ["videofactory", 1_846_805_972, { autoencoder: AUTOENCODER, "text encoder": TEXT, unet: 1_422_764_269 }],
+    [
+      "i2vgen-xl",
+      2_489_183_951,
+      {
+        autoencoder: AUTOENCODER,
+        "text encoder": 352_984_064,
+        "image encoder": 632_076_800,
+        unet: 1_420_469_224,
+      },
+    ],
     ["sti", 1_855_939_607, { autoencoder: AUTOENCODER, "text encoder": TEXT, unet: 1_431_897_904 }],
   ])("%s at preset paper", (name, total, components) => {
     const count = countSystem(system(name), "paper");
@@ -72,6 +82,8 @@ describe("parameter counts", () => {
     expect(parts("videoldm")).toEqual({ ...common, "mixing scalars": 38 });
     expect(parts("videofactory")).toEqual({ ...common, "swapped attention": 11_530_409 });
     expect(parts("sti")).toEqual({ ...common, "STI attention": 20_664_000, "STI weights": 44 });
+    const guided = { ...common, "first convolution": 11_840 + 11_520 };
+    expect(parts("i2vgen-xl")).toEqual({ ...guided, "image guidance": 3_492 + 288 + 610_528 + 6_558_976 + 2_050_560 });
     const image = new VideoUNet(systemConfig("sti", "paper").unet, { temporal: false });
     expect(image.count()).toBe(865_910_724);
   });
