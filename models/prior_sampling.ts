@@ -58,12 +58,12 @@ export class NextSampler {
     const [n, prefix] = [prior.length, tags?.slots ?? 0];
     this.batch = batch;
     this.#slots = prefix + n;
-    const zeros = (shape: number[], dtype: "f32" | "i32" = "f32"): Parameter =>
-      new Parameter(shape, new Array<number>(shape.reduce((a, b) => a * b, 1)).fill(0), { dtype, trainable: false });
-    this.#codes = zeros([batch, n], "i32");
-    const codes = this.#codes;
+    const codes = new Parameter([batch, n], () => new Int32Array(batch * n), { dtype: "i32", trainable: false });
+    this.#codes = codes;
     const shape = [batch, this.#slots, heads, width / heads];
-    const memories = prior.attnStack.attnNets.map((): Memory => ({ keys: zeros(shape), values: zeros(shape) }));
+    const zeros = (): Parameter =>
+      new Parameter(shape, () => new Float32Array(batch * this.#slots * width), { trainable: false });
+    const memories = prior.attnStack.attnNets.map((): Memory => ({ keys: zeros(), values: zeros() }));
 
     this.#step = compile(
       ({ slot, uniform, temperature, tags: named }: Named) => {
