@@ -7,9 +7,11 @@ import { formatCaption, toRgba } from "../data/frames.ts";
 import { DOMAINS } from "../data/record.ts";
 import { replaceFile } from "../engine/atomic.ts";
 import { openDevice } from "../engine/index.ts";
+import { loadSystem, openImported, tokenizerOf } from "../train/foreign/imported.ts";
+import { holdsImport } from "../train/foreign/record.ts";
 import { readPicture } from "../train/pictures.ts";
 import { progress } from "../train/progress.ts";
-import { loadSampler, type SampleOptions, type Sampler, type Sticker } from "../train/sample.ts";
+import { loadSampler, type SampleOptions, Sampler, type Sticker } from "../train/sample.ts";
 import type { GenerateOptions } from "./options.ts";
 import { announce, existingStage } from "./train.ts";
 
@@ -32,8 +34,12 @@ export function captionFor(text: string): string {
 }
 
 export async function run(options: GenerateOptions): Promise<void> {
-  const o = { ...options, captions: options.captions.map(captionFor) };
-  const sampler = await loadSampler(existingStage(o.run, "diffusion"), console.error);
+  // Other programs' models were trained on captions without domains.
+  const imported = holdsImport(options.run);
+  const o = imported ? options : { ...options, captions: options.captions.map(captionFor) };
+  const sampler = imported
+    ? await importedSampler(o.run)
+    : await loadSampler(existingStage(o.run, "diffusion"), console.error);
   const picture = o.image === undefined ? undefined : await readPicture(o.image, sampler.config);
   if (picture && !sampler.config.pictures)
     console.error(`${o.run} was trained on captions alone: what the picture does to its stickers is left to chance`);
@@ -44,6 +50,16 @@ export async function run(options: GenerateOptions): Promise<void> {
     await device.settle();
   } finally {
     device.close();
+  }
+}
+
+/** The model of an imported checkpoint. */
+async function importedSampler(dir: string): Promise<Sampler> {
+  const checkpoint = await openImported(dir);
+  try {
+    return new Sampler(await loadSystem(checkpoint), await tokenizerOf(checkpoint));
+  } finally {
+    await checkpoint.close();
   }
 }
 

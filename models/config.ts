@@ -98,6 +98,8 @@ export interface UNetConfig {
   /** The temporal transformer behind the first convolution. */
   readonly transformerIn: { readonly heads: number; readonly dim: number };
   readonly dropout: number;
+  /** false: the per-frame network alone, which is an image model. */
+  readonly temporal?: boolean;
   // What a system does to the temporal layers; all null or false: Make-A-Video, where each is a plain residual sum.
   /** STI in the place of every temporal convolution. */
   readonly sti: StiConfig | null;

@@ -196,7 +196,7 @@ export class VideoUNet extends Module {
     super();
     this.config = config;
     const { channels, groups, latent, inputs = latent, transformerIn } = config;
-    const temporal = o.temporal ?? true;
+    const temporal = o.temporal ?? config.temporal ?? true;
     const heads = config.heads ?? channels.map((c) => c / config.headDim);
     for (const [i, c] of channels.entries()) checkHeads(c, heads[i]);
 

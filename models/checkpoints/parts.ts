@@ -24,7 +24,7 @@ import { openaiLayout, openaiNames, transformersLayout } from "./clip_names.ts";
 import { byRules, type Layout } from "./layout.ts";
 import { isOriginal, originalTextLayout, originalUNetLayout, originalVaeLayout } from "./original.ts";
 import { ConfigError, ConfigReader } from "./reader.ts";
-import { readI2VGenXLConfig, readUNetConfig, type UNetDescription } from "./unet.ts";
+import { readI2VGenXL, readUNetConfig, type UNetDescription } from "./unet.ts";
 import { readVaeConfig, vaeLayout } from "./vae.ts";
 import { VGEN_GAIN, vgenLayout } from "./vgen.ts";
 import { readVideoGptConfig, videoGptLayout, writeVideoGptConfig } from "./videogpt.ts";
@@ -144,9 +144,9 @@ const videogpt = part<VideoGptConfig>({
   layout: () => videoGptLayout,
 });
 
-const image: UNetDescription = { config: { ...published.unet, dropout: 0 }, temporal: false };
-const video: UNetDescription = { config: published.unet, temporal: true };
-const pictured: UNetDescription = { config: guided, temporal: true };
+const image: UNetDescription = { sample: 96, config: { ...published.unet, dropout: 0 }, temporal: false };
+const video: UNetDescription = { sample: 32, config: published.unet, temporal: true };
+const pictured: UNetDescription = { sample: 32, config: guided, temporal: true };
 
 export type PartName = "unet" | "vae" | "text_encoder" | "image_encoder" | "clip" | "videogpt";
 type Parts = Readonly<Partial<Record<PartName, Part>>>;
@@ -158,10 +158,7 @@ export const CHECKPOINTS: Readonly<Record<CheckpointKind, Parts>> = {
   sd21: { unet: unetPart(only(false, "sd21"), image), vae, text_encoder: textEncoder(0) },
   "text-to-video-ms": { unet: unetPart(only(true, "text-to-video-ms"), video), vae, text_encoder: textEncoder(0) },
   "i2vgen-xl": {
-    unet: unetPart(
-      (json, label) => ({ config: readI2VGenXLConfig(new ConfigReader(json, label)), temporal: true }),
-      pictured,
-    ),
+    unet: unetPart(readI2VGenXL, pictured),
     vae,
     text_encoder: textEncoder(1),
     image_encoder: imageEncoder,

@@ -7,6 +7,8 @@ import { ConfigReader } from "./reader.ts";
 
 /** What a file describes: the network, and whether it has layers between frames. */
 export interface UNetDescription {
+  /** Side of the latents that it was trained on, where the file says so. */
+  readonly sample?: number;
   readonly config: UNetConfig;
   readonly temporal: boolean;
 }
@@ -50,13 +52,23 @@ const FIXED: Readonly<Record<string, readonly (string | number | boolean)[]>> = 
 export function readUNetConfig(json: unknown, label: string): UNetDescription {
   const r = new ConfigReader(json, label);
   r.only("_class_name", IMAGE, VIDEO);
+  const sample = readSample(r);
   return r.text("_class_name", IMAGE) === VIDEO
-    ? { config: { ...readVideo(r), sti: readSti(r), mixing: readMixing(r) }, temporal: true }
-    : { config: { ...readCommon(r, "2D"), ...imageHeads(r) }, temporal: false };
+    ? { ...sample, config: { ...readVideo(r), sti: readSti(r), mixing: readMixing(r) }, temporal: true }
+    : { ...sample, config: { ...readCommon(r, "2D"), ...imageHeads(r) }, temporal: false };
+}
+
+function readSample(r: ConfigReader): Pick<UNetDescription, "sample"> {
+  return r.has("sample_size") ? { sample: r.counts("sample_size", 1)[0] } : {};
 }
 
 /** Side that the library's class pools the picture's features to, whatever their size. */
 export const SIDE = 32;
+
+export function readI2VGenXL(json: unknown, label: string): UNetDescription {
+  const r = new ConfigReader(json, label);
+  return { ...readSample(r), config: readI2VGenXLConfig(r), temporal: true };
+}
 
 /**
  * `I2VGenXLUNet`: it reads as many channels of the picture as of the latents, and makes as many tokens of its vector, which is

@@ -103,7 +103,7 @@ export function vgenName(
   if (where === "down") {
     const block = 1 + Number(stage) * (layers + 1);
     return part === "downsamplers"
-      ? `input_blocks.${block + layers}.${rest.replace("conv", "op")}`
+      ? `input_blocks.${block + layers}.${temporal ? "" : "0."}${rest.replace("conv", "op")}`
       : `input_blocks.${block + Number(layer)}.${inside(part, rest)}`;
   }
   if (where === "up") {

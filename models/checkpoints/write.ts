@@ -34,7 +34,7 @@ export function writeVaeConfig({
 }
 
 /** Throws ConfigError for VideoFactory's layers, and for pictures that count twice, as in VGen: there are no keys for them. */
-export function writeUNetConfig({ config, temporal }: UNetDescription): Fields {
+export function writeUNetConfig({ config, temporal, sample }: UNetDescription): Fields {
   if (config.swap) throw new ConfigError("a UNet with swapped attention cannot be written in diffusers' layout");
   if (config.image?.gain) throw new ConfigError("a UNet of VGen's I2VGen-XL cannot be written in diffusers' layout");
   const { channels, heads, headDim, latent, inputs = latent, sti, mixing, image, transformerIn } = config;
@@ -55,6 +55,7 @@ export function writeUNetConfig({ config, temporal }: UNetDescription): Fields {
     layers_per_block: config.layers,
     norm_num_groups: config.groups,
     out_channels: latent,
+    ...(sample === undefined ? {} : { sample_size: sample }),
     up_block_types: types("Up").reverse(),
     ...(temporal ? {} : { use_linear_projection: true }),
     ...(own ? { transformer_in: transformerIn } : {}),
