@@ -26,7 +26,7 @@ async function* run(path: string): AsyncGenerator<Check> {
 async function textToVideo(folder: ModelFolder, config: UNetConfig, withRate: boolean): Promise<Network> {
   const unet = new VideoUNet(config);
   const rate = withRate ? new FrameRateEmbedding(config.channels[0]) : null;
-  const [t, fps] = [folder.input("t"), rate && folder.input("fps")];
+  const [t, fps] = [folder.input("t"), folder.io.has("in.fps") ? folder.input("fps") : null];
   const outputs = ({ x, y }: Tensors): Tensors => ({
     eps: unet.forward(x, t, y, { time: rate && fps ? rate.forward(fps) : undefined }),
   });
@@ -38,13 +38,19 @@ async function guided(folder: ModelFolder, config: UNetConfig): Promise<Network>
   const unet = new I2VGenXLUNet(config);
   const [step, fps] = [folder.input("t"), folder.input("fps")];
   const outputs = ({ x, y, image, local_image: local }: Tensors): Tensors => {
-    const { b, h, w, c } = local.dims("b f h w c");
-    const frames = pictureFrames(local.slice(1, 0, 1).reshape([b, h, w, c]), x.shape[1]);
-    const picture = { frames, vector: image.reshape([b, -1]) };
+    const frames = pictureFrames(firstFrame(local), x.shape[1]);
+    const picture = { frames, vector: image.reshape([x.shape[0], -1]) };
     return { eps: unet.forward(x, step, y, { fps, picture }) };
   };
   const weights = await loadWeights(folder, [unet], config);
   return { weights, inputs: inputs(folder, ["x", "y", "local_image", "image"]), outputs };
+}
+
+/** A picture, or the first frame of a clip: [b, h, w, c]. */
+function firstFrame(x: Tensor): Tensor {
+  if (x.rank === 4) return x;
+  const { b, h, w, c } = x.dims("b f h w c");
+  return x.slice(1, 0, 1).reshape([b, h, w, c]);
 }
 
 function inputs(folder: ModelFolder, names: readonly string[]): Record<string, Tensor> {
