@@ -129,6 +129,7 @@ function addTrain(program: Command): void {
     )
     .option("--warmup <n>", "diffusion: steps of linear rise (default: the preset's)", whole(0))
     .option("--drop <share>", "diffusion: captions left out, which guidance needs (default: 0.1)", between(0, 1))
+    .option("--pictures", "diffusion, i2vgen-xl: guide by first frames too, for generate --image", false)
     .option("--size <pixels>", "width and height stickers are resized to (default: the preset's)", pixels)
     .option("--cache <folder>", "for outputs of frozen networks (default: .gifgrad in the data folder)")
     .addOption(seedOption())

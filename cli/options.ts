@@ -44,6 +44,8 @@ export interface TrainOptions {
   schedule?: (typeof RATE_SCHEDULES)[number];
   warmup?: number;
   drop?: number;
+  /** diffusion, i2vgen-xl: the first frames of the stickers guide. */
+  pictures?: boolean;
   /** Folder for latents and text features; absent: in the data folder. */
   cache?: string;
   /** Stickers per step, peak learning rate, pixels a side: the recipe's own for the preset where absent. */

@@ -83,9 +83,10 @@ export async function run(o: TrainOptions): Promise<void> {
 }
 
 /** The diffusion system that the options name. */
-function configOf({ system = "sti", preset, size }: TrainOptions): SystemConfig {
+function configOf({ system = "sti", preset, size, pictures = false }: TrainOptions): SystemConfig {
   if (system === "videogpt") throw new Error("videogpt cannot be trained yet");
-  return systemConfig(system, preset, size ? { size } : {});
+  if (pictures && system !== "i2vgen-xl") throw new Error(`${system} is not guided by pictures: only i2vgen-xl is`);
+  return systemConfig(system, preset, { ...(size && { size }), ...(pictures && { pictures }) });
 }
 
 /** Recipes to run, in order. An autoencoder from elsewhere is not trained again. Throws for a recipe that the system lacks. */

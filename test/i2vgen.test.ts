@@ -5,7 +5,9 @@ import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:f
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, test, vi } from "vitest";
+import { run as train } from "../cli/train.ts";
 import { CLIP_PREPROCESS } from "../data/clip_preprocess.ts";
+import type { Dataset } from "../data/store.ts";
 import { trainTokenizer } from "../data/tokenizer_train.ts";
 import { full, grad, Rng, type Tensor, tensor, useDevice, zeros } from "../engine/index.ts";
 import { ReferenceDevice } from "../engine/reference.ts";
@@ -17,8 +19,9 @@ import { readVgenConfig, vgenTensors } from "../models/checkpoints/vgen.ts";
 import { writeUNetConfig } from "../models/checkpoints/write.ts";
 import { PLAIN, systemConfig, type UNetConfig } from "../models/config.ts";
 import { dropPictures, I2VGenXLUNet, pictureFrames, thumbnail } from "../models/i2vgen_xl.ts";
+import { ImageEncoder } from "../models/image_encoder.ts";
 import { type Guidance, LatentDiffusion } from "../models/latent_diffusion.ts";
-import { type PictureInput, pictureInput, readPicture } from "../train/pictures.ts";
+import { type PictureInput, pictureInput, pictureVectors, readPicture } from "../train/pictures.ts";
 import { Sampler } from "../train/sample.ts";
 import { expectClose } from "./close.ts";
 import { describeFolder } from "./golden.ts";
@@ -164,6 +167,7 @@ describe("training and guidance", () => {
     text: { ...system.text, vocabulary: 9, length: 3, layers: 1, mlp: 8, width: 6, heads: 1 },
     unet: { ...config, image: { side: 4, embedding: 32, tokens: 1 } },
   };
+  const seen = { ...small, imageEncoder: { size: 6, patch: 3, width: 8, layers: 1, heads: 2, mlp: 8, projection: 32 } };
   const rng = new Rng(5);
   const batch = {
     latents: rng.normal([2, 2, 4, 4, 2]),
@@ -234,15 +238,37 @@ describe("training and guidance", () => {
 
   test("an image encoder reads the picture as CLIP does", async () => {
     useDevice(reference);
-    const imageEncoder = { size: 6, patch: 3, width: 8, layers: 1, heads: 2, mlp: 8, projection: 32 };
-    const model = new LatentDiffusion({ ...small, imageEncoder }).seed(1);
+    const model = new LatentDiffusion(seen).seed(1);
     const { image, prepared } = pictureInput(new Uint8Array(8 * 8 * 3).fill(255), model.config);
     const white = CLIP_PREPROCESS.mean.map((m, c) => (1 - m) / CLIP_PREPROCESS.std[c]);
     expectClose(await prepared!.slice(1, 0, 1).slice(2, 0, 1).data(), white, "white", { rtol: 1e-6 });
     const { vector } = model.picture(image, prepared);
     expectClose(await vector.data(), await model.imageEncoder!.embed(prepared!).data(), "vector", { rtol: 1e-6 });
     expect(() => model.picture(image)).toThrow("needs the picture as CLIP reads it");
-    expect(() => new LatentDiffusion({ ...small, imageEncoder, pictures: true }).loss(batch, rng)).toThrow("vectors");
+    expect(() => new LatentDiffusion({ ...seen, pictures: true }).loss(batch, rng)).toThrow("vectors");
+  });
+
+  test("an image encoder's vectors of first frames are made once and kept", async () => {
+    useDevice(reference);
+    const encoder = new ImageEncoder({ ...seen.imageEncoder, projection: 7 }).seed(1);
+    const frame = (record: number): Uint8Array =>
+      // 2 frames of 8 x 8; the second must not matter
+      Uint8Array.from({ length: 2 * 8 * 8 * 3 }, (_, i) => (record * 50 + (i < 192 ? i : 7 * i)) % 256);
+    const data = { length: 5, fingerprint: "five", frame } as unknown as Dataset;
+    const cache = mkdtempSync(join(tmpdir(), "pictures-"));
+    try {
+      const vectors = await pictureVectors(data, encoder, { size: 8, cache });
+      const [got, want] = [vectors.batch([4, 0]), [4, 0].map((i) => pictureInput(frame(i).slice(0, 192), seen))];
+      const embedded = want.map(({ prepared }) => encoder.embed(prepared!));
+      expectClose(await got.data(), await embedded[0].concat([embedded[1]], 0).data(), "vectors", { rtol: 1e-6 });
+      vectors.close();
+      const unread = { ...data, frame: () => expect.fail("read again") } as Dataset;
+      const again = await pictureVectors(unread, encoder, { size: 8, cache });
+      expect(await again.batch([4, 0]).data()).toEqual(await got.data());
+      again.close();
+    } finally {
+      rmSync(cache, { recursive: true });
+    }
   });
 
   test("other systems are not guided by pictures", async () => {
@@ -250,6 +276,8 @@ describe("training and guidance", () => {
     const model = new LatentDiffusion(sti);
     expect(() => model.picture(zeros([1, 16, 16, 3]))).toThrow("sti is not guided by pictures");
     await expect(readPicture("cat.png", sti)).rejects.toThrow("sti is not guided by pictures");
+    const options = { data: "d", out: "r", preset: "nano", steps: 1, seed: 1, resume: false } as const;
+    await expect(train({ ...options, system: "sti", pictures: true })).rejects.toThrow("only i2vgen-xl is");
     await expect(readPicture("no such cat.png", system)).rejects.toThrow(/^no such cat.png cannot be read: ENOENT$/);
   });
 });

@@ -5,7 +5,7 @@ import { createHash } from "node:crypto";
 import type { Tokenizer } from "../data/tokenizer.ts";
 import { compile, device, type Tensor, tensor } from "../engine/index.ts";
 import type { TextEncoder } from "../models/text_encoder.ts";
-import { openFeatures } from "./features.ts";
+import { openFeatures, weightsHash } from "./features.ts";
 import { progress } from "./progress.ts";
 
 export interface CaptionSet {
@@ -75,14 +75,4 @@ export async function featureSet(
 
 function hash(value: unknown): string {
   return createHash("sha256").update(JSON.stringify(value)).digest("hex");
-}
-
-/** sha256 of names and values. Reads one parameter at a time from the device. */
-async function weightsHash(encoder: TextEncoder): Promise<string> {
-  const sum = createHash("sha256");
-  for (const [name, p] of encoder.state()) {
-    const data = await p.data();
-    sum.update(`${name} ${p.shape.join()} `).update(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
-  }
-  return sum.digest("hex");
 }

@@ -28,6 +28,7 @@ import { AUTOENCODER_FILE, loadAutoencoder, loadFrozen, saveFrozen, trainable } 
 import { constantLoss, encodeDataset } from "./latents.ts";
 import { interruptible, stepLog } from "./log.ts";
 import { batchIndices } from "./order.ts";
+import { pictureVectors } from "./pictures.ts";
 import { type Config, openRun, readRun } from "./run.ts";
 import { checkFinite, endStage, SaveClock, type StageResult } from "./stage.ts";
 
@@ -148,14 +149,20 @@ export async function trainDiffusion(o: DiffusionRecipe): Promise<StageResult> {
       ? tokenSet(data.captions, tokenizer, length)
       : await featureSet(data.captions, tokenizer, model.textEncoder, { length, width, cache });
 
-  type Batch = Record<"mean" | "logvar" | "captions", Tensor>;
+  // The first frame's latents are the picture; only an image encoder needs to see it.
+  const pictures =
+    config.pictures && model.imageEncoder
+      ? await pictureVectors(data, model.imageEncoder, { size: config.size, cache })
+      : null;
+
+  type Batch = Record<"mean" | "logvar" | "captions", Tensor> & { readonly vectors?: Tensor };
   const train = trainingStep({
     name: "diffusion",
     parts: accumulate,
     targets: optimizer.targets,
-    loss: ({ mean, logvar, captions: text }: Batch) => {
+    loss: ({ mean, logvar, captions: text, vectors }: Batch) => {
       const z0 = samplePosterior({ mean, logvar }, rng.normal(mean.shape)).mul(latents.scale);
-      return model.loss({ latents: z0, captions: text, empty: captions.empty }, rng, { drop });
+      return model.loss({ latents: z0, captions: text, empty: captions.empty, vectors }, rng, { drop });
     },
     update: (gradients, { lr, start }: Record<"lr" | "start", Tensor>) => {
       const { grads, norm } = clipGradNorm(gradients, 1);
@@ -166,7 +173,8 @@ export async function trainDiffusion(o: DiffusionRecipe): Promise<StageResult> {
   });
   const feed = (place: number): Feed<Batch> => {
     const indices = batchIndices(data.length, batch, place, seed);
-    return { ...latents.batch(indices), captions: captions.batch(indices) };
+    const vectors = pictures && { vectors: pictures.batch(indices) };
+    return { ...latents.batch(indices), captions: captions.batch(indices), ...vectors };
   };
 
   const log = stepLog(run, { label: "diffusion", steps, batch: batch * accumulate, goOn: o.goOn });
@@ -191,6 +199,7 @@ export async function trainDiffusion(o: DiffusionRecipe): Promise<StageResult> {
     interrupt.release();
     latents.close();
     captions.close();
+    pictures?.close();
     run.close();
   }
 }

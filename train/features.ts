@@ -8,6 +8,7 @@ import { closeSync, openSync, readSync } from "node:fs";
 import { mkdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { replaceFile } from "../engine/atomic.ts";
+import type { Module } from "../engine/nn/index.ts";
 import type { Json } from "./checkpoints.ts";
 
 /** Raise when what is stored changes for the same key. */
@@ -84,4 +85,14 @@ async function build<S extends Json>(base: string, bytes: number, o: FeatureOpti
   const manifest = { bytes, summary: summary as S };
   await replaceFile(`${base}.json`, (file) => file.writeFile(JSON.stringify(manifest)));
   return manifest.summary;
+}
+
+/** sha256 of the names and values of a frozen network, for a key. Reads one parameter at a time from the device. */
+export async function weightsHash(network: Module): Promise<string> {
+  const sum = createHash("sha256");
+  for (const [name, p] of network.state()) {
+    const data = await p.data();
+    sum.update(`${name} ${p.shape.join()} `).update(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+  }
+  return sum.digest("hex");
 }

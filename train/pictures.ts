@@ -5,8 +5,12 @@ import { readFile } from "node:fs/promises";
 import { CLIP_PREPROCESS, clipPreprocess } from "../data/clip_preprocess.ts";
 import { decodeSticker } from "../data/decode/index.ts";
 import { prepareFrame, toUnitRange } from "../data/frames.ts";
-import { type Tensor, tensor } from "../engine/index.ts";
+import type { Dataset } from "../data/store.ts";
+import { compile, device, type Tensor, tensor } from "../engine/index.ts";
 import type { SystemConfig } from "../models/config.ts";
+import type { ImageEncoder } from "../models/image_encoder.ts";
+import { openFeatures, weightsHash } from "./features.ts";
+import { progress } from "./progress.ts";
 
 /** A picture on the device: [1, size, size, 3] in [-1, 1], and [1, side, side, 3] as CLIP's encoder reads it, if there is one. */
 export type PictureInput = { readonly image: Tensor; readonly prepared?: Tensor };
@@ -31,6 +35,54 @@ export function pictureInput(rgb: Uint8Array, { size, imageEncoder }: SystemConf
   const image = tensor(pixels, [1, size, size, 3]);
   if (!imageEncoder) return { image };
   const side = imageEncoder.size;
-  const prepared = clipPreprocess({ width: size, height: size, rgb }, { ...CLIP_PREPROCESS, size: side, crop: side });
-  return { image, prepared: tensor(prepared, [1, side, side, 3]) };
+  return { image, prepared: tensor(clipInput(rgb, size, side), [1, side, side, 3]) };
+}
+
+/** Bytes [size, size, 3] as CLIP reads them, [side, side, 3]. */
+function clipInput(rgb: Uint8Array, size: number, side: number): Float32Array {
+  return clipPreprocess({ width: size, height: size, rgb }, { ...CLIP_PREPROCESS, size: side, crop: side });
+}
+
+export interface VectorSet {
+  /** Of the first frames of records `indices`: [b, projection]. */
+  batch(indices: readonly number[]): Tensor;
+  close(): void;
+}
+
+/** Pictures per call of the encoder. */
+const CHUNK = 4;
+
+/** What a frozen image encoder says of the first frames of a data set; computed once and kept in the folder `cache`. */
+export async function pictureVectors(
+  data: Dataset,
+  encoder: ImageEncoder,
+  { size, cache }: { readonly size: number; readonly cache: string },
+): Promise<VectorSet> {
+  const { size: side, projection = 0 } = encoder.config;
+  const first = (record: number): Float32Array =>
+    clipInput(data.frame(record).subarray(0, size * size * 3), size, side);
+  const vectors = await openFeatures({
+    dir: cache,
+    name: "pictures",
+    key: { data: data.fingerprint, size, weights: await weightsHash(encoder), adapter: device().name },
+    count: data.length,
+    values: projection,
+    produce: async (write) => {
+      const embed = compile(({ x }: { x: Tensor }) => ({ vectors: encoder.embed(x) }), { name: "pictures" });
+      const line = progress("pictures", data.length);
+      for (let i = 0; i < data.length; i += CHUNK) {
+        const some = Array.from({ length: CHUNK }, (_, j) => [...first(Math.min(i + j, data.length - 1))]); // one shape
+        const x = tensor(Float32Array.from(some.flat()), [CHUNK, side, side, 3]);
+        const count = Math.min(CHUNK, data.length - i);
+        await write(((await embed({ x }).vectors.data()) as Float32Array).subarray(0, count * projection));
+        line.update(i + count);
+      }
+      line.done();
+      return null;
+    },
+  });
+  return {
+    batch: (indices) => tensor(vectors.read(indices), [indices.length, projection]),
+    close: vectors.close,
+  };
 }
