@@ -50,11 +50,13 @@ export function backward(out: Node, targets: ReadonlySet<Node>, g: Tensor, stop:
 
 /**
  * Gradients of sum(g * out) with respect to `wrt`: g^T (d out / d wrt). Zeros where `out` does not depend on one. Throws
- * ShapeError unless `g` has the shape of `out`, DTypeError where one of `wrt` holds whole numbers.
+ * ShapeError unless `g` has the shape of `out`, DTypeError where `out` or one of `wrt` holds whole numbers.
  */
 export function vjp(out: Tensor, wrt: readonly Tensor[], g: Tensor): Tensor[] {
   if (!sameShape(g.shape, out.shape))
     throw new ShapeError(`vjp: the cotangent has shape ${show(g.shape)}, the output ${show(out.shape)}`);
+  if (!isFloat(out.dtype))
+    throw new DTypeError(`grad: gradients are of f32 and f16, and this is ${out}: whole numbers have none`);
   const whole = wrt.findIndex((t) => !isFloat(t.dtype));
   if (whole >= 0)
     throw new DTypeError(

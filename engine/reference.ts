@@ -33,7 +33,13 @@ function evaluateNode(node: Node, values: Map<Node, Array64>, leaf: (n: Node) =>
     out,
     attrs,
   );
+  if (node.dtype === "i32" || node.dtype === "u32") wrap(out, node.dtype);
   return out;
+}
+
+/** Whole numbers have 32 bits. */
+function wrap({ data }: Array64, dtype: "i32" | "u32"): void {
+  for (let i = 0; i < data.length; i++) data[i] = dtype === "i32" ? data[i] | 0 : data[i] >>> 0;
 }
 
 /** A composite means its decomposition: evaluate that on the values of its sources. */

@@ -3,11 +3,11 @@
 
 import { normalTable, threefry2x32 } from "../kernels/random.ts";
 import { device, type Program, selfContained } from "./device.ts";
-import { type Data, type DType, emptyData, isFloat, toData } from "./dtype.ts";
-import { DTypeError, ShapeError, show } from "./error.ts";
+import { checkDType, type Data, type DType, emptyData, isFloat, toData } from "./dtype.ts";
+import { DTypeError, got, ShapeError, show } from "./error.ts";
 import { leaf, type Node } from "./graph.ts";
 import * as leaves from "./ops/leaf.ts";
-import { numel, type Shape, sameShape } from "./shape.ts";
+import { checkShape, numel, type Shape, sameShape } from "./shape.ts";
 import { Storage } from "./storage.ts";
 import { Tensor, tensor } from "./tensor.ts";
 import { currentTrace, readsHalves } from "./trace.ts";
@@ -35,7 +35,10 @@ export class Parameter extends Tensor {
    */
   constructor(shape: Shape, init: ArrayLike<number> | (() => Data), o: ParameterOptions = {}) {
     const dtype = o.dtype ?? "f32";
-    const storage = new Storage(shape, dtype, typeof init === "function" ? init : hostValues(shape, init, dtype), true);
+    checkShape("Parameter", shape);
+    checkDType("Parameter", dtype);
+    const host = typeof init === "function" ? () => madeValues(shape, init(), dtype) : hostValues(shape, init, dtype);
+    const storage = new Storage(shape, dtype, host, true);
     const node = leaf(leaves.state, {}, shape, dtype, storage);
     super(node);
     this.#storage = storage;
@@ -104,7 +107,8 @@ export class Parameter extends Tensor {
 
   /** Replaces the initialiser; runs on first use. */
   initialise(init: () => Data): void {
-    this.storage.write(init);
+    const { shape, dtype } = this.storage;
+    this.storage.write(() => madeValues(shape, init(), dtype));
   }
 
   /** Replaces the values from the host. Throws when the count differs. */
@@ -123,6 +127,18 @@ function hostValues(shape: Shape, values: ArrayLike<number>, dtype: DType): Data
     throw new ShapeError(`Parameter: ${values.length} values for a parameter of shape ${show(shape)}`);
   const fits = values.constructor === emptyData(dtype, 0).constructor;
   return fits ? (values as Data) : toData(dtype, values);
+}
+
+/** What an initialiser has made. */
+function madeValues(shape: Shape, values: Data, dtype: DType): Data {
+  const wanted = emptyData(dtype, 0).constructor.name;
+  if (values?.constructor.name !== wanted)
+    throw new TypeError(
+      `Parameter: the initialiser of ${dtype}${show(shape)} must make a ${wanted}, got ${got(values)}`,
+    );
+  if (values.length !== numel(shape))
+    throw new ShapeError(`Parameter: the initialiser of ${dtype}${show(shape)} made ${values.length} values`);
+  return values;
 }
 
 let table: Tensor | undefined;
@@ -174,6 +190,7 @@ export class Rng {
   }
 
   #draw(kind: "normal" | "uniform", shape: Shape): Tensor {
+    checkShape(kind, shape);
     const trace = currentTrace();
     table ??= tensor(normalTable());
     const extra = kind === "normal" ? [table] : [];

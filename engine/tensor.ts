@@ -455,6 +455,8 @@ export class Tensor {
   }
   mean(axis?: number | readonly number[], o: ReduceOptions = {}): Tensor {
     if (this.dtype === "f16") return this.cast("f32").mean(axis, o).cast("f16"); // the sum alone may be more than f16 holds
+    if (!isFloat(this.dtype))
+      throw new DTypeError(`mean: expected f32 or f16, got ${this.dtype} (cast it: x.cast("f32"))`);
     const total = this.sum(axis, o);
     return total.mul(numel(total.shape) / numel(this.shape));
   }
@@ -462,6 +464,12 @@ export class Tensor {
     return reduction(reduce.max, this, axis, o);
   }
   min(axis?: number | readonly number[], o: ReduceOptions = {}): Tensor {
+    // Whole numbers are turned around by ~x, which unlike -x has no exceptions.
+    const turned = (t: Tensor): Tensor =>
+      full([], t.dtype === "u32" ? 0xffffffff : -1, t.dtype)
+        .expand(t.shape)
+        .sub(t);
+    if (!isFloat(this.dtype)) return turned(turned(this).max(axis, o));
     return this.neg().max(axis, o).neg();
   }
 

@@ -2,11 +2,22 @@
 // outputs, or four elements, at a time), `finish(o, acc)` stores the result. Sums run in an order that depends on the shape
 // only, never on timing, so the same input gives the same bits.
 
-import { type Caps, type Field, foldGrid, type KernelSource, type Lowered, uniforms, wgsl } from "./wgsl.ts";
+import {
+  type Caps,
+  type Field,
+  foldGrid,
+  type KernelSource,
+  type Lowered,
+  type Scalar,
+  uniforms,
+  wgsl,
+} from "./wgsl.ts";
 
 export interface ReduceSpec {
   readonly label: string;
   readonly combine: "sum" | "max";
+  /** Of elements and results. Sums of whole numbers wrap. */
+  readonly dtype: Scalar;
   /** Results, and elements combined into each. */
   readonly outputs: number;
   readonly length: number;
@@ -32,7 +43,7 @@ export interface Ending {
   /** Bindings of epilogue inputs and outputs, and how many they are. */
   readonly bindings: (first: number) => string;
   readonly count: number;
-  /** Statements that store `acc` (f32, or vec4 in columns) for output `o`, and the uniforms they read. */
+  /** Statements that store `acc` (a number, or a vec4 in columns) for output `o`, and the uniforms they read. */
   readonly code: (width: 1 | 4) => { readonly body: readonly string[]; readonly fields: readonly Field[] };
 }
 
@@ -78,7 +89,7 @@ export function reduceKernel(spec: ReduceSpec, caps: Caps): Lowered {
     };
   }
   const scratch = spec.value.count + spec.finish.count;
-  const element = vector(spec) === 4 ? "vec4<f32>" : "f32";
+  const element = typeOf(spec, vector(spec) === 4);
   const partial: Ending = {
     bindings: (first) => `@group(0) @binding(${first}) var<storage, read_write> partial: array<${element}>;`,
     count: 1,
@@ -102,7 +113,15 @@ function items(spec: ReduceSpec): number {
   return spec.outputs / vector(spec);
 }
 
-const IDENTITY = { sum: "0.0", max: "-3.4028234e38" };
+function typeOf({ dtype }: ReduceSpec, wide: boolean): string {
+  return wide ? `vec4<${dtype}>` : dtype;
+}
+
+/** What changes nothing: in the sum of an empty part, and in its maximum. */
+const IDENTITY = {
+  sum: { f32: "0.0", i32: "0i", u32: "0u" },
+  max: { f32: "-3.4028234e38", i32: "i32(-2147483648)", u32: "0u" },
+};
 
 function combine(spec: ReduceSpec, a: string, b: string): string {
   return spec.combine === "sum" ? `${a} + ${b}` : `max(${a}, ${b})`;
@@ -112,7 +131,7 @@ function combine(spec: ReduceSpec, a: string, b: string): string {
 function firstPass(spec: ReduceSpec, { team, split }: Teams, caps: Caps, end: Ending): KernelSource {
   const step = spec.layout === "rows" ? 4 : 1;
   const wide = spec.layout !== "scalar";
-  const type = wide ? "vec4<f32>" : "f32";
+  const type = typeOf(spec, wide);
   const steps = Math.ceil(spec.length / step);
   const workgroup = team > 1 ? team : 64;
   const teams = items(spec) * split;
@@ -139,7 +158,7 @@ function firstPass(spec: ReduceSpec, { team, split }: Teams, caps: Caps, end: En
     ${spec.value.bindings(0)}
     ${end.bindings(spec.value.count)}
     ${u.wgsl}
-    ${team > 1 && !subgroup ? `var<workgroup> shared_acc: array<f32, ${team}>;` : ""}
+    ${team > 1 && !subgroup ? `var<workgroup> shared_acc: array<${spec.dtype}, ${team}>;` : ""}
     ${spec.value.wgsl}
     @compute @workgroup_size(${workgroup})
     fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -151,7 +170,7 @@ function firstPass(spec: ReduceSpec, { team, split }: Teams, caps: Caps, end: En
       let part = worker / u.items;
       let o = item * ${vector(spec)}u;
       let last = min((part + 1u) * u.per_part, u.steps);
-      var acc4 = ${type}(${IDENTITY[spec.combine]});
+      var acc4 = ${type}(${IDENTITY[spec.combine][spec.dtype]});
       for (var s = part * u.per_part + member; s < last; s += ${team}u) {
         acc4 = ${combine(spec, "acc4", `value(o, s * ${step}u)`)};
       }
@@ -192,7 +211,7 @@ function tree(spec: ReduceSpec, team: number): string[] {
 
 /** Combines the parts of each result, in order. */
 function secondPass(spec: ReduceSpec, split: number, caps: Caps): KernelSource {
-  const type = vector(spec) === 4 ? "vec4<f32>" : "f32";
+  const type = typeOf(spec, vector(spec) === 4);
   const { body, fields } = spec.finish.code(vector(spec));
   const u = uniforms(spec.finish.count + 1, [["items", "u32", items(spec)], ["parts", "u32", split], ...fields]);
   const text = wgsl`

@@ -156,6 +156,15 @@ export function floats(name: string): (ins: readonly DType[]) => DType {
   };
 }
 
+/** dtype rule of ops on numbers that keep their kind: f32, i32, u32. */
+export function numbers(name: string): (ins: readonly DType[]) => DType {
+  return ([first, ...ins]) => {
+    const odd = [first, ...ins].find((t) => t === "bool" || t !== first);
+    if (odd) throw new DTypeError(`${name}: expected numbers, got ${odd} (cast it: x.cast("i32") counts what is true)`);
+    return first;
+  };
+}
+
 /** An op defined by other ops. `grad` expands it unless it has a vjp of its own, the fuser unless it has a kernel. */
 export interface CompositeDef<A extends Attrs = AnySpec> extends Trust<A> {
   readonly name: string;

@@ -1,8 +1,9 @@
-// Reductions over a set of axes (kept as size 1; the Tensor methods drop them). `mean` is a sum times a constant.
+// Reductions over a set of axes (kept as size 1; the Tensor methods drop them). `mean` is a sum times a constant. Of whole
+// numbers too, exactly; their sums wrap.
 
 import type { Draw } from "../../kernels/wgsl.ts";
 import { numel, type Shape, stridesOf } from "../shape.ts";
-import { type Array64, type Attrs, defineOp, floats, type Law, type Sample } from "./op.ts";
+import { type Array64, type Attrs, defineOp, type Law, numbers, type Sample } from "./op.ts";
 
 export interface ReduceAttrs extends Attrs {
   readonly axes: readonly number[];
@@ -37,7 +38,7 @@ const anyOrder: Law<ReduceAttrs> = {
 
 export const sum = defineOp<ReduceAttrs>({
   name: "sum",
-  dtype: floats("sum"),
+  dtype: numbers("sum"),
   shape: keptShape,
   reference: ([a], out, { axes }) => {
     out.data.fill(0);
@@ -57,7 +58,7 @@ export const sum = defineOp<ReduceAttrs>({
 /** Largest element; the gradient is shared equally among ties. */
 export const max = defineOp<ReduceAttrs>({
   name: "max",
-  dtype: floats("max"),
+  dtype: numbers("max"),
   shape: keptShape,
   reference: ([a], out, { axes }) => {
     out.data.fill(numel(a.shape) === 0 ? 0 : Number.NEGATIVE_INFINITY);

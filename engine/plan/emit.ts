@@ -5,7 +5,7 @@ import { elementwiseKernel } from "../../kernels/elementwise.ts";
 import { withHalves } from "../../kernels/half.ts";
 import { type Ending, reduceKernel } from "../../kernels/reduce.ts";
 import { type Caps, choose, type Epilogue, type KernelSource } from "../../kernels/wgsl.ts";
-import { bufferType } from "../dtype.ts";
+import { bufferType, storageType } from "../dtype.ts";
 import type { Node } from "../graph.ts";
 import type { KernelLowering } from "../ops/op.ts";
 import type { ReduceAttrs } from "../ops/reduce.ts";
@@ -202,7 +202,8 @@ function emitReduce(group: Group, core: Node, context: EmitContext): Emitted {
   Writer.prepare([value], options);
   const writer = new Writer(options);
   const result = writer.write(value);
-  const type = along >= 0 ? "vec4<f32>" : "f32";
+  const dtype = storageType(source.dtype);
+  const type = along >= 0 ? `vec4<${dtype}>` : dtype;
   const lines = [
     ...unravel(kept, "o", "x", constants),
     ...unravel(reduced, "r", "x", constants, kept.length),
@@ -213,6 +214,7 @@ function emitReduce(group: Group, core: Node, context: EmitContext): Emitted {
     {
       label: `${core.op.name}(${labelOf([value])})${finish.label ? ` ${finish.label}` : ""}`,
       combine: lower.combine,
+      dtype,
       outputs: numel(kept),
       length: numel(reduced),
       ops: opNames([value]).length,
