@@ -7,6 +7,7 @@ import { clip, clipOpenai, clipText } from "./clip.ts";
 import { clipPreprocessing } from "./clip_preprocess.ts";
 import { clipTokenizer } from "./clip_tokenizer.ts";
 import { ddim } from "./ddim.ts";
+import { fastVqa } from "./fast_vqa.ts";
 import { i2vgenXl } from "./i2vgen_xl.ts";
 import { i3d } from "./i3d.ts";
 import type { Check, Kind } from "./kind.ts";
@@ -47,6 +48,7 @@ export const KINDS: readonly Kind[] = [
   clipPreprocessing,
   clipTokenizer,
   i3d,
+  fastVqa,
 ];
 
 export type Event =

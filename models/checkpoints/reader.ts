@@ -61,6 +61,13 @@ export class ConfigReader {
     return this.#typed(key, otherwise, "true or false", (v): v is boolean => typeof v === "boolean");
   }
 
+  /** A list of flags, which may be written as 0 and 1. */
+  flags(key: string): readonly boolean[] {
+    const isFlags = (v: unknown): v is (boolean | number)[] =>
+      Array.isArray(v) && v.every((x) => typeof x === "boolean" || x === 0 || x === 1);
+    return this.#typed(key, undefined, "a list of true and false", isFlags).map(Boolean);
+  }
+
   text(key: string, otherwise?: string): string {
     return this.#typed(key, otherwise, "a text", (v): v is string => typeof v === "string");
   }
