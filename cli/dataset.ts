@@ -5,7 +5,7 @@ import { dirname, join, resolve } from "node:path";
 import { dataCard } from "../data/curate/card.ts";
 import { type Collection, createCollection, openCollection, parseJson } from "../data/curate/collection.ts";
 import { configSchema, parseConfig } from "../data/curate/config.ts";
-import { filterTable, recordsTable, verdicts } from "../data/curate/derived.ts";
+import { filterTable, recordsTable, verdicts, wordsTable } from "../data/curate/derived.ts";
 import { editsTable } from "../data/curate/edits.ts";
 import { exportImagefolder } from "../data/curate/export/imagefolder.ts";
 import { exportParquet } from "../data/curate/export/parquet.ts";
@@ -193,6 +193,7 @@ async function derive(collection: Collection): Promise<void> {
   await filterTable(collection);
   await editsTable(collection);
   await recordsTable(collection);
+  await wordsTable(collection);
   for (const [verdict, count] of await verdicts(collection)) tell(count, verdict);
 }
 

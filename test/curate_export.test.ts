@@ -12,7 +12,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { build, stale } from "../cli/build.mjs";
 import { type Collection, createCollection } from "../data/curate/collection.ts";
 import { parseConfig } from "../data/curate/config.ts";
-import { filterTable, recordsTable } from "../data/curate/derived.ts";
+import { filterTable, recordsTable, wordsTable } from "../data/curate/derived.ts";
 import { exportImagefolder } from "../data/curate/export/imagefolder.ts";
 import { exportParquet } from "../data/curate/export/parquet.ts";
 import { exportWebDataset } from "../data/curate/export/webdataset.ts";
@@ -44,6 +44,7 @@ beforeAll(async () => {
   for (const stage of STAGES.before) await runStage(c, stage);
   await filterTable(c);
   await recordsTable(c);
+  await wordsTable(c);
   await splitTable(c);
   await rememberTables(c);
 });

@@ -56,13 +56,13 @@ async function testStickers(collection: Collection, db: Database, records: strin
   const { seed, words } = collection.config.split;
   const picks: Pick[] = [];
   for (const [domain, set] of Object.entries(TEST_SETS)) {
-    await db.run(`CREATE OR REPLACE TABLE tagged AS SELECT id, animated, unnest(trigger_words) AS word
-      FROM ${records} WHERE domain = ${text(domain)}`);
-    await db.run(`CREATE OR REPLACE TABLE top AS SELECT word, count(*) AS n FROM tagged GROUP BY word
+    const every = `(SELECT id, animated, unnest(trigger_words) AS word FROM ${records} WHERE domain = ${text(domain)})`;
+    await db.run(`CREATE OR REPLACE TABLE top AS SELECT word, count(*) AS n FROM ${every} GROUP BY word
       ORDER BY n DESC, word LIMIT ${words}`);
+    await db.run(`CREATE OR REPLACE TABLE tagged AS SELECT * FROM ${every} SEMI JOIN top USING (word)`);
     const order = `animated DESC, md5(${text(`${seed} `)} || id || word)`;
     const ranked = await db.all(`SELECT word, list(id ORDER BY rank) AS ids FROM (
-        SELECT t.word, t.id, row_number() OVER (PARTITION BY t.word ORDER BY ${order}) AS rank FROM tagged t SEMI JOIN top USING (word))
+        SELECT t.word, t.id, row_number() OVER (PARTITION BY t.word ORDER BY ${order}) AS rank FROM tagged t)
       WHERE rank <= ${CANDIDATES} GROUP BY word`);
     const candidates = new Map(ranked.map((row) => [row.word as string, row.ids as readonly string[]]));
     const taken = new Set<string>();

@@ -55,9 +55,7 @@ export async function statistics(collection: Collection): Promise<Stats> {
       "average_trigger_words",
       "average_description_length",
     ];
-    const tagged = `(SELECT domain, unnest(trigger_words) AS word FROM ${records})`;
-    const perDomain = async (domain: string): Promise<Bar[]> =>
-      top(db, `${tagged} WHERE domain = '${domain}'`, "word", 500);
+    const counted = table(collection, "words");
     return {
       name: collection.config.name,
       stickers,
@@ -71,11 +69,13 @@ export async function statistics(collection: Collection): Promise<Stats> {
         domain: sums.flagged === true,
       },
       table3: Object.fromEntries(names.map((name) => [name, number(name)])),
-      words: await descriptionWords(db, records),
-      triggers: await top(db, tagged, "word", TOP),
+      words: (await top(db, `${counted} WHERE kind = 'description'`, "word", TOP + STOP.size, "sum(n)"))
+        .filter(([word]) => !STOP.has(word))
+        .slice(0, TOP),
+      triggers: await top(db, `${counted} WHERE kind = 'trigger'`, "word", TOP, "sum(n)"),
       frames: await histogram(db, `frames FROM ${records} WHERE animated`, FRAME_BINS),
       lengths: await histogram(db, `length(caption) FROM ${records} WHERE caption IS NOT NULL`, LENGTH_BINS),
-      domains: { Real: await perDomain("Real"), Cartoon: await perDomain("Cartoon") },
+      domains: await topWords(collection, 500),
       filter: Object.fromEntries(await verdicts(collection)),
       splits: collection.hasTable("split")
         ? Object.fromEntries(await top(db, table(collection, "split"), "coalesce(test_set, split)", 10))
@@ -85,17 +85,22 @@ export async function statistics(collection: Collection): Promise<Stats> {
   });
 }
 
-/** The most frequent values of an expression. */
-async function top(db: Database, from: string, value: string, limit: number): Promise<Bar[]> {
-  const rows = await db.all(`SELECT ${value} AS label, count(*)::INT AS n FROM ${from} GROUP BY ALL
-    ORDER BY n DESC, label LIMIT ${limit}`);
-  return rows.map((row) => [String(row.label), row.n as number]);
+/** The most frequent trigger words of each domain: what test sets are chosen by. */
+export async function topWords(collection: Collection, limit: number): Promise<Stats["domains"]> {
+  const rows = await withDatabase((db) =>
+    db.all(`SELECT domain, word, n::INT AS n FROM ${table(collection, "words")} WHERE kind = 'trigger' AND domain IS NOT NULL
+      QUALIFY row_number() OVER (PARTITION BY domain ORDER BY n DESC, word) <= ${limit} ORDER BY domain, n DESC, word`),
+  );
+  const of = (domain: string): Bar[] =>
+    rows.filter((row) => row.domain === domain).map((row) => [String(row.word), row.n as number]);
+  return { Real: of("Real"), Cartoon: of("Cartoon") };
 }
 
-async function descriptionWords(db: Database, records: string): Promise<Bar[]> {
-  const words = `(SELECT unnest(regexp_extract_all(lower(caption), '[\\p{L}\\p{N}'']+')) AS word FROM ${records})`;
-  const found = await top(db, words, "word", TOP + STOP.size);
-  return found.filter(([word]) => !STOP.has(word)).slice(0, TOP);
+/** The most frequent values of an expression. */
+async function top(db: Database, from: string, value: string, limit: number, count = "count(*)"): Promise<Bar[]> {
+  const rows = await db.all(`SELECT ${value} AS label, (${count})::INT AS total FROM ${from} GROUP BY ALL
+    ORDER BY total DESC, label LIMIT ${limit}`);
+  return rows.map((row) => [String(row.label), row.total as number]);
 }
 
 /** Counts of values up to each bound, and above the last. */

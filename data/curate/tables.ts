@@ -15,7 +15,7 @@ export type Row = Readonly<Record<string, JS>>;
 
 /** Random access reads a whole group, so groups are small; DuckDB counts in vectors of 2048. */
 const ROW_GROUP = 8192;
-const MEMORY = "1GB";
+const MEMORY = "800MB";
 
 /** A connection to an in-memory DuckDB that reads and writes Parquet files. Close it. */
 export interface Database {
