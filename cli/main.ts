@@ -25,9 +25,11 @@ import {
   RATE_SCHEDULES,
   RECIPES,
   SAMPLER_NAMES,
+  STAGES,
   type StarterOptions,
   type StartOptions,
   SYSTEMS,
+  type SystemsOptions,
   seed,
   TRAINABLE,
   type TrainOptions,
@@ -61,6 +63,7 @@ function createProgram(): Command {
     addStarter,
     addTrain,
     addGenerate,
+    addSystems,
     addProfile,
     addPlan,
     addTune,
@@ -84,6 +87,19 @@ function addStart(program: Command): void {
     .action(async (options: StartOptions) => (await import("./start.ts")).run(options));
 }
 
+function addSystems(program: Command): void {
+  program
+    .command("systems")
+    .description("train all six systems for a few minutes each, sample them, compare them on one page")
+    .option("--out <folder>", "where everything goes", "runs/systems")
+    .addOption(new Option("--preset <name>", "size of the models").choices(PRESETS).default("nano"))
+    .addOption(new Option("--system <name...>", "only these").choices(SYSTEMS))
+    .option("--steps <n>", "optimiser steps of each system's last stage", whole(1), 150)
+    .option("--minutes <n>", "begin no further system after so many (default: no limit)", above(0))
+    .addOption(seedOption())
+    .action(async (options: SystemsOptions) => (await import("./systems.ts")).run(options));
+}
+
 function addStarter(program: Command): void {
   program
     .command("starter")
@@ -103,7 +119,7 @@ function addTrain(program: Command): void {
     .description("train a system on a folder of stickers: all of its stages, or one")
     .argument("<data>", "folder of stickers with a metadata.jsonl: file_name, caption and optionally domain")
     .addOption(new Option("--system <name>", "which of the six systems").choices(SYSTEMS).default("sti"))
-    .addOption(new Option("--recipe <name>", "one stage only (default: all, one after another)").choices(RECIPES))
+    .addOption(new Option("--recipe <name>", "one stage only (default: all, one after another)").choices(STAGES))
     .addOption(new Option("--preset <name>", "size of the model").choices(PRESETS).default("micro"))
     .option("--steps <n>", "optimiser steps of each stage, those of a resumed run included", whole(1), 2000)
     .requiredOption("--out <folder>", "run folder: checkpoints, metrics.jsonl, run.json")
@@ -142,7 +158,9 @@ function addGenerate(program: Command): void {
   program
     .command("generate")
     .description("sample GIFs for captions from a trained run")
-    .addArgument(new Argument("<caption...>", 'as in "Cartoon \\t a red heart beating"').argParser(captions))
+    .addArgument(
+      new Argument("<caption...>", 'as in "Cartoon \\t a red heart beating"; VideoGPT: tags').argParser(captions),
+    )
     .requiredOption("--run <folder>", "run folder of the trained model")
     .addOption(new Option("--sampler <name>", "how noise is removed").choices(SAMPLER_NAMES).default("ddim"))
     .option("--steps <n>", "steps of the sampler", whole(1, 1000), 25)
@@ -153,6 +171,8 @@ function addGenerate(program: Command): void {
     .option("--count <n>", "stickers per caption", whole(1, 10_000), 1)
     .option("--batch <n>", "stickers sampled at a time: faster, takes more memory", whole(1, 256), 1)
     .option("--fps <n>", "frames per second", between(1, 50), 10)
+    .option("--temperature <t>", "VideoGPT: above 1 more varied, below 1 more likely (default: 1)", above(0))
+    .option("--top-k <n>", "VideoGPT: draw from the n likeliest codes (default: all)", whole(1))
     .option("-o, --out <path>", 'a .gif file, or a folder (default: the folder "generated" in the run)')
     .addOption(seedOption())
     .action(async (captions: string[], options: Omit<GenerateOptions, "captions">) => {

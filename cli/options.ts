@@ -7,8 +7,11 @@ export const PRESETS = ["nano", "micro", "tiny", "small", "paper"] as const;
 export const SYSTEMS = ["videogpt", "make-a-video", "videoldm", "videofactory", "i2vgen-xl", "sti"] as const;
 export const SAMPLER_NAMES = ["ddim", "ddpm", "dpm++", "euler"] as const;
 export const DIFFUSION = ["make-a-video", "videoldm", "videofactory", "i2vgen-xl", "sti"] as const;
+/** Of diffusion systems; their training steps can be profiled, tuned and planned. */
 export const RECIPES = ["autoencoder", "diffusion"] as const;
-export type Recipe = (typeof RECIPES)[number];
+/** Of all systems. */
+export const STAGES = [...RECIPES, "vqvae", "prior"] as const;
+export type Recipe = (typeof STAGES)[number];
 export const RATE_SCHEDULES = ["cosine", "constant"] as const;
 export const DOMAIN_CHOICES = ["cartoon", "real", "all"] as const;
 
@@ -77,12 +80,27 @@ export interface GenerateOptions {
   count: number;
   batch: number;
   fps: number;
+  /** VideoGPT: logits are divided by the temperature; only the likeliest codes are drawn from. */
+  temperature?: number;
+  topK?: number;
   /** A .gif file for one caption, else a folder; absent: the folder "generated" in the run. */
   out?: string;
 }
 
 export interface StartOptions {
   out: string;
+  seed: number;
+}
+
+export interface SystemsOptions {
+  out: string;
+  preset: (typeof PRESETS)[number];
+  /** Some of the systems; absent: all. */
+  system?: (typeof SYSTEMS)[number][];
+  /** Of each system's last stage. */
+  steps: number;
+  /** No system is begun after so many. */
+  minutes?: number;
   seed: number;
 }
 

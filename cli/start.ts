@@ -2,41 +2,25 @@
 // diffusion model, four sampled captions. Every part is a command of its own; this file only puts them in a row.
 
 import { createHash } from "node:crypto";
-import { existsSync } from "node:fs";
-import { mkdir, readFile, rm } from "node:fs/promises";
+import { mkdir, readFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
-import { formatCaption } from "../data/frames.ts";
 import type { StickerRecord } from "../data/record.ts";
-import { captionsOf, planStarter, writeStarter } from "../data/starter/index.ts";
 import { replaceFile } from "../engine/atomic.ts";
 import { type Device, openDevice } from "../engine/index.ts";
 import { exitCode } from "../train/log.ts";
 import { progress } from "../train/progress.ts";
 import { type Picture, renderReport } from "../train/report.ts";
-import { loadSampler } from "../train/sample.ts";
 import type { StageResult } from "../train/stage.ts";
+import { ACTIONS, captionOf, claimFolder, HELD_OUT, makeStickers, SAMPLED, SUBJECTS } from "./demo.ts";
 import { sampleGifs } from "./generate.ts";
+import { openMaker } from "./makers.ts";
 import { RECIPES, type Recipe, type StartOptions, type TrainOptions } from "./options.ts";
 import { announce, type StageOptions, stageFolder, trainStage } from "./train.ts";
 
-/** Few subjects and actions, so that minutes on two CPU cores are enough to learn them. */
-const SUBJECTS = ["red heart", "yellow star", "blue diamond", "green apple"];
-const ACTIONS = ["pulse", "spin", "bounce", "slide"] as const;
-/** Never trained on: what the model makes of it is combination, not memory. */
-const HELD_OUT = { subject: "red heart", action: "spin" } as const;
-const SAMPLED = [
-  { subject: "red heart", action: "pulse" },
-  { subject: "yellow star", action: "spin" },
-  { subject: "blue diamond", action: "bounce" },
-  HELD_OUT,
-] as const;
 const PRESET = "nano";
-const STICKER_SIZE = 64;
 const STEPS = { autoencoder: 300, diffusion: 260 };
 const GUIDANCE = 1.5;
 const DDIM_STEPS = 25;
-/** Says that a folder is ours to begin anew. */
-const MARKER = "start.txt";
 
 interface Generated extends Picture {
   readonly file: string;
@@ -60,7 +44,7 @@ export async function run({ out, seed }: StartOptions): Promise<void> {
   try {
     announce(device);
     const stickers = join(out, "stickers");
-    await clearStages(out, stickers);
+    await claimFolder(out, "start", [...RECIPES.map((recipe) => stageFolder(out, recipe)), stickers]);
     const records = await timed("starter set", () => makeStickers(stickers, seed));
     const stages = await trainStages({ data: stickers, out, seed }, timed);
     if (!stages) return;
@@ -70,19 +54,6 @@ export async function run({ out, seed }: StartOptions): Promise<void> {
   } finally {
     device.close();
   }
-}
-
-/** Deletes the runs of an earlier start. Throws when `out` holds runs that start has not made: they are somebody's work. */
-async function clearStages(out: string, stickers: string): Promise<void> {
-  const folders = [...RECIPES.map((recipe) => stageFolder(out, recipe)), stickers].filter((folder) =>
-    existsSync(folder),
-  );
-  const marker = join(out, MARKER);
-  if (folders.length > 0 && !existsSync(marker))
-    throw new Error(`${out} holds work that start has not made: give start another --out`);
-  await mkdir(out, { recursive: true });
-  await replaceFile(marker, (file) => file.writeFile("made by gifgrad start, which may delete what is here\n"));
-  for (const folder of folders) await rm(folder, { recursive: true });
 }
 
 /** Both stages; null after an interrupt, with the exit code set: what would follow has no finished model to work with. */
@@ -110,44 +81,14 @@ function trainCommand(o: StageOptions): string {
   return `npx gifgrad train ${o.data} --recipe ${o.recipe} --preset ${o.preset} --steps ${o.steps} --out ${o.out} --seed ${o.seed} --resume`;
 }
 
-/** Every pair but the held-out one, once. */
-async function makeStickers(out: string, seed: number): Promise<StickerRecord[]> {
-  const count = SUBJECTS.length * ACTIONS.length - 1;
-  const line = progress("starter", count);
-  const records = await writeStarter(out, {
-    count,
-    size: STICKER_SIZE,
-    seed,
-    plain: true,
-    domains: ["Cartoon"],
-    only: { subjects: SUBJECTS, actions: [...ACTIONS] },
-    exclude: [HELD_OUT],
-    onProgress: (done) => line.update(done),
-  });
-  line.done(`${count} stickers in ${out}`);
-  return records;
-}
-
-/** The caption that the starter set gives a pair. */
-function captionOf(pair: (typeof SAMPLED)[number]): string {
-  const [recipe] = planStarter({
-    count: 1,
-    seed: 1,
-    plain: true,
-    domains: ["Cartoon"],
-    only: { subjects: [pair.subject], actions: [pair.action] },
-  });
-  return formatCaption("Cartoon", captionsOf(recipe).en);
-}
-
 async function sample(out: string, seed: number): Promise<Generated[]> {
-  const sampler = await loadSampler(stageFolder(out, "diffusion"));
+  const maker = await openMaker(out);
   const folder = join(out, "generated");
   await mkdir(folder, { recursive: true });
   const captions = SAMPLED.map(captionOf);
   const line = progress(`${captions.length} stickers`, DDIM_STEPS);
   const gifs = await sampleGifs(
-    sampler,
+    maker,
     captions.map((caption, index) => ({ caption, index })), // noise of its own: else all would share their composition
     { seed, steps: DDIM_STEPS, guidance: GUIDANCE, onStep: (done) => line.update(done) },
   );

@@ -7,13 +7,16 @@ import { ofDomain } from "../data/subset.ts";
 import { type Device, openDevice } from "../engine/index.ts";
 import { type Preset, type SystemConfig, systemConfig } from "../models/config.ts";
 import { SYSTEMS } from "../models/systems.ts";
+import { type VideoGptConfig, videoGptConfig } from "../models/videogpt.ts";
 import { trainAutoencoder } from "../train/autoencoder.ts";
 import { type DiffusionRecipe, trainDiffusion } from "../train/diffusion.ts";
 import { exitCode } from "../train/log.ts";
+import { trainPrior } from "../train/prior.ts";
 import { type Progress, progress } from "../train/progress.ts";
 import { checkResume, holdsRun } from "../train/run.ts";
 import type { StageResult } from "../train/stage.ts";
-import { RECIPES, type Recipe, type TrainOptions } from "./options.ts";
+import { trainVqVae } from "../train/vqvae.ts";
+import { type Recipe, STAGES, type TrainOptions } from "./options.ts";
 
 /** A recipe's settings where the command line has none. */
 interface Defaults extends Pick<DiffusionRecipe, "accumulate" | "schedule" | "warmup"> {
@@ -22,7 +25,7 @@ interface Defaults extends Pick<DiffusionRecipe, "accumulate" | "schedule" | "wa
 }
 
 /** What suits a preset: small networks take large steps. Diffusion at `paper` is as the paper and its authors' code have it. */
-export const DEFAULTS: Readonly<Record<Recipe, Readonly<Record<Preset, Defaults>>>> = {
+const DEFAULTS: Readonly<Record<Recipe, Readonly<Record<Preset, Defaults>>>> = {
   autoencoder: {
     nano: { batch: 4, lr: 3e-3 },
     micro: { batch: 4, lr: 1e-3 },
@@ -36,6 +39,20 @@ export const DEFAULTS: Readonly<Record<Recipe, Readonly<Record<Preset, Defaults>
     tiny: { batch: 4, lr: 2e-4 },
     small: { batch: 2, lr: 1e-4 },
     paper: { batch: 1, accumulate: 6, lr: 1e-5, schedule: "constant", warmup: 500 },
+  },
+  vqvae: {
+    nano: { batch: 4, lr: 3e-3 },
+    micro: { batch: 4, lr: 1e-3 },
+    tiny: { batch: 4, lr: 3e-4 },
+    small: { batch: 2, lr: 3e-4 },
+    paper: { batch: 1, lr: 3e-4 },
+  },
+  prior: {
+    nano: { batch: 4, lr: 3e-3 },
+    micro: { batch: 4, lr: 1e-3 },
+    tiny: { batch: 4, lr: 3e-4 },
+    small: { batch: 2, lr: 3e-4 },
+    paper: { batch: 1, lr: 3e-4 },
   },
 };
 
@@ -84,15 +101,19 @@ export async function run(o: TrainOptions): Promise<void> {
 
 /** The diffusion system that the options name. */
 function configOf({ system = "sti", preset, size, pictures = false }: TrainOptions): SystemConfig {
-  if (system === "videogpt") throw new Error("videogpt cannot be trained yet");
+  if (system === "videogpt") throw new Error("videogpt is no diffusion system: its recipes are vqvae and prior");
   if (pictures && system !== "i2vgen-xl") throw new Error(`${system} is not guided by pictures: only i2vgen-xl is`);
   return systemConfig(system, preset, { ...(size && { size }), ...(pictures && { pictures }) });
+}
+
+function videoGptOf({ preset, size }: TrainOptions): VideoGptConfig {
+  return videoGptConfig(preset, size ? { size } : {});
 }
 
 /** Recipes to run, in order. An autoencoder from elsewhere is not trained again. Throws for a recipe that the system lacks. */
 function stagesOf({ system = "sti", recipe, autoencoder }: TrainOptions): Recipe[] {
   const { stages } = SYSTEMS.find(({ name }) => name === system) as (typeof SYSTEMS)[number];
-  const known = RECIPES.filter((name) => stages.includes(name));
+  const known = STAGES.filter((name) => stages.includes(name));
   if (recipe && !known.includes(recipe))
     throw new Error(`${system} has no recipe ${recipe}: its stages are ${known.join(" and ")}`);
   return recipe ? [recipe] : known.filter((name) => !(autoencoder && name === "autoencoder"));
@@ -102,7 +123,8 @@ function stagesOf({ system = "sti", recipe, autoencoder }: TrainOptions): Recipe
 function checkFolders(o: TrainOptions, stages: readonly Recipe[]): void {
   const begun = stages.filter((recipe) => holdsRun(stageFolder(o.out, recipe)));
   checkResume(stageFolder(o.out, begun[0] ?? stages[0]), o.resume);
-  if (!stages.includes("autoencoder")) existingStage(o.autoencoder ?? o.out, "autoencoder");
+  const before = { diffusion: o.autoencoder ?? o.out, prior: o.out }[stages[0] as "diffusion" | "prior"];
+  if (before !== undefined) existingStage(before, stages[0] === "prior" ? "vqvae" : "autoencoder");
 }
 
 /** Names the adapter, and says so when it is a software one: nobody should train on it by accident. */
@@ -133,12 +155,14 @@ const RUN: Readonly<Record<Recipe, (o: StageOptions, common: Common) => Promise<
       cache: o.cache ?? join(o.data, ".gifgrad"),
     });
   },
+  vqvae: (o, common) => trainVqVae({ ...common, config: videoGptOf(o) }),
+  prior: (o, common) => trainPrior({ ...common, config: videoGptOf(o), vqvae: stageFolder(o.out, "vqvae") }),
 };
 
 /** Runs one recipe on the open device. `goOn` says how the user continues it after an interrupt, where not by --resume. */
 export async function trainStage(o: StageOptions, goOn?: string): Promise<StageResult> {
   const { batch, lr } = DEFAULTS[o.recipe][o.preset];
-  const data = await openStickers(o, configOf(o));
+  const data = await openStickers(o, o.system === "videogpt" ? videoGptOf(o) : configOf(o));
   const { steps, seed, resume } = o;
   const out = stageFolder(o.out, o.recipe);
   try {
@@ -148,8 +172,10 @@ export async function trainStage(o: StageOptions, goOn?: string): Promise<StageR
   }
 }
 
+type ClipShape = Pick<SystemConfig, "size" | "frames">;
+
 /** Opens the data set with a progress line, where files have to be decoded, and a line on what was found. */
-async function openStickers({ data: dir, domain }: TrainOptions, { size, frames }: SystemConfig): Promise<Dataset> {
+async function openStickers({ data: dir, domain }: TrainOptions, { size, frames }: ClipShape): Promise<Dataset> {
   let line: Progress | undefined;
   const onProgress = (done: number, total: number): void => {
     line ??= progress("decoding", total);
@@ -170,9 +196,10 @@ async function openStickers({ data: dir, domain }: TrainOptions, { size, frames 
   }
 }
 
-/** The UNet halves the latents once per level, and STI pools what is left. */
+/** The UNet halves the latents once per level, and STI pools what is left; VideoGPT's strides halve the picture twice. */
 function checkSize(o: TrainOptions): void {
-  const { size, autoencoder, unet } = configOf(o);
-  const unit = 2 ** (autoencoder.channels.length - 1) * 2 ** unet.channels.length;
+  const diffusion = o.system === "videogpt" ? null : configOf(o);
+  const unit = diffusion ? 2 ** (diffusion.autoencoder.channels.length - 1 + diffusion.unet.channels.length) : 4;
+  const { size } = diffusion ?? videoGptOf(o);
   if (size % unit !== 0) throw new Error(`--size ${size} does not suit preset ${o.preset}: give a multiple of ${unit}`);
 }

@@ -8,6 +8,7 @@ import { join } from "node:path";
 import sharp from "sharp";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { type GifOptions, run as generate, generateAll, sampleGifs } from "../cli/generate.ts";
+import { diffusionMaker } from "../cli/makers.ts";
 import type { GenerateOptions } from "../cli/options.ts";
 import { existingStage, stageFolder, trainStage } from "../cli/train.ts";
 import { decodeSticker } from "../data/decode/index.ts";
@@ -64,7 +65,7 @@ const pixels = async (caption: string, o: Partial<GifOptions> = {}): Promise<Flo
 
 describe("a sticker", () => {
   onGpu("has eight frames that play for ever, and says in the file how it was made", async () => {
-    const [gif] = await sampleGifs(sampler, [{ caption: CAPTION, index: 0 }], settings);
+    const [gif] = await sampleGifs(diffusionMaker(sampler), [{ caption: CAPTION, index: 0 }], settings);
     const { width, pageHeight, pages, loop, delay } = await sharp(gif, { animated: true }).metadata();
     expect([width, pageHeight, pages, loop]).toEqual([config.size, config.size, 8, 0]);
     expect(delay).toEqual(new Array(8).fill(100));
@@ -155,7 +156,7 @@ onGpu("25 steps are one trace, one plan and no reading back", async (device) => 
 describe("the command", () => {
   const made = async (o: Partial<GenerateOptions>): Promise<string> => {
     written = [];
-    await generateAll(sampler, options(o));
+    await generateAll(diffusionMaker(sampler), options(o));
     return written.join("");
   };
 

@@ -12,6 +12,8 @@ import { readRun } from "./run.ts";
 
 export interface CodeSampleOptions {
   readonly seed: number;
+  /** Which of a text's stickers, each with random numbers of its own. Default 0. */
+  readonly index?: number;
   /** Logits are divided by this. Default 1. */
   readonly temperature?: number;
   /** Steps are tokens, or rounds of a masked prior. */
@@ -42,20 +44,25 @@ export class VideoGptSampler {
     this.#decode = compile(({ codes }: { codes: Tensor }) => ({ frames: model.decode(codes) }), { name: "decode" });
   }
 
+  /** Steps of one sticker, as `onStep` counts them. */
+  get steps(): number {
+    return this.#sampler instanceof NextSampler ? this.#sampler.length : this.#sampler.rounds;
+  }
+
   /** What the model makes of a text: see `Tags.read`. */
   read(text: string): ReadTags {
     return this.#tags?.read(text) ?? { tags: [], unknown: [] };
   }
 
   /**
-   * One sticker for a text of tags: [frames, size, size, 3] in [-1, 1]. Its random numbers depend on the seed and nothing
-   * else, so tags give the same sticker whatever was sampled before it.
+   * One sticker for a text of tags: [frames, size, size, 3] in [-1, 1]. Its random numbers depend on seed and index and
+   * nothing else, so tags give the same sticker whatever was sampled before it.
    */
-  async sample(text: string, { seed, temperature, onStep }: CodeSampleOptions): Promise<Float32Array> {
+  async sample(text: string, { seed, index = 0, temperature, onStep }: CodeSampleOptions): Promise<Float32Array> {
     const slots = this.config.prior.tags?.slots;
     const named = this.#tags && slots ? inSlots(this.read(text).tags, slots) : null;
     const tags = named ? tensor(named, [1, named.length]) : undefined;
-    const rng = new Rng(seed).split("sample");
+    const rng = new Rng(seed).split(`sticker ${index}`);
     const codes = await this.#draw(rng, { temperature, tags }, onStep);
     return (await this.#decode({ codes }).frames.data()) as Float32Array;
   }
