@@ -18,6 +18,7 @@ import { VideoUNet } from "../models/video_unet.ts";
 import { SwapAttention } from "../models/videofactory.ts";
 import { MixedTemporalConv, MixedTemporalTransformer } from "../models/videoldm.ts";
 import { expectClose } from "./close.ts";
+import { onGpu } from "./device.ts";
 import { describeFolder } from "./golden.ts";
 import { goldenFailures, outputFailures } from "./golden_failures.ts";
 import { drawnInput, scramble } from "./scramble.ts";
@@ -184,7 +185,7 @@ describe("parameter counts", () => {
 describe("VideoFactory's swapped attention", () => {
   const shape = [2, 3, 5, 2, 8] as const;
   const window = [2, 3, 4] as const;
-  const [spatial, temporal] = [new Rng(1).normal(shape), new Rng(2).normal(shape)];
+  const [spatial, temporal] = [drawnInput(shape, 1), drawnInput(shape, 2)];
 
   /** t + gamma softmax(q k^T / sqrt(d)) v over the positions of the same window, in plain loops. */
   async function loops(layer: SwapAttention, asking: Tensor, answering: Tensor): Promise<number[]> {
@@ -223,6 +224,17 @@ describe("VideoFactory's swapped attention", () => {
     expectClose(await got(false), want, "s asks t", { rtol: 1e-6 }); // outputs are rounded to float32
     expectClose(await got(true), other, "t asks s", { rtol: 1e-6 });
     expect(Math.max(...want.map((x, i) => Math.abs(x - other[i])))).toBeGreaterThan(0.1);
+  });
+
+  onGpu("the GPU computes what the reference does, with one head and with several", async (device) => {
+    for (const heads of [null, { count: 2, dim: 3 }]) {
+      const layer = scramble(new SwapAttention(8, { window, heads }), 4);
+      useDevice(reference);
+      const want = await layer.forward(spatial, temporal, true).data();
+      useDevice(device);
+      const got = await layer.forward(spatial, temporal, true).data();
+      expectClose(got, want, `heads ${heads?.count}`, { rtol: 1e-5 }); // float32 sums of a few dozen terms
+    }
   });
 
   onReference("a window larger than the map is the map", async () => {
