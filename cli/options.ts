@@ -59,6 +59,8 @@ export interface TrainOptions {
   autoencoder?: string;
   /** diffusion: a tokenizer.json instead of one trained on the captions. */
   tokenizer?: string;
+  /** diffusion: kind and place of an image model to start from; it takes the place of the autoencoder's stage too. */
+  init?: string[];
 }
 
 export interface GenerateOptions {

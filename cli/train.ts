@@ -10,6 +10,7 @@ import { SYSTEMS } from "../models/systems.ts";
 import { type VideoGptConfig, videoGptConfig } from "../models/videogpt.ts";
 import { trainAutoencoder } from "../train/autoencoder.ts";
 import { type DiffusionRecipe, trainDiffusion } from "../train/diffusion.ts";
+import { configFrom, openImageModel, type Start, startFrom } from "../train/foreign/init.ts";
 import { exitCode } from "../train/log.ts";
 import { trainPrior } from "../train/prior.ts";
 import { type Progress, progress } from "../train/progress.ts";
@@ -74,7 +75,7 @@ export function existingStage(out: string, recipe: Recipe): string {
 }
 
 /** One stage of one system, with its options. */
-export type StageOptions = TrainOptions & { readonly recipe: Recipe };
+export type StageOptions = TrainOptions & { readonly recipe: Recipe; readonly start?: Start };
 
 /**
  * Trains the stages of a system, or the one that is asked for. The exit code is that of an interrupted process when it was,
@@ -82,28 +83,33 @@ export type StageOptions = TrainOptions & { readonly recipe: Recipe };
  */
 export async function run(o: TrainOptions): Promise<void> {
   const stages = stagesOf(o);
-  checkSize(o);
+  const image = o.init ? await openImageModel(o.init) : null;
+  const config = image ? configFrom(image, configOf({ ...o, size: undefined }), o.size) : undefined;
+  checkSize(o, config);
   checkFolders(o, stages);
   const device = await openDevice();
   try {
     announce(device);
+    const start = image && config ? await startFrom(image, config, o.out) : undefined;
     for (const [i, recipe] of stages.entries()) {
       const resume = o.resume && holdsRun(stageFolder(o.out, recipe));
-      const { stopped, sha256 } = await trainStage({ ...o, recipe, resume });
+      const { stopped, sha256 } = await trainStage({ ...o, recipe, resume, start });
       const finished = sha256 !== null && i === stages.length - 1;
       if (stopped && !finished) process.exitCode = exitCode(stopped);
       if (stopped) return;
     }
   } finally {
     device.close();
+    await image?.close();
   }
 }
 
 /** The diffusion system that the options name. */
-function configOf({ system = "sti", preset, size, pictures = false }: TrainOptions): SystemConfig {
+function configOf(o: TrainOptions & Pick<StageOptions, "start">): SystemConfig {
+  const { system = "sti", preset, size, pictures = false, start } = o;
   if (system === "videogpt") throw new Error("videogpt is no diffusion system: its recipes are vqvae and prior");
   if (pictures && system !== "i2vgen-xl") throw new Error(`${system} is not guided by pictures: only i2vgen-xl is`);
-  return systemConfig(system, preset, { ...(size && { size }), ...(pictures && { pictures }) });
+  return start?.config ?? systemConfig(system, preset, { ...(size && { size }), ...(pictures && { pictures }) });
 }
 
 function videoGptOf({ preset, size }: TrainOptions): VideoGptConfig {
@@ -111,12 +117,12 @@ function videoGptOf({ preset, size }: TrainOptions): VideoGptConfig {
 }
 
 /** Recipes to run, in order. An autoencoder from elsewhere is not trained again. Throws for a recipe that the system lacks. */
-function stagesOf({ system = "sti", recipe, autoencoder }: TrainOptions): Recipe[] {
+function stagesOf({ system = "sti", recipe, autoencoder, init }: TrainOptions): Recipe[] {
   const { stages } = SYSTEMS.find(({ name }) => name === system) as (typeof SYSTEMS)[number];
   const known = STAGES.filter((name) => stages.includes(name));
   if (recipe && !known.includes(recipe))
     throw new Error(`${system} has no recipe ${recipe}: its stages are ${known.join(" and ")}`);
-  return recipe ? [recipe] : known.filter((name) => !(autoencoder && name === "autoencoder"));
+  return recipe ? [recipe] : known.filter((name) => !((autoencoder || init) && name === "autoencoder"));
 }
 
 /** Before the data is decoded, which can take hours: whether there is something to go on with, or to begin. */
@@ -124,7 +130,7 @@ function checkFolders(o: TrainOptions, stages: readonly Recipe[]): void {
   const begun = stages.filter((recipe) => holdsRun(stageFolder(o.out, recipe)));
   checkResume(stageFolder(o.out, begun[0] ?? stages[0]), o.resume);
   const before = { diffusion: o.autoencoder ?? o.out, prior: o.out }[stages[0] as "diffusion" | "prior"];
-  if (before !== undefined) existingStage(before, stages[0] === "prior" ? "vqvae" : "autoencoder");
+  if (before !== undefined && !o.init) existingStage(before, stages[0] === "prior" ? "vqvae" : "autoencoder");
 }
 
 /** Names the adapter, and says so when it is a software one: nobody should train on it by accident. */
@@ -146,8 +152,10 @@ const RUN: Readonly<Record<Recipe, (o: StageOptions, common: Common) => Promise<
       ...common,
       config: configOf(o),
       autoencoder: stageFolder(o.autoencoder ?? o.out, "autoencoder"),
-      tokenizer: o.tokenizer,
-      trained: o.trainable,
+      tokenizer: o.start?.tokenizer ?? o.tokenizer,
+      // On top of an image model its frozen layers stay as they are, unless more is asked for.
+      trained: o.start && o.trainable === "scratch" ? "temporal" : o.trainable,
+      init: o.start?.init,
       accumulate: o.accumulate ?? accumulate,
       schedule: o.schedule ?? schedule,
       warmup: o.warmup ?? warmup,
@@ -197,8 +205,8 @@ async function openStickers({ data: dir, domain }: TrainOptions, { size, frames 
 }
 
 /** The UNet halves the latents once per level, and STI pools what is left; VideoGPT's strides halve the picture twice. */
-function checkSize(o: TrainOptions): void {
-  const diffusion = o.system === "videogpt" ? null : configOf(o);
+function checkSize(o: TrainOptions & Pick<StageOptions, "start">, from?: SystemConfig): void {
+  const diffusion = from ?? (o.system === "videogpt" ? null : configOf(o));
   const unit = diffusion ? 2 ** (diffusion.autoencoder.channels.length - 1 + diffusion.unet.channels.length) : 4;
   const { size } = diffusion ?? videoGptOf(o);
   if (size % unit !== 0) throw new Error(`--size ${size} does not suit preset ${o.preset}: give a multiple of ${unit}`);

@@ -25,7 +25,7 @@ import { trainingStep } from "./accumulate.ts";
 import { featureSet, tokenSet } from "./captions.ts";
 import type { Json } from "./checkpoints.ts";
 import { AUTOENCODER_FILE, loadAutoencoder, loadFrozen, saveFrozen, trainable } from "./frozen.ts";
-import { constantLoss, encodeDataset } from "./latents.ts";
+import { constantLoss, encodeDataset, rescaled } from "./latents.ts";
 import { interruptible, stepLog } from "./log.ts";
 import { batchIndices } from "./order.ts";
 import { pictureVectors } from "./pictures.ts";
@@ -69,6 +69,8 @@ export interface DiffusionRecipe {
 export interface Initialiser {
   /** What it is, for the run's configuration: equal values stand for equal weights. */
   readonly identity: Json;
+  /** What its latents are multiplied by; absent: the scale that gives those of the data variance 1. */
+  readonly scale?: number;
   load(model: LatentDiffusion): Promise<void>;
 }
 
@@ -97,7 +99,8 @@ export async function trainDiffusion(o: DiffusionRecipe): Promise<StageResult> {
   const tokenizer = o.tokenizer
     ? await loadTokenizer(o.tokenizer)
     : trainTokenizer(data.captions, { vocabSize: o.config.text.vocabulary });
-  const config = { ...o.config, text: { ...o.config.text, vocabulary: tokenizer.vocabSize } };
+  // A model that is loaded has its own embeddings; a new one has as many as there are tokens.
+  const config = o.init ? o.config : { ...o.config, text: { ...o.config.text, vocabulary: tokenizer.vocabSize } };
   const model = new LatentDiffusion(config).seed(seed).train(trained);
   const optimizer = new AdamW(trainable(model), { weightDecay: 0.01 });
   const ema = new Ema(trainable(model), emaDecay(steps));
@@ -140,7 +143,8 @@ export async function trainDiffusion(o: DiffusionRecipe): Promise<StageResult> {
   }
   await run.restore(state);
 
-  const latents = await encodeDataset(model.autoencoder, data, { config, weights: first.checkpoint.sha256, cache });
+  const encoded = await encodeDataset(model.autoencoder, data, { config, weights: first.checkpoint.sha256, cache });
+  const latents = rescaled(encoded, o.init?.scale);
   model.autoencoder.scale = latents.scale;
   reportCut(data.captions, tokenizer, config);
   const { length, width } = config.text;

@@ -41,6 +41,12 @@ export function constantLoss(
   return average((a) => a) + average((a) => 1 - a) * square - average((a) => Math.sqrt(1 - a)) ** 2 * meanSquare;
 }
 
+/** The same latents under the scale that a loaded model was trained with; undefined: as they are. */
+export function rescaled(set: LatentSet, scale = set.scale): LatentSet {
+  const factor = (scale / set.scale) ** 2;
+  return { ...set, scale, square: set.square * factor, meanSquare: set.meanSquare * factor };
+}
+
 /** Clips per call of the encoder. */
 const CHUNK = 4;
 
