@@ -1,5 +1,5 @@
-// Convolutions that are a product of matrices between passes of their own (winograd.ts, conv_few.ts): the list of passes and
-// scratch buffers while it grows. Called by those two.
+// Convolutions that are a product of matrices between passes of their own (winograd.ts, conv_few.ts): the list of
+// passes and scratch buffers while it grows. Called by those two.
 
 import { matmul } from "./matmul.ts";
 import type { MatmulSpec, StridedOperand } from "./matmul_spec.ts";
@@ -12,6 +12,16 @@ export const rows = (count: number, length: number): StridedOperand => ({
   row: length,
   col: 1,
 });
+
+/** Start of a kernel with one thread per `count`, as `Passes.add` dispatches it: `at` is the thread's number. */
+export const MAIN = `@compute @workgroup_size(64)
+fn main(
+  @builtin(workgroup_id) wg: vec3<u32>,
+  @builtin(num_workgroups) grid: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let at = (wg.y * grid.x + wg.x) * 64u + lane;
+  if (at >= u.count) { return; }`;
 
 /** Passes under construction: operands below `first` are the kernel's own, those from there on scratch. */
 export class Passes {
@@ -27,7 +37,7 @@ export class Passes {
   buffer(elements: number): number {
     return this.#first + this.scratch.push(elements) - 1;
   }
-  /** One thread per `count`. */
+  /** One thread per `count`, which is a field of the uniforms. */
   add(
     label: string,
     count: number,

@@ -1,7 +1,7 @@
-// 3 x 3 convolutions with stride 1 and their gradients in 2.25 times fewer multiplications: Winograd's F(2 x 2, 3 x 3) after
-// Lavin & Gray 2016 (arXiv 1509.09308). y = A^T [(G w G^T) * (B^T x B)] A for each 2 x 2 tile of y, where the elementwise
-// product, summed over channels, is 16 products of matrices: matmul.ts computes them. Variants of the families in conv.ts;
-// the transforms' WGSL is in winograd_text.ts.
+// 3 x 3 convolutions with stride 1 and their gradients in 2.25 times fewer multiplications: Winograd's F(2 x 2, 3 x 3)
+// after Lavin & Gray 2016 (arXiv 1509.09308). y = A^T [(G w G^T) * (B^T x B)] A for each 2 x 2 tile of y, where the
+// elementwise product, summed over channels, is 16 products of matrices: matmul.ts computes them. Variants of the
+// families in conv.ts; the transforms' WGSL is in winograd_text.ts.
 
 import type { ConvSpec } from "./conv.ts";
 import type { Three } from "./conv_table.ts";
@@ -11,7 +11,7 @@ import { patchText, resultText, weightGradText, weightText } from "./winograd_te
 
 /** Products of matrices: elements of a transformed 4 x 4 patch. */
 const POINTS = 16;
-/** Passes over the transformed data are worth it from here on: they cost as much as a product with a dozen channels. */
+/** Harmonic mean of channels and filters: with fewer the transforms, which touch each, cost what the products save. */
 const FEWEST_CHANNELS = 24;
 /** Tiles among which the transformed weights, 16/9 as large as the weights, are shared. */
 const FEWEST_TILES = 64;
@@ -44,7 +44,7 @@ function worthwhile(s: ConvSpec, tiled: Three, caps: Caps): boolean {
   return (
     caps.adapter === "cpu" &&
     caps.subgroupSize > 0 &&
-    (channels * filters) / (channels + filters) >= FEWEST_CHANNELS / 2 &&
+    (2 * channels * filters) / (channels + filters) >= FEWEST_CHANNELS &&
     tiles >= FEWEST_TILES &&
     scratch <= MOST_SCRATCH
   );
@@ -129,10 +129,11 @@ function weightGrad(s: ConvSpec, caps: Caps): Lowered {
 }
 
 /**
- * Idea: five passes, three of them cheap. One workgroup of these: 64 channels of one tile; traffic of the transforms: the
- * data 4 times, the transformed data (4 times as large) once. Wins on software adapters, where multiply-adds are dear:
- * measured 1.6 to 1.9 times as fast as the tiles from 64 channels on. Rounding errors are up to twice those of the tiles.
- * `anywhere` supports what it can, for tuning and tests, `where it pays` what it should.
+ * Idea: of four or five passes all but the products are cheap. A thread of these is one channel of one tile; their
+ * traffic is the data 4 times (a gradient once) and the transformed data, 4 times as large, once each way. Wins on
+ * software adapters, where multiply-adds are dear: measured 1.2 to 2 times as fast as the tiles at 64 channels, both
+ * ways. Rounding errors are a little larger. `anywhere` supports what it can, for tuning and tests, `where` what it
+ * should.
  */
 function variants(
   emit: (s: ConvSpec, caps: Caps) => Lowered,

@@ -1,8 +1,9 @@
-// The WGSL of Winograd's transforms (winograd.ts): one thread is one channel of one tile, or one weight. It loads a small
-// matrix, multiplies it by a constant matrix from either side, and stores the result. Scalars on purpose: a vec4 would save
-// little and quadruple what has to be compiled.
+// The WGSL of Winograd's transforms (winograd.ts): one thread is one channel of one tile, or one weight. It loads a
+// small matrix, multiplies it by a constant matrix from either side, and stores the result. Scalars on purpose: a vec4
+// would save little and quadruple what has to be compiled.
 
 import { DIVIDE } from "./gemm.ts";
+import { MAIN } from "./passes.ts";
 import { type Epilogue, storage, wgsl } from "./wgsl.ts";
 
 /** A constant matrix times a column of WGSL values. */
@@ -26,7 +27,7 @@ const WEIGHT_GRAD: Transform = ([p0, p1, p2, p3]) => [
 
 const range = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
 
-/** Lines that load x00, x01, ... of [size, size], and that name f X f^T as z00, z01, ...; and the size of the latter. */
+/** Lines that load x00, x01, ... of [size, size] and name f X f^T z00, z01, ...; and the size of the latter. */
 function sandwich(size: number, f: Transform, load: (i: number, j: number) => string): { lines: string[]; to: number } {
   const columns = range(size).map((j) => f(range(size).map((i) => `x${i}${j}`)));
   const to = columns[0].length;
@@ -39,12 +40,6 @@ function sandwich(size: number, f: Transform, load: (i: number, j: number) => st
     to,
   };
 }
-
-/** `at`, the thread's number, and the return of those past the end. */
-const THREAD = `let at = (wg.y * grid.x + wg.x) * 64u + lane;
-  if (at >= u.count) { return; }`;
-const MAIN = `@compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {`;
 
 /** Thread -> (tile, channel), and where the tile's corner lies in its image: (image, top, left). */
 const TILE = `let tile = divide(at, u.n);
@@ -62,7 +57,7 @@ const inside = (size: number): string[] =>
     `let col${i} = u32(left + ${i}) < u.width;`,
   ]);
 
-/** x [images, height, width, n] -> y [4 x 4, images * tiles, n], from 4 x 4 patches or, of a gradient, 2 x 2 results. */
+/** x [images, height, width, n] -> y [4 x 4, images * tiles, n], from patches of 4 x 4 or, of a gradient, 2 x 2. */
 export function patchText(of: "data" | "gradient", uniforms: string): string {
   const size = of === "data" ? 4 : 2;
   const { lines, to } = sandwich(
@@ -81,7 +76,6 @@ export function patchText(of: "data" | "gradient", uniforms: string): string {
       return select(0f, x[select(0u, corner + (i * u.width + j) * u.n, hit)], hit);
     }
     ${MAIN}
-      ${THREAD}
       ${TILE}
       ${inside(size)}
       let corner = ((image * u.height + u32(top)) * u.width + u32(left)) * u.n + channel;
@@ -107,7 +101,6 @@ export function resultText(uniforms: string, epilogue?: ReturnType<Epilogue["cod
       if (hit) { y[pixel * u.n + channel] = ${epilogue ? "epilogue(value, pixel, channel)" : "value"}; }
     }
     ${MAIN}
-      ${THREAD}
       ${TILE}
       ${inside(to)}
       let corner = (image * u.height + u32(top)) * u.width + u32(left);
@@ -131,7 +124,6 @@ export function weightText(uniforms: string): string {
     ${uniforms}
     ${DIVIDE}
     ${MAIN}
-      ${THREAD}
       let k = divide(at, u.n);
       let first = u.offset + k * u.stride_k + (at - k * u.n) * u.stride_n;
       ${lines}
@@ -150,7 +142,6 @@ export function weightGradText(uniforms: string): string {
     ])}
     ${uniforms}
     ${MAIN}
-      ${THREAD}
       ${lines}
       ${range(to * to).map((q) => `y[at + ${q}u * u.count] = z${Math.floor(q / to)}${q % to};`)}
     }
