@@ -1,0 +1,52 @@
+// One face for what makes stickers: VideoGPT behind it, with a sampler that only notes what it is asked. Diffusion systems are
+// sampled through theirs in generate.test.ts.
+
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { sampleGifs } from "../cli/generate.ts";
+import { openMaker, videoGptMaker } from "../cli/makers.ts";
+import type { CodeSampleOptions, VideoGptSampler } from "../train/sample_videogpt.ts";
+
+const asked: unknown[] = [];
+const STEPS = 4;
+const sampler = {
+  config: { size: 2 },
+  steps: STEPS,
+  read: (text: string) => ({ tags: [0], unknown: text.split(", ").slice(1) }),
+  sample: async (text: string, { onStep, ...o }: CodeSampleOptions) => {
+    asked.push({ text, ...o });
+    for (let i = 1; i <= STEPS; i++) onStep?.(i, STEPS);
+    return new Float32Array(8 * 2 * 2 * 3).fill(o.index ?? -1);
+  },
+} as unknown as VideoGptSampler;
+
+test("VideoGPT's stickers are made one after another, each with its own index, and counted together", async () => {
+  const maker = videoGptMaker(sampler);
+  const stickers = ["cat", "dog"].map((caption, index) => ({ caption, index }));
+  const done: number[] = [];
+  const o = { seed: 7, steps: 25, guidance: 2, temperature: 0.5, onStep: (n: number) => void done.push(n) };
+  const gifs = await sampleGifs(maker, stickers, o);
+  expect(asked).toEqual([
+    { text: "cat", seed: 7, index: 0, temperature: 0.5 },
+    { text: "dog", seed: 7, index: 1, temperature: 0.5 },
+  ]);
+  expect(done).toEqual([1, 2, 3, 4, 5, 6, 7, 8]);
+  expect(maker.steps(2, o)).toBe(8);
+  // Steps and guidance are no settings of it.
+  expect(Buffer.from(gifs[1]).toString("latin1")).toContain("gifgrad dog seed 7 index 1 temperature 0.5");
+});
+
+test("words that are no tags are named", () => {
+  const maker = videoGptMaker(sampler);
+  expect(maker.unread("cat")).toBeNull();
+  expect(maker.unread("cat, xyzzy, plugh")).toBe("no tags, and so not read: xyzzy, plugh");
+});
+
+test("pictures are refused, and so is a folder without a model", async () => {
+  await expect(videoGptMaker(sampler).picture("cat.png")).rejects.toThrow("videogpt is not guided by pictures");
+  const folder = await mkdtemp(join(tmpdir(), "gifgrad-makers-"));
+  await expect(openMaker(folder)).rejects.toThrow("holds no diffusion yet");
+  await rm(folder, { recursive: true });
+});
