@@ -5,6 +5,7 @@
 import { spawnSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { afterEach, describe, expect, test, vi } from "vitest";
+import { SYSTEMS as CHOICES } from "../cli/options.ts";
 import { Rng, Tensor, useDevice } from "../engine/index.ts";
 import type { Module } from "../engine/nn/index.ts";
 import { ReferenceDevice } from "../engine/reference.ts";
@@ -183,6 +184,10 @@ describe("parameter counts", () => {
     const table = print("--system", "videogpt");
     expect(table).toMatch(/^VideoGPT \(videogpt\): told tags/);
     expect(table).toMatch(/\n {2}total +102,236,851\n {2}not in it: tags +128,000\n/);
+  });
+
+  test("the command line offers these systems", () => {
+    expect(CHOICES).toEqual(SYSTEMS.map(({ name }) => name));
   });
 
   test("a parameter of no component is named", () => {
