@@ -11,7 +11,6 @@ import {
   CHECKPOINT_KINDS,
   caption,
   DEVICES,
-  DIFFUSION,
   DOMAIN_CHOICES,
   type ExportOptions,
   type GenerateOptions,
@@ -205,12 +204,12 @@ function addPlan(program: Command): void {
   program
     .command("plan")
     .description("what sampling, or a training step, would take: dispatches, operations, memory; needs no GPU")
-    .addOption(new Option("--system <name>", "which of the systems").choices(DIFFUSION).default("sti"))
+    .addOption(new Option("--system <name>", "which of the systems").choices(SYSTEMS).default("sti"))
     .addOption(new Option("--preset <name>", "size of the model").choices(PRESETS).default("nano"))
     .option("--batch <n>", "stickers per step", whole(1), 1)
     .addOption(new Option("--dtype <name>", "of weights and activations").choices(["f32", "f16"]).default("f32"))
     .option("--train", "training steps, with gradients, moments and averages, instead of sampling", false)
-    .addOption(new Option("--recipe <name>", "with --train: one stage only").choices(RECIPES))
+    .addOption(new Option("--recipe <name>", "with --train: one stage only").choices(STAGES))
     .addOption(
       new Option("--trainable <part>", "with --train: what diffusion training updates")
         .choices(TRAINABLE)

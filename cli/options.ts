@@ -6,8 +6,7 @@ import { InvalidArgumentError } from "commander";
 export const PRESETS = ["nano", "micro", "tiny", "small", "paper"] as const;
 export const SYSTEMS = ["videogpt", "make-a-video", "videoldm", "videofactory", "i2vgen-xl", "sti"] as const;
 export const SAMPLER_NAMES = ["ddim", "ddpm", "dpm++", "euler"] as const;
-export const DIFFUSION = ["make-a-video", "videoldm", "videofactory", "i2vgen-xl", "sti"] as const;
-/** Of diffusion systems; their training steps can be profiled, tuned and planned. */
+/** Of diffusion systems; their training steps can be profiled and tuned. */
 export const RECIPES = ["autoencoder", "diffusion"] as const;
 /** Of all systems. */
 export const STAGES = [...RECIPES, "vqvae", "prior"] as const;
@@ -141,15 +140,15 @@ export const ADAPTERS = ["discrete", "minimum", "this"] as const;
 export const TRAINABLE = ["scratch", "all", "temporal", "conv"] as const;
 
 export interface PlanOptions {
-  system: (typeof DIFFUSION)[number];
+  system: (typeof SYSTEMS)[number];
   preset: (typeof PRESETS)[number];
   /** Stickers per step. */
   batch: number;
   dtype: "f32" | "f16";
   /** Training steps instead of sampling. */
   train: boolean;
-  /** With `train`: one recipe's step; absent: all. */
-  recipe?: (typeof RECIPES)[number];
+  /** With `train`: one stage's step; absent: all of the system's. */
+  recipe?: Recipe;
   /** With `train`: what the diffusion recipe updates. */
   trainable: (typeof TRAINABLE)[number];
   /** Sampling: denoising steps. */

@@ -2,6 +2,7 @@
 // are those that generate and train run, on a device that plans them and computes nothing: no GPU is needed, and no weight is
 // allocated.
 
+import { Tags } from "../data/tags.ts";
 import { trainTokenizer } from "../data/tokenizer_train.ts";
 import { compile, kernels, type Named, openDevice, type Parameter, useDevice } from "../engine/index.ts";
 import { type FamilyWork, heldBytes, sumFamilies } from "../engine/plan/summary.ts";
@@ -9,9 +10,11 @@ import { type PlannedStep, PlanningDevice } from "../engine/planning.ts";
 import { numel } from "../engine/shape.ts";
 import { type SystemConfig, systemConfig } from "../models/config.ts";
 import { LatentDiffusion } from "../models/latent_diffusion.ts";
+import { VideoGpt, type VideoGptConfig, videoGptConfig } from "../models/videogpt.ts";
 import { Sampler } from "../train/sample.ts";
-import { type PlanOptions, RECIPES } from "./options.ts";
-import { STEPS } from "./steps.ts";
+import { VideoGptSampler } from "../train/sample_videogpt.ts";
+import type { PlanOptions } from "./options.ts";
+import { type SampleStep, STEPS, VIDEOGPT_STEPS } from "./steps.ts";
 
 /** Tensors of one kind that outlive a step. */
 interface Held {
@@ -46,12 +49,8 @@ export async function plan(o: PlanOptions): Promise<PlanReport> {
   const start = performance.now();
   const { system, preset, batch, dtype, adapter } = o;
   const caps = await capsOf(adapter);
-  const config = systemConfig(system, preset);
   const stages: Stage[] = [];
-  if (!o.train) stages.push(await planStage("sampling", caps, () => sampling(o, config)));
-  else
-    for (const recipe of o.recipe ? [o.recipe] : RECIPES)
-      stages.push(await planStage(`training: ${recipe}`, caps, () => training(recipe, o, config)));
+  for (const [name, work] of workOf(o)) stages.push(await planStage(name, caps, work));
   return { system, preset, batch, dtype, adapter, caps, seconds: (performance.now() - start) / 1e3, stages };
 }
 
@@ -77,6 +76,44 @@ async function planStage(name: string, caps: kernels.Caps, work: () => State | P
   }
 }
 
+type Work = () => State | Promise<State>;
+
+/** What the options ask for, by name. Throws where a system has no such stage or dtype. */
+function workOf(o: PlanOptions): [string, Work][] {
+  const stages = stagesOf(o);
+  if (!o.train) return [["sampling", stages.sampling]];
+  const { [o.recipe ?? ""]: one } = stages.training;
+  if (o.recipe && !one) {
+    const known = Object.keys(stages.training).join(" and ");
+    throw new Error(`plan: ${o.system} has no stage ${o.recipe}: give --recipe ${known.replace(" and ", " or ")}`);
+  }
+  const chosen = o.recipe ? { [o.recipe]: one } : stages.training;
+  return Object.entries(chosen).map(([name, step]) => [`training: ${name}`, () => training(step())]);
+}
+
+interface Stages {
+  readonly sampling: Work;
+  readonly training: Readonly<Record<string, () => SampleStep>>;
+}
+
+function stagesOf(o: PlanOptions): Stages {
+  if (o.system === "videogpt") {
+    if (o.dtype === "f16") throw new Error("plan: videogpt computes in f32: leave out --dtype f16");
+    const config = videoGptConfig(o.preset);
+    const { vqvae, prior } = VIDEOGPT_STEPS;
+    return {
+      sampling: () => samplingCodes(config, o.batch),
+      training: { vqvae: () => vqvae(config, o), prior: () => prior(config, o) },
+    };
+  }
+  const config = systemConfig(o.system, o.preset);
+  const { autoencoder, diffusion } = STEPS;
+  return {
+    sampling: () => sampling(o, config),
+    training: { autoencoder: () => autoencoder(config, o), diffusion: () => diffusion(config, o) },
+  };
+}
+
 async function capsOf(adapter: PlanOptions["adapter"]): Promise<kernels.Caps> {
   if (adapter === "discrete") return kernels.DISCRETE_CAPS;
   if (adapter === "minimum") return kernels.MINIMUM_CAPS;
@@ -95,9 +132,16 @@ async function sampling(o: PlanOptions, config: SystemConfig): Promise<State> {
   return byPart(model.state());
 }
 
-/** Calls one training step of a recipe. */
-function training(recipe: (typeof RECIPES)[number], o: PlanOptions, config: SystemConfig): State {
-  const { step, feed, state } = STEPS[recipe](config, o);
+/** Samples as `generate` does for VideoGPT, a sticker at a time. */
+async function samplingCodes(config: VideoGptConfig, count: number): Promise<State> {
+  const model = new VideoGpt(config);
+  const sampler = new VideoGptSampler(model, config.prior.tags ? Tags.of([], config.prior.tags.count) : null);
+  for (let i = 0; i < count; i++) await sampler.sample("", { seed: 1 });
+  return byPart(model.state());
+}
+
+/** Calls a training step. */
+function training({ step, feed, state }: SampleStep): State {
   compile<Named, ReturnType<typeof step>>(step, { name: "step" })(feed);
   const weights = [...state.model.values()];
   return {

@@ -6,6 +6,8 @@ import { AdamW, clipGradNorm, Ema, inHalf, LossScaler } from "../engine/optim/in
 import { Autoencoder } from "../models/autoencoder.ts";
 import { downsampling, type SystemConfig } from "../models/config.ts";
 import { LatentDiffusion, type Trained } from "../models/latent_diffusion.ts";
+import { PIXELS, VideoGpt, type VideoGptConfig } from "../models/videogpt.ts";
+import { VqVae } from "../models/vqvae.ts";
 import type { RECIPES } from "./options.ts";
 
 export interface SampleStep {
@@ -53,6 +55,35 @@ export const STEPS: Readonly<Record<(typeof RECIPES)[number], (c: SystemConfig, 
         captions: features
           ? random([o.batch, length, width])
           : tensor(new Int32Array(o.batch * length), [o.batch, length]),
+      },
+    };
+  },
+};
+
+/** The same for the stages of VideoGPT, which train in f32. */
+export const VIDEOGPT_STEPS = {
+  vqvae(config: VideoGptConfig, o: StepOptions): SampleStep {
+    const model = new VqVae(config.vqvae).seed(1);
+    const rng = new Rng(1);
+    const loss = ({ clips }: Named): Tensor => model.forward(clips.mul(PIXELS), { init: rng, restart: rng }).loss;
+    const { size, frames } = config;
+    return {
+      ...training(model.state(), null, o, loss),
+      feed: { lr: NUMBERS.lr, clips: random([o.batch, frames, size, size, 3]) },
+    };
+  },
+  prior(config: VideoGptConfig, o: StepOptions): SampleStep {
+    const { prior, vqvae } = new VideoGpt(config).seed(1);
+    const rng = new Rng(1);
+    const loss = ({ z, tags }: Named): Tensor => prior.loss(z, vqvae.codebook.embeddings, rng, tags ? { tags } : {});
+    const whole = (...shape: number[]): Tensor => tensor(new Int32Array(shape.reduce((a, b) => a * b, 1)), shape);
+    const { tags } = config.prior;
+    return {
+      ...training(prior.state(), null, o, loss),
+      feed: {
+        lr: NUMBERS.lr,
+        z: whole(o.batch, prior.length),
+        ...(tags ? { tags: whole(o.batch, tags.slots) } : {}),
       },
     };
   },

@@ -111,7 +111,8 @@ export class FrameRateEmbedding extends Module {
   }
 
   forward(fps: Tensor): Tensor {
-    return throughPerceptron(this.fpsEmbedding, sinusoids(TIME_STEPS, this.#width).gatherRows(fps));
+    const waves = sinusoids(TIME_STEPS, this.#width).gatherRows(fps);
+    return throughPerceptron(this.fpsEmbedding, waves.cast(this.fpsEmbedding[0].weight.dtype));
   }
 }
 
@@ -187,12 +188,15 @@ export class I2VGenXLUNet extends VideoUNet {
   /** x [b, f, h, w, latent], step i32 [b], text [b, m, context] -> [b, f, h, w, latent]. */
   override forward(x: Tensor, step: Tensor, text: Tensor, o: GuidedForwardOptions = {}): Tensor {
     const { b } = x.dims("b f h w c");
-    const { frames, vector } = o.picture ?? { frames: zeros(x.shape), vector: zeros([b, this.image.embedding]) };
-    checkGuide(frames, vector, x.shape, [b, this.image.embedding]);
-    const guided = x.concat([this.#beside(frames)], 4);
+    const guide = o.picture ?? { frames: zeros(x.shape), vector: zeros([b, this.image.embedding]) };
+    checkGuide(guide.frames, guide.vector, x.shape, [b, this.image.embedding]);
+    const { dtype } = this.convIn.weight;
+    const [frames, vector] = [guide.frames.cast(dtype), guide.vector.cast(dtype)];
+    const guided = x.cast(dtype).concat([this.#beside(frames)], 4);
     const rate = this.#rate.forward(o.fps ?? full([b], TEXT_ONLY_FPS, "i32"));
-    const context = text.concat([this.#local(frames), this.#global(vector)], 1);
-    return super.forward(guided, step, context, { rng: o.rng, time: o.time ? rate.add(o.time) : rate });
+    const context = text.cast(dtype).concat([this.#local(frames), this.#global(vector)], 1);
+    const time = o.time ? rate.add(o.time.cast(dtype)) : rate;
+    return super.forward(guided, step, context, { rng: o.rng, time }).cast(x.dtype);
   }
 
   /** g: [b, f, h, w, latent] -> the same shape. */
