@@ -175,9 +175,13 @@ export class LatentDiffusion extends Module {
    * them (data/clip_preprocess.ts). Throws ShapeError for other systems.
    */
   picture(images: Tensor, prepared?: Tensor): Picture {
-    if (!this.config.unet.image) throw new ShapeError(`${this.config.system} is not guided by pictures`);
+    const { unet, system } = this.config;
+    if (!unet.image) throw new ShapeError(`${system} is not guided by pictures`);
     const latents = this.autoencoder.encode(images).mean.mul(this.autoencoder.scale);
-    return { latents, vector: pictureVector(this.imageEncoder, latents, prepared) };
+    const vector = pictureVector(this.imageEncoder, latents, prepared);
+    if (vector.shape[1] === unet.image.embedding) return { latents, vector };
+    const made = this.imageEncoder ? "its image encoder makes" : "without an image encoder there are";
+    throw new ShapeError(`the UNet reads a picture as ${unet.image.embedding} numbers, and ${made} ${vector.shape[1]}`);
   }
 
   #firstFrames(latents: Tensor, vectors: Tensor | undefined): Guide {

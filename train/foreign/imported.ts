@@ -94,6 +94,7 @@ export function systemOf(checkpoint: OpenCheckpoint): SystemConfig {
     text: partOf(checkpoint, "text_encoder").config as TextConfig,
     unet: temporal ? config : { ...config, temporal },
     ...(imageEncoder ? { imageEncoder } : {}),
+    ...(kind === "i2vgen-xl" ? { pictures: true } : {}), // it was trained on them
     prediction: (scheduler?.prediction ?? PREDICTIONS[kind]) === "v" ? "v" : "epsilon",
   };
 }
