@@ -80,8 +80,8 @@ let custom = 0;
 /**
  * `f` with another gradient: `const round = customVjp((x) => x.add(0.5).floor(), (g) => [g])` is a straight-through
  * rounding. `gradient` is given the gradients of the results, the inputs and the results, and returns one gradient per
- * input, of its shape (and cast to its dtype), or null for none. It may use ops freely, and is differentiated itself for second derivatives. What
- * `f` captures counts as constant. Throws ShapeError when a gradient has not the shape of its input.
+ * input, of its shape (and cast to its dtype), or null for none. It may use ops freely, and is differentiated itself for
+ * second derivatives. What `f` captures counts as constant. Throws ShapeError when a gradient has not the shape of its input.
  */
 export function customVjp<X extends readonly Tensor[], R extends Results>(
   f: (...xs: X) => R,

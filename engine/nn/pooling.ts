@@ -3,8 +3,7 @@
 // where windows lie side by side; the maxima are ops/pool.ts.
 
 import { ShapeError, show } from "../error.ts";
-import type { Three } from "../ops/conv.ts";
-import { type Padding, perAxis, sidesOf, withoutUnits, withUnits } from "../ops/conv_options.ts";
+import { type Padding, perAxis, sidesOf, three, withoutUnits, withUnits } from "../ops/conv_options.ts";
 import type { WindowAttrs } from "../ops/pool.ts";
 import { numel, type Shape } from "../shape.ts";
 import { type Tensor, tensor } from "../tensor.ts";
@@ -169,11 +168,6 @@ export function adaptiveMaxPoolWithIndices(x: Tensor, size: AdaptiveSize): Poole
   const { values, taps } = largest(x, attrs);
   return { values, indices: indicesOf(x.shape, taps, attrs) };
 }
-
-const three = (v: readonly number[], unit: number): Three => {
-  const [d, h, w] = [unit, unit, unit, ...v].slice(-3);
-  return [d, h, w];
-};
 
 function maxWindows(op: string, x: Shape, size: Each, o: MaxPoolOptions): WindowAttrs {
   const { kernel, stride, dilation, sides, out } = windowsOf(op, x, size, o);

@@ -8,6 +8,7 @@ import {
   anyConvWeightGrad,
   type GroupedConvSpec,
 } from "../../kernels/conv_direct.ts";
+import { map3 } from "../../kernels/conv_table.ts";
 import type { Draw } from "../../kernels/wgsl.ts";
 import { ShapeError, show } from "../error.ts";
 import type { Shape } from "../shape.ts";
@@ -33,12 +34,11 @@ export interface WeightGradAttrs extends ConvAttrs {
   readonly kernel: Three;
 }
 
-const three = (f: (i: 0 | 1 | 2) => number): [number, number, number] => [f(0), f(1), f(2)];
 const spatial = (s: Shape): Three => [s[1], s[2], s[3]];
 
 /** Spatial size of the result: floor((n + low + high - dilation (k - 1) - 1) / stride) + 1. */
 function outputSize(input: Three, kernel: Three, a: ConvAttrs): Three {
-  return three(
+  return map3(
     (i) => Math.floor((input[i] + a.low[i] + a.high[i] - a.dilation[i] * (kernel[i] - 1) - 1) / a.stride[i]) + 1,
   );
 }
@@ -99,7 +99,7 @@ const weightGrad: KernelLowering<WeightGradAttrs> = {
 /** A random convolution: input and weight shapes and attributes under which the result has at least one element. */
 function geometry(d: Draw): { x: number[]; w: number[]; y: Shape; attrs: ConvAttrs } {
   const used = d.int(1, 3);
-  const per = (f: () => number, unit: number): [number, number, number] => three((i) => (i < 3 - used ? unit : f()));
+  const per = (f: () => number, unit: number): Three => map3((i) => (i < 3 - used ? unit : f()));
   const kernel = per(() => d.int(1, 3), 1);
   const attrs: ConvAttrs = {
     stride: per(() => d.int(1, 2), 1),
@@ -108,7 +108,7 @@ function geometry(d: Draw): { x: number[]; w: number[]; y: Shape; attrs: ConvAtt
     dilation: per(() => d.int(1, 2), 1),
     groups: d.pick([1, 1, 2, 3]),
   };
-  const input = three(
+  const input = map3(
     (i) =>
       Math.max(1, attrs.dilation[i] * (kernel[i] - 1) + 1 - attrs.low[i] - attrs.high[i]) +
       (i < 3 - used ? 0 : d.int(0, 3)),

@@ -54,10 +54,11 @@ export function sidesOf(op: string, padding: Padding, axes: number): readonly (r
   return sides;
 }
 
-const three = (v: readonly number[], unit: number): Three => {
+/** Numbers per spatial axis for all three of them: `unit` for those that are not there. */
+export function three(v: readonly number[], unit: number): Three {
   const [d, h, w] = [unit, unit, unit, ...v].slice(-3);
   return [d, h, w];
-};
+}
 
 /** "same" as zeros per axis; an odd one goes behind. */
 function sameSides(op: string, kernel: Shape, o: ConvOptions): readonly (readonly [number, number])[] {
