@@ -39,11 +39,16 @@ export class TemporalConv extends Module {
 
   /** [b, f, h, w, c] -> the same shape; dropout acts where a generator is given (training). */
   forward(x: Tensor, rng?: Rng): Tensor {
+    return x.add(this.change(x, rng));
+  }
+
+  /** What the layer adds to x. */
+  change(x: Tensor, rng?: Rng): Tensor {
     let y = this.conv1[2].forward(this.conv1[0].forward(x).silu());
     for (const [norm, , , conv] of [this.conv2, this.conv3, this.conv4]) {
       y = conv.forward(dropout(norm.forward(y).silu(), this.#dropout, rng));
     }
-    return x.add(y);
+    return y;
   }
 }
 
@@ -68,9 +73,14 @@ export class TemporalTransformer extends Module {
 
   /** [b, f, h, w, c] -> the same shape. */
   forward(x: Tensor): Tensor {
+    return x.add(this.change(x));
+  }
+
+  /** What the layer adds to x. */
+  change(x: Tensor): Tensor {
     const { b, h, w } = x.dims("b f h w c");
     const tokens = this.norm.forward(x).rearrange("b f h w c -> (b h w) f c");
     const y = this.projOut.forward(this.transformerBlocks[0].forward(this.projIn.forward(tokens)));
-    return x.add(y.rearrange("(b h w) f c -> b f h w c", { b, h, w }));
+    return y.rearrange("(b h w) f c -> b f h w c", { b, h, w });
   }
 }

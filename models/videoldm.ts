@@ -16,16 +16,16 @@ function mixingScalar(): Parameter {
   return parameter([1], constantInit(0));
 }
 
-/** a x + (1 - a) y, a = sigmoid(p), as x + (1 - a) (y - x): exactly x where y is x. */
-function mixed(p: Parameter, x: Tensor, y: Tensor): Tensor {
-  return x.add(y.sub(x).mul(p.neg().sigmoid()));
+/** a x + (1 - a) (x + change) as x + (1 - a) change, where no digits cancel. */
+function mixed(p: Parameter, x: Tensor, change: Tensor): Tensor {
+  return x.add(change.mul(p.neg().sigmoid()));
 }
 
 export class MixedTemporalConv extends TemporalConv {
   readonly mix = mixingScalar();
 
   override forward(x: Tensor, rng?: Rng): Tensor {
-    return mixed(this.mix, x, super.forward(x, rng));
+    return mixed(this.mix, x, this.change(x, rng));
   }
 }
 
@@ -33,6 +33,6 @@ export class MixedTemporalTransformer extends TemporalTransformer {
   readonly mix = mixingScalar();
 
   override forward(x: Tensor): Tensor {
-    return mixed(this.mix, x, super.forward(x));
+    return mixed(this.mix, x, this.change(x));
   }
 }
