@@ -4,7 +4,7 @@
 import type { Tensor } from "../engine/index.ts";
 import { Linear, Module } from "../engine/nn/index.ts";
 import { byName, type Layout } from "./checkpoints/layout.ts";
-import { SWIN_T, Swin3d, type Swin3dConfig } from "./swin3d.ts";
+import { SWIN_T, Swin3d, type Swin3dConfig, type SwinOptions } from "./swin3d.ts";
 
 export interface FastVqaConfig {
   readonly backbone: Swin3dConfig;
@@ -56,8 +56,8 @@ export class FastVqa extends Module {
     this.vqaHead = new Head(this.fragmentsBackbone.norm.weight.shape[0], config.hidden);
   }
 
-  /** Normalised mosaics of fragments [b, t, h, w, 3]; `adapt` as in Swin3d. */
-  forward(x: Tensor, options: { readonly adapt?: boolean } = {}): FastVqaOutput {
+  /** Normalised mosaics of fragments [b, t, h, w, 3]. Throws ShapeError where the backbone does. */
+  forward(x: Tensor, options: SwinOptions = {}): FastVqaOutput {
     const features = this.fragmentsBackbone.forward(x, options);
     const map = this.vqaHead.forward(features);
     return { features, map, score: map.mean([1, 2, 3, 4]) };

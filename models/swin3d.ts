@@ -54,24 +54,30 @@ export const SWIN_T: Swin3dConfig = {
 const each = <T>(f: (axis: 0 | 1 | 2) => T): [T, T, T] => [f(0), f(1), f(2)];
 const volume = ([t, h, w]: Three): number => t * h * w;
 
-/** How a map is cut into windows: host numbers only. */
-interface Cut {
-  /** Sizes of the map, padded to whole windows. */
-  readonly padded: Three;
+/** Windows as all stages have them. */
+interface Windows {
   readonly window: Three;
   readonly shift: Three;
   /** Whether windows were shrunk to the input, which decides where the table of biases is read. */
   readonly adapted: boolean;
+  /** Largest number of attention scores that are in memory at once. */
+  readonly scores: number;
+}
+
+/** How one map is cut into them: host numbers only. */
+interface Cut extends Windows {
+  /** Sizes of the map, padded to whole windows. */
+  readonly padded: Three;
 }
 
 /** Windows larger than the map are as large as the map, and do not move along that axis. */
-function cut(map: Three, window: Three, shift: Three, adapted: boolean): Cut {
-  const used = each((i) => Math.min(map[i], window[i]));
+function cut(map: Three, windows: Windows): Cut {
+  const window = each((i) => Math.min(map[i], windows.window[i]));
   return {
-    padded: each((i) => Math.ceil(map[i] / used[i]) * used[i]),
-    window: used,
-    shift: each((i) => (map[i] <= window[i] ? 0 : shift[i])),
-    adapted,
+    ...windows,
+    window,
+    padded: each((i) => Math.ceil(map[i] / window[i]) * window[i]),
+    shift: each((i) => (map[i] <= windows.window[i] ? 0 : windows.shift[i])),
   };
 }
 
@@ -123,7 +129,7 @@ function region(at: Three, { padded, window, shift }: Cut): number {
   return 9 * t + 3 * h + w;
 }
 
-/** Largest number of attention scores that are in memory at once: 64 MB of them. */
+/** 64 MB of attention scores. */
 const MOST_SCORES = 2 ** 24;
 
 class WindowAttention extends Module {
@@ -151,7 +157,7 @@ class WindowAttention extends Module {
   /** [b windows, positions, width] -> the same shape. Windows go in runs, so that memory for the scores is bounded. */
   forward(x: Tensor, how: Cut): Tensor {
     const { b, n, c } = x.dims("b n c");
-    const run = Math.max(1, Math.floor(MOST_SCORES / (this.#heads * n * n)));
+    const run = Math.max(1, Math.floor(how.scores / (this.#heads * n * n)));
     const within = this.#biases(n, how);
     const part = (from: number, to: number): Tensor => {
       const rows = x.slice(0, from, to);
@@ -244,9 +250,9 @@ class Block extends Module {
   }
 
   /** [b, t, h, w, width] */
-  forward(x: Tensor, window: Three, shift: Three, adapted: boolean): Tensor {
+  forward(x: Tensor, windows: Windows): Tensor {
     const { t, h, w } = x.dims("b t h w c");
-    const how = cut([t, h, w], window, this.#moved ? shift : [0, 0, 0], adapted);
+    const how = cut([t, h, w], this.#moved ? windows : { ...windows, shift: [0, 0, 0] });
     const ends = each((i): [number, number] => [0, how.padded[i] - x.shape[1 + i]]);
     const padded = this.norm1.forward(x).pad([[0, 0], ...ends, [0, 0]]);
     const back = how.shift.map((s) => -s);
@@ -307,6 +313,13 @@ class PatchEmbed extends Module {
   }
 }
 
+export interface SwinOptions {
+  /** Shrinks the windows of clips smaller than the base size in proportion; true when absent. */
+  readonly adapt?: boolean;
+  /** Largest number of attention scores that are in memory at once, 4 bytes each; windows are taken in runs of no more. */
+  readonly scores?: number;
+}
+
 export class Swin3d extends Module {
   readonly config: Swin3dConfig;
   readonly patchEmbed: PatchEmbed;
@@ -324,21 +337,21 @@ export class Swin3d extends Module {
 
   /**
    * Clips [b, t, h, w, c] -> features [b, t', h', w', width']: sizes over the patch, and rows and columns halved by each stage
-   * but the last, rounded up. `adapt` shrinks the windows of smaller clips in proportion. Throws ShapeError for clips larger
-   * than the base size, whose windows the tables do not cover, and for ones too small for any window.
+   * but the last, rounded up. Throws ShapeError for clips larger than the base size, whose windows the tables do not cover, and
+   * for ones too small for any window.
    */
-  forward(x: Tensor, { adapt = true }: { readonly adapt?: boolean } = {}): Tensor {
+  forward(x: Tensor, { adapt = true, scores = MOST_SCORES }: SwinOptions = {}): Tensor {
     const { window, baseSize, patch } = this.config;
     x.dims("b t h w c");
     const used = adapt ? each((i) => Math.floor((window[i] * x.shape[1 + i]) / baseSize[i])) : window;
     if (used.some((n, i) => n < 1 || n > window[i]))
       throw new ShapeError(`Swin: windows of ${used} for clips ${x}: at least 1 and at most ${window}`);
-    const shift = each((i) => Math.floor(window[i] / 2));
+    const windows = { window: used, shift: each((i) => Math.floor(window[i] / 2)), adapted: adapt, scores };
     const ends = each((i): [number, number] => [0, (patch[i] - (x.shape[1 + i] % patch[i])) % patch[i]]);
     const patches = this.patchEmbed.proj.forward(x.pad([[0, 0], ...ends, [0, 0]]));
     let y = this.patchEmbed.norm ? this.patchEmbed.norm.forward(patches) : patches;
     for (const { blocks, downsample } of this.layers) {
-      for (const block of blocks) y = block.forward(y, used, shift, adapt);
+      for (const block of blocks) y = block.forward(y, windows);
       if (downsample) y = downsample.forward(y);
     }
     return this.norm.forward(y);

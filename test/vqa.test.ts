@@ -5,7 +5,8 @@ import { copyFileSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFile
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
-import { Rng, type Tensor, useDevice } from "../engine/index.ts";
+import { compile, Rng, type Tensor, useDevice, zeros } from "../engine/index.ts";
+import { PlanningDevice } from "../engine/planning.ts";
 import { ReferenceDevice } from "../engine/reference.ts";
 import { directional } from "../engine/testing/index.ts";
 import {
@@ -19,6 +20,7 @@ import {
   sampleParts,
   type Video,
 } from "../eval/vqa.ts";
+import { MINIMUM_CAPS } from "../kernels/wgsl.ts";
 import { FAST_VQA, FAST_VQA_M, FastVqa, type FastVqaConfig } from "../models/fast_vqa.ts";
 import type { Swin3dConfig } from "../models/swin3d.ts";
 import { describeFolder } from "./golden.ts";
@@ -135,6 +137,22 @@ describe("the network", () => {
     const alone = [await model.forward(a).score.item(), await model.forward(b).score.item()];
     expect(together.map((x, i) => Math.abs(x - alone[i]) < 1e-6)).toEqual([true, true]);
     expect(together[0]).not.toBeCloseTo(together[1], 4);
+  });
+  test("windows in runs give what all at once give, across the ends of clips", async () => {
+    const model = new FastVqa(config).seed(3);
+    const clips = noise(2, 8, 8, 8, 3);
+    const whole = [...(await model.forward(clips).score.data())];
+    const runs = [...(await model.forward(clips, { scores: 3 * 2 * 8 * 8 }).score.data())]; // 3 of 8 windows a clip
+    expect(runs.map((x, i) => Math.abs(x - whole[i]) < 1e-6)).toEqual([true, true]);
+  });
+  test("a clip at full size is planned on the weakest adapter", () => {
+    const device = new PlanningDevice(MINIMUM_CAPS);
+    useDevice(device);
+    const model = new FastVqa(FAST_VQA);
+    const step = compile(({ x }: { x: Tensor }) => ({ score: model.forward(x).score }));
+    step({ x: zeros([1, 32, 224, 224, 3]) });
+    useDevice(new ReferenceDevice());
+    expect(device.steps()[0].memory.arena).toBeLessThan(1e9);
   });
   test("clips larger than the base size are refused, and ones too small for a window", () => {
     const model = new FastVqa(config);
