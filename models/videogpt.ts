@@ -31,10 +31,10 @@ type Sizes = Pick<VideoGptConfig, "size" | "vqvae"> & {
 
 // Every preset has the paper's topology; `paper` its sizes: strides of 4 on every axis, 8192 codes a sticker.
 const SIZES: Readonly<Record<Preset, Sizes>> = {
-  // Finer strides, so that 16 pixels leave something to write: 4 x 4 x 4 codes.
+  // 16 pixels leave nothing to halve twice: 4 x 8 x 8 codes.
   nano: {
     size: 16,
-    vqvae: { hidden: 32, layers: 1, codes: 64, embedding: 16, strides: [2, 4, 4] },
+    vqvae: { hidden: 32, layers: 1, codes: 128, embedding: 16, strides: [2, 2, 2] },
     prior: { width: 96, heads: 4, layers: 2, dropout: 0, attentionDropout: 0 },
   },
   micro: {
