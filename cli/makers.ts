@@ -62,7 +62,7 @@ export function diffusionMaker(sampler: Sampler, { domains = true } = {}): Maker
   };
 }
 
-/** Tags in, codes one after another; stickers of a batch are made one after another too. */
+/** Tags in, codes one after another. */
 export function videoGptMaker(sampler: VideoGptSampler): Maker {
   return {
     size: sampler.config.size,
@@ -70,15 +70,8 @@ export function videoGptMaker(sampler: VideoGptSampler): Maker {
     picture: async () => {
       throw new Error("videogpt is not guided by pictures: that takes a run of i2vgen-xl");
     },
-    make: async (stickers, { seed, temperature, onStep }) => {
-      const clips: Float32Array[] = [];
-      for (const [i, { caption, index }] of stickers.entries()) {
-        const progress = (done: number, total: number): void => onStep?.(i * total + done, stickers.length * total);
-        clips.push(await sampler.sample(caption, { seed, index, temperature, onStep: progress }));
-      }
-      return clips;
-    },
-    steps: (stickers) => stickers * sampler.steps,
+    make: (stickers, o) => sampler.sample(stickers, o),
+    steps: () => sampler.steps,
     unread: (caption) => {
       const { unknown } = sampler.read(caption);
       return unknown.length === 0 ? null : `no tags, and so not read: ${unknown.join(", ")}`;

@@ -11,6 +11,7 @@ export const RECIPES = ["autoencoder", "diffusion"] as const;
 /** Of all systems. */
 export const STAGES = [...RECIPES, "vqvae", "prior"] as const;
 export type Recipe = (typeof STAGES)[number];
+export const OBJECTIVES = ["next", "masked"] as const;
 export const RATE_SCHEDULES = ["cosine", "constant"] as const;
 export const DOMAIN_CHOICES = ["cartoon", "real", "all"] as const;
 
@@ -58,6 +59,8 @@ export interface TrainOptions {
   autoencoder?: string;
   /** diffusion: a tokenizer.json instead of one trained on the captions. */
   tokenizer?: string;
+  /** prior: what it learns to say; absent: the next code. */
+  objective?: (typeof OBJECTIVES)[number];
   /** diffusion: kind and place of an image model to start from; it takes the place of the autoencoder's stage too. */
   init?: string[];
 }

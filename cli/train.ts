@@ -112,8 +112,9 @@ function configOf(o: TrainOptions & Pick<StageOptions, "start">): SystemConfig {
   return start?.config ?? systemConfig(system, preset, { ...(size && { size }), ...(pictures && { pictures }) });
 }
 
-function videoGptOf({ preset, size }: TrainOptions): VideoGptConfig {
-  return videoGptConfig(preset, size ? { size } : {});
+function videoGptOf({ preset, size, objective = "next" }: TrainOptions): VideoGptConfig {
+  const { prior, ...config } = videoGptConfig(preset, size ? { size } : {});
+  return { ...config, prior: { ...prior, objective } };
 }
 
 /** Recipes to run, in order. An autoencoder from elsewhere is not trained again. Throws for a recipe that the system lacks. */

@@ -163,12 +163,23 @@ onGpu("both stages leave what sampling needs, and a resumed run ends in the same
   const sampler = await loadVideoGptSampler(join(folder, "prior"));
   const seen: string[] = [];
   const onStep = (done: number, total: number): void => void seen.push(`${done}/${total}`);
-  const red = await sampler.sample("cartoon, red, disc", { seed: 1, onStep });
+  const [caption, other] = ["cartoon, red, disc", "cartoon, blue, disc"];
+  const [red] = await sampler.sample([{ caption, index: 0 }], { seed: 1, onStep });
   expect(seen.at(-1)).toBe("35/35"); // 3 tags and 2 x 4 x 4 codes
+  expect(sampler.steps).toBe(35);
   expect(red.length).toBe(8 * 16 * 16 * 3);
   expect(red.every((v) => v >= -1 && v <= 1)).toBe(true);
-  expect(await sampler.sample("cartoon, red, disc", { seed: 1 })).toEqual(red);
-  expect(await sampler.sample("cartoon, red, disc", { seed: 2 })).not.toEqual(red);
+  expect(await sampler.sample([{ caption, index: 0 }], { seed: 1 })).toEqual([red]);
+  expect(await sampler.sample([{ caption, index: 1 }], { seed: 1 })).not.toEqual([red]);
+  expect(await sampler.sample([{ caption, index: 0 }], { seed: 2 })).not.toEqual([red]);
+  const both = await sampler.sample(
+    [
+      { caption: other, index: 3 },
+      { caption, index: 0 },
+    ],
+    { seed: 1 },
+  );
+  expect(both[1]).toEqual(red); // the same sticker beside another one
 });
 
 test("the masked objective trains and samples by the same recipes (reference)", async () => {
@@ -178,9 +189,10 @@ test("the masked objective trains and samples by the same recipes (reference)", 
   await trainVqVae({ ...options("vqvae-reference", { steps: 1 }) });
   await trainPrior({ ...options("masked", { steps: 2, config: masked }), vqvae: first });
   const sampler = await loadVideoGptSampler(join(folder, "masked"), undefined, { rounds: 4 });
-  const frames = await sampler.sample("cartoon, red", { seed: 1 });
-  expect(frames.every((v) => v >= -1 && v <= 1)).toBe(true);
-  expect(await sampler.sample("cartoon, red", { seed: 1 })).toEqual(frames);
+  const stickers = [0, 1].map((index) => ({ caption: "cartoon, red", index }));
+  const frames = await sampler.sample(stickers, { seed: 1 });
+  expect(frames.flatMap((clip) => [...clip]).every((v) => v >= -1 && v <= 1)).toBe(true);
+  expect(await sampler.sample(stickers.slice(1), { seed: 1 })).toEqual(frames.slice(1));
   await expect(
     trainPrior({ ...options("no", { config: { ...config, vqvae: { ...config.vqvae, codes: 17 } } }), vqvae: first }),
   ).rejects.toThrow("does not fit preset nano");

@@ -5,15 +5,14 @@ import { join } from "node:path";
 import { inSlots, type ReadTags, Tags } from "../data/tags.ts";
 import { load } from "../engine/checkpoint.ts";
 import { compile, joinState, Rng, type Tensor, tensor } from "../engine/index.ts";
-import { type ChoiceOptions, MaskedSampler, NextSampler } from "../models/prior_sampling.ts";
+import { type ChoiceOptions, type DrawOptions, MaskedSampler, NextSampler } from "../models/prior_sampling.ts";
 import { VideoGpt, type VideoGptConfig } from "../models/videogpt.ts";
 import { loadVqVae, TAGS_FILE } from "./prior.ts";
 import { readRun } from "./run.ts";
+import type { Sticker } from "./sample.ts";
 
 export interface CodeSampleOptions {
   readonly seed: number;
-  /** Which of a text's stickers, each with random numbers of its own. Default 0. */
-  readonly index?: number;
   /** Logits are divided by this. Default 1. */
   readonly temperature?: number;
   /** Steps are tokens, or rounds of a masked prior. */
@@ -25,12 +24,14 @@ export interface CodeSamplerOptions extends ChoiceOptions {
   readonly rounds?: number;
 }
 
-/** A model ready to sample. One compiled step serves all tokens and all stickers. */
+/** A model ready to sample. One compiled step serves all tokens and all stickers of a batch size. */
 export class VideoGptSampler {
   readonly config: VideoGptConfig;
   readonly #tags: Tags | null;
-  readonly #sampler: NextSampler | MaskedSampler;
   readonly #length: number;
+  readonly #masked: MaskedSampler | null;
+  /** The sampler of a number of stickers: it remembers keys and values for as many. */
+  readonly #next: (batch: number) => NextSampler;
   readonly #decode;
 
   constructor(model: VideoGpt, tags: Tags | null, { rounds, ...o }: CodeSamplerOptions = {}) {
@@ -38,15 +39,19 @@ export class VideoGptSampler {
     this.#tags = tags;
     const { prior, vqvae } = model;
     const table = vqvae.codebook.embeddings;
-    const masked = prior.config.objective === "masked";
-    this.#sampler = masked ? new MaskedSampler(prior, table, rounds, o) : new NextSampler(prior, table, 1, o);
     this.#length = prior.length;
+    this.#masked = prior.config.objective === "masked" ? new MaskedSampler(prior, table, rounds, o) : null;
+    let last: NextSampler | undefined;
+    this.#next = (batch) => {
+      if (last?.batch !== batch) last = new NextSampler(prior, table, batch, o);
+      return last;
+    };
     this.#decode = compile(({ codes }: { codes: Tensor }) => ({ frames: model.decode(codes) }), { name: "decode" });
   }
 
-  /** Steps of one sticker, as `onStep` counts them. */
+  /** Steps of a batch, as `onStep` counts them. */
   get steps(): number {
-    return this.#sampler instanceof NextSampler ? this.#sampler.length : this.#sampler.rounds;
+    return this.#masked?.rounds ?? (this.config.prior.tags?.slots ?? 0) + this.#length;
   }
 
   /** What the model makes of a text: see `Tags.read`. */
@@ -55,28 +60,40 @@ export class VideoGptSampler {
   }
 
   /**
-   * One sticker for a text of tags: [frames, size, size, 3] in [-1, 1]. Its random numbers depend on seed and index and
-   * nothing else, so tags give the same sticker whatever was sampled before it.
+   * Stickers of one batch for texts of tags, each [frames, size, size, 3] in [-1, 1]. A sticker's random numbers depend on the
+   * seed and its index alone, so that tags give the same sticker whatever it is sampled with.
    */
-  async sample(text: string, { seed, index = 0, temperature, onStep }: CodeSampleOptions): Promise<Float32Array> {
-    const slots = this.config.prior.tags?.slots;
-    const named = this.#tags && slots ? inSlots(this.read(text).tags, slots) : null;
-    const tags = named ? tensor(named, [1, named.length]) : undefined;
-    const rng = new Rng(seed).split(`sticker ${index}`);
-    const codes = await this.#draw(rng, { temperature, tags }, onStep);
-    return (await this.#decode({ codes }).frames.data()) as Float32Array;
+  async sample(
+    stickers: readonly Sticker[],
+    { seed, temperature, onStep }: CodeSampleOptions,
+  ): Promise<Float32Array[]> {
+    const each = this.#masked ? [this.#masked.rounds, 1, this.#length] : [1, this.#length];
+    const numbers = stickers.map(({ index }) => new Rng(seed).split(`sticker ${index}`).uniform(each));
+    const uniform = numbers[0].concat(numbers.slice(1), each.length - 2).keep();
+    const codes = await this.#draw(uniform, { temperature, tags: this.#named(stickers) }, onStep);
+    const frames = (await this.#decode({ codes }).frames.data()) as Float32Array;
+    const values = frames.length / stickers.length;
+    return stickers.map((_, i) => frames.slice(i * values, (i + 1) * values));
   }
 
-  async #draw(rng: Rng, o: { temperature?: number; tags?: Tensor }, onStep: CodeSampleOptions["onStep"]) {
-    const sampler = this.#sampler;
-    if (sampler instanceof NextSampler) {
-      for await (const done of sampler.draw(rng.uniform([1, this.#length]), o)) onStep?.(done, sampler.length);
-      return sampler.codes;
+  /** Tags i32 [b, slots]. */
+  #named(stickers: readonly Sticker[]): Tensor | undefined {
+    const slots = this.config.prior.tags?.slots;
+    if (!slots) return undefined;
+    const rows = stickers.flatMap(({ caption }) => [...inSlots(this.read(caption).tags, slots)]);
+    return tensor(Int32Array.from(rows), [stickers.length, slots]);
+  }
+
+  async #draw(uniform: Tensor, o: DrawOptions, onStep: CodeSampleOptions["onStep"]): Promise<Tensor> {
+    if (!this.#masked) {
+      const next = this.#next(uniform.shape[0]);
+      for await (const done of next.draw(uniform, o)) onStep?.(done, next.length);
+      return next.codes;
     }
-    let [codes, done] = [tensor(new Int32Array(this.#length), [1, this.#length]), 0];
-    for await (const now of sampler.draw(rng.uniform([sampler.rounds, 1, this.#length]), o)) {
+    let [codes, done] = [uniform, 0];
+    for await (const now of this.#masked.draw(uniform, o)) {
       codes = now;
-      onStep?.(++done, sampler.rounds);
+      onStep?.(++done, this.#masked.rounds);
     }
     return codes;
   }
