@@ -132,11 +132,12 @@ async function sampling(o: PlanOptions, config: SystemConfig): Promise<State> {
   return byPart(model.state());
 }
 
-/** Samples as `generate` does for VideoGPT, a sticker at a time. */
+/** Samples as `generate` does for VideoGPT. */
 async function samplingCodes(config: VideoGptConfig, count: number): Promise<State> {
   const model = new VideoGpt(config);
   const sampler = new VideoGptSampler(model, config.prior.tags ? Tags.of([], config.prior.tags.count) : null);
-  for (let i = 0; i < count; i++) await sampler.sample("", { seed: 1 });
+  const stickers = Array.from({ length: count }, (_, index) => ({ caption: "", index }));
+  await sampler.sample(stickers, { seed: 1 });
   return byPart(model.state());
 }
 
