@@ -146,6 +146,11 @@ function addTrain(program: Command): void {
       ),
     )
     .option("--warmup <n>", "diffusion: steps of linear rise (default: the preset's)", whole(0))
+    .addOption(
+      new Option("--precision <name>", "diffusion: f16 is mixed precision, with f32 weights")
+        .choices(["f32", "f16"])
+        .default("f32"),
+    )
     .option("--drop <share>", "diffusion: captions left out, which guidance needs (default: 0.1)", between(0, 1))
     .option("--pictures", "diffusion, i2vgen-xl: guide by first frames too, for generate --image", false)
     .option("--size <pixels>", "width and height stickers are resized to (default: the preset's)", pixels)

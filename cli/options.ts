@@ -47,6 +47,8 @@ export interface TrainOptions {
   schedule?: (typeof RATE_SCHEDULES)[number];
   warmup?: number;
   drop?: number;
+  /** diffusion: f16 is mixed precision. */
+  precision?: "f32" | "f16";
   /** diffusion, i2vgen-xl: the first frames of the stickers guide. */
   pictures?: boolean;
   /** Folder for latents and text features; absent: in the data folder. */

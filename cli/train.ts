@@ -161,6 +161,7 @@ const RUN: Readonly<Record<Recipe, (o: StageOptions, common: Common) => Promise<
       schedule: o.schedule ?? schedule,
       warmup: o.warmup ?? warmup,
       drop: o.drop,
+      precision: o.precision,
       cache: o.cache ?? join(o.data, ".gifgrad"),
     });
   },

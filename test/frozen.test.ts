@@ -8,8 +8,9 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { type Dataset, openDataset } from "../data/store.ts";
 import { ofDomain } from "../data/subset.ts";
-import { Parameter, Rng, type Tensor, useDevice } from "../engine/index.ts";
+import { Parameter, Rng, type Tensor, tensor, useDevice } from "../engine/index.ts";
 import { mse } from "../engine/nn/index.ts";
+import { LossScaler } from "../engine/optim/index.ts";
 import { ReferenceDevice } from "../engine/reference.ts";
 import { openSafetensors } from "../engine/safetensors.ts";
 import { Autoencoder } from "../models/autoencoder.ts";
@@ -152,6 +153,43 @@ describe("with only the temporal convolutions trained", () => {
     // Another data set, and by the seed another text encoder.
     await diffusion("other", { steps: 1, seed: 4, data: { ...data, fingerprint: "other" } });
     expect((await readdir(cache())).length).toBe(before + 4);
+  });
+});
+
+describe("mixed precision", () => {
+  onGpu("begins with the loss of full precision, and keeps the scale in its checkpoint", async () => {
+    await diffusion("f16", { precision: "f16", steps: 1 });
+    const first = (name: string): number => readMetrics(join(folder, name, "metrics.jsonl"))[0].loss;
+    expectClose([first("f16")], [first("conv")], "loss", { rtol: 0.01 }); // f16 has 11 bits; a loss sums in f32
+    expect(first("f16")).not.toBe(first("conv"));
+    expect(await names((await readRun(join(folder, "f16"))).checkpoint.path)).toContain("scaler.scale");
+  });
+
+  test("an overflow leaves the step out and halves the scale", async () => {
+    useDevice(new ReferenceDevice());
+    const w = new Parameter([2], [1, 2]);
+    const scaler = new LossScaler({ initial: 8 });
+    for (const parts of [1, 2]) {
+      const before = [...(await w.data())];
+      const scale = await scaler.value.item();
+      const step = trainingStep({
+        name: "test",
+        parts,
+        scaler,
+        targets: [w],
+        loss: ({ x }: Record<"x", Tensor>) => w.mul(x).sum(),
+        update: ([g], { lr }: Record<"lr", Tensor>, finite) => {
+          w.assign((finite as Tensor).where(w.sub(g.mul(lr)), w));
+          return g.square().sum().sqrt();
+        },
+      });
+      const batch = (...x: number[]): { x: Tensor }[] => new Array(parts).fill({ x: tensor(x) });
+      const bad = step(batch(Number.POSITIVE_INFINITY, 1), { lr: 0.5 });
+      expect([await bad.norm.item(), ...(await w.data())]).toEqual([0, ...before]);
+      expect(await scaler.value.item()).toBe(scale / 2);
+      const good = step(batch(3, 4), { lr: 0.5 });
+      expect([await good.norm.item(), ...(await w.data())]).toEqual([5, before[0] - 1.5, before[1] - 2]);
+    }
   });
 });
 

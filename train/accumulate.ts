@@ -2,6 +2,7 @@
 // one. Called by diffusion.ts.
 
 import { compile, type Feed, grad, type Named, Parameter, type Tensor } from "../engine/index.ts";
+import type { LossScaler } from "../engine/optim/index.ts";
 
 export interface StepParts<I extends Named, U extends Named> {
   readonly name: string;
@@ -11,8 +12,13 @@ export interface StepParts<I extends Named, U extends Named> {
   readonly targets: readonly Parameter[];
   /** Mean loss of a batch, []. */
   loss(batch: I): Tensor;
-  /** Moves the parameters by gradients in the order of `targets`, given what is fed once per step. Returns the gradient's norm. */
-  update(grads: readonly Tensor[], once: U): Tensor;
+  /** Scales the loss, for gradients in half precision; absent: none. */
+  readonly scaler?: LossScaler;
+  /**
+   * Moves the parameters by gradients in the order of `targets`, given what is fed once per step; where `finite` is false it
+   * must move nothing. Returns the gradient's norm.
+   */
+  update(grads: readonly Tensor[], once: U, finite?: Tensor): Tensor;
 }
 
 export interface StepValues {
@@ -29,11 +35,18 @@ export interface StepValues {
 export function trainingStep<I extends Named, U extends Named>(
   o: StepParts<I, U>,
 ): (batches: readonly Feed<I>[], once: Feed<U>) => StepValues {
+  const { scaler } = o;
+  const gradients = (loss: Tensor): Tensor[] => grad(scaler ? scaler.scale(loss) : loss, o.targets);
+  const move = (scaled: readonly Tensor[], once: U): Tensor => {
+    if (!scaler) return o.update(scaled, once);
+    const { grads, finite } = scaler.unscale(scaled);
+    return finite.where(o.update(grads, once, finite), 0); // a step that is left out has no norm
+  };
   if (o.parts === 1) {
     const whole = compile(
       (inputs: I & U) => {
         const loss = o.loss(inputs);
-        return { loss, norm: o.update(grad(loss, o.targets), inputs) };
+        return { loss, norm: move(gradients(loss), inputs) };
       },
       { name: o.name },
     );
@@ -48,8 +61,8 @@ export function trainingStep<I extends Named, U extends Named>(
       const loss = o.loss(batch as I);
       const begin = first.greater(0.5);
       const plus = (sum: Parameter, x: Tensor): void => sum.assign(begin.where(x, sum.add(x)));
-      grad(loss, o.targets).forEach((g, i) => {
-        plus(sums[i], g);
+      gradients(loss).forEach((g, i) => {
+        plus(sums[i], g.cast("f32"));
       });
       plus(total, loss);
       return {};
@@ -59,7 +72,7 @@ export function trainingStep<I extends Named, U extends Named>(
   const update = compile(
     (once: U) => {
       const share = 1 / o.parts;
-      const norm = o.update(
+      const norm = move(
         sums.map((sum) => sum.mul(share)),
         once,
       );

@@ -14,6 +14,8 @@ import {
   clipGradNorm,
   constant,
   Ema,
+  inHalf,
+  LossScaler,
   type LrSchedule,
   linearWarmup,
   warmupCosine,
@@ -51,6 +53,8 @@ export interface DiffusionRecipe {
   readonly resume: boolean;
   /** What is trained; the rest is frozen. Default scratch. */
   readonly trained?: Trained;
+  /** f16: networks compute on casts of their weights, which stay f32 as their moments do; the loss is scaled. Default f32. */
+  readonly precision?: "f32" | "f16";
   /** Weights to begin with, where it is not the seed's. */
   readonly init?: Initialiser;
   /** Steps between checkpoints; absent: about a minute of them. */
@@ -104,11 +108,13 @@ export async function trainDiffusion(o: DiffusionRecipe): Promise<StageResult> {
   const model = new LatentDiffusion(config).seed(seed).train(trained);
   const optimizer = new AdamW(trainable(model), { weightDecay: 0.01 });
   const ema = new Ema(trainable(model), emaDecay(steps));
+  const scaler = o.precision === "f16" ? new LossScaler() : undefined;
   const rng = new Rng(seed).split("diffusion");
   const state = joinState({
     model: trainable(model),
     ema: ema.state(),
     optimizer: optimizer.state(),
+    scaler: scaler?.state() ?? new Map(),
     rng: rng.state,
   });
   const run = await openRun(o.out, {
@@ -124,6 +130,7 @@ export async function trainDiffusion(o: DiffusionRecipe): Promise<StageResult> {
       seed,
       drop,
       trained,
+      precision: o.precision ?? "f32",
       init: o.init?.identity ?? null,
       data: data.fingerprint,
       autoencoder: first.checkpoint.sha256,
@@ -164,13 +171,16 @@ export async function trainDiffusion(o: DiffusionRecipe): Promise<StageResult> {
     name: "diffusion",
     parts: accumulate,
     targets: optimizer.targets,
+    scaler,
     loss: ({ mean, logvar, captions: text, vectors }: Batch) => {
       const z0 = samplePosterior({ mean, logvar }, rng.normal(mean.shape)).mul(latents.scale);
-      return model.loss({ latents: z0, captions: text, empty: captions.empty, vectors }, rng, { drop });
+      const clips = { latents: z0, captions: text, empty: captions.empty, vectors };
+      const loss = (): Tensor => model.loss(clips, rng, { drop });
+      return scaler ? inHalf(loss) : loss();
     },
-    update: (gradients, { lr, start }: Record<"lr" | "start", Tensor>) => {
+    update: (gradients, { lr, start }: Record<"lr" | "start", Tensor>, finite) => {
       const { grads, norm } = clipGradNorm(gradients, 1);
-      optimizer.step(grads, { lr });
+      optimizer.step(grads, { lr, when: finite });
       ema.update(start);
       return norm;
     },
