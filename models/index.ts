@@ -38,6 +38,7 @@ export {
   type Trained,
   type TrainingBatch,
 } from "./latent_diffusion.ts";
+export { TemporalConv, TemporalTransformer } from "./make_a_video.ts";
 export { type Objective, Prior, type PriorConfig } from "./prior.ts";
 export { choose, MaskedSampler, NextSampler } from "./prior_sampling.ts";
 export {
@@ -53,7 +54,10 @@ export {
   samplerStep,
 } from "./samplers.ts";
 export { SpatialTemporalInteraction } from "./sti.ts";
+export { countSystem, countSystems, SYSTEMS, type System, type SystemCount } from "./systems.ts";
 export { TextEncoder, type TextOptions } from "./text_encoder.ts";
 export { type ForwardOptions, VideoUNet, type VideoUNetOptions } from "./video_unet.ts";
+export { SwapAttention } from "./videofactory.ts";
 export { VideoGpt, type VideoGptConfig, videoGptConfig } from "./videogpt.ts";
+export { MixedTemporalConv, MixedTemporalTransformer } from "./videoldm.ts";
 export { VqVae, type VqVaeConfig, type VqVaeOutput } from "./vqvae.ts";
