@@ -31,24 +31,20 @@ import { goldenFailures } from "./golden_failures.ts";
 vi.setConfig({ testTimeout: 120_000 });
 const reference = new ReferenceDevice();
 
-for (const [folder, tensors] of [
-  ["i2vgenxl-unet-a", 511],
-  ["vgen-i2vgen-a", 670],
-] as const) {
-  describeFolder(folder, (path) => {
-    test("outputs, loss, gradients and the norm of every gradient", async () => {
-      useDevice(reference);
-      expect(await goldenFailures(path)).toEqual({ count: tensors, failed: [] });
-    });
+describeFolder("vgen-i2vgen-a", (path) => {
+  test("outputs, loss, gradients and the norm of every gradient", async () => {
+    useDevice(reference);
+    expect(await goldenFailures(path)).toEqual({ count: 670, failed: [] });
   });
-}
+});
 
 /** Failures of a copy of a folder that asks for no gradients, which take most of the time, after `change`. */
 async function outputFailures(path: string, change: (copy: string) => void = () => {}): Promise<string[]> {
   const copy = mkdtempSync(join(tmpdir(), "golden-"));
   try {
     cpSync(path, copy, { recursive: true });
-    rename(join(copy, "io.safetensors"), { "proj.eps": "none.eps" }); // without a projection there is no loss
+    // Without a projection there is no loss.
+    rename(join(copy, "io.safetensors"), { "proj.eps": "none.eps", "proj.sample": "none.sample" });
     rmSync(join(copy, "grad_norms.json"));
     change(copy);
     useDevice(reference);
@@ -61,16 +57,20 @@ async function outputFailures(path: string, change: (copy: string) => void = () 
 /** Replaces names in a safetensors file by others of the same length. */
 function rename(file: string, names: Readonly<Record<string, string>>): void {
   const bytes = readFileSync(file);
-  const places = Object.entries(names).map(([from, to]) => [bytes.indexOf(`"${from}"`) + 1, to] as const);
-  for (const [at, to] of places) bytes.write(to, at);
+  const places = Object.entries(names).map(([from, to]) => [bytes.indexOf(`"${from}"`), to] as const);
+  for (const [at, to] of places) if (at >= 0) bytes.write(to, at + 1);
   writeFileSync(file, bytes);
 }
 
-describeFolder("vgen-unet-a", (path) => {
-  test("outputs", async () => {
-    expect(await outputFailures(path)).toEqual([]);
+for (const folder of ["i2vgenxl-unet-a", "vgen-unet-a"])
+  describeFolder(folder, (path) => {
+    // Gradients are those of the network above; `gifgrad golden` checks them too.
+    test("outputs", async () => {
+      expect(await outputFailures(path)).toEqual([]);
+    });
   });
 
+describeFolder("vgen-unet-a", (path) => {
   test("weights of two layers in each other's place are noticed", async () => {
     const [a, b] = ["conv2.0.bias", "conv3.0.bias"].map((name) => `input_blocks.1.0.temopral_conv.${name}`);
     const swapped = await outputFailures(path, (copy) => {
@@ -154,7 +154,7 @@ test("gradients of everything that a picture goes through, by random directions"
   const out = unet.forward(x, step, text, { picture: { frames: pictureFrames(latents, 3), vector } });
   const parts = [...unet.state()].filter(([name]) => /^(conv_in|image_latents|context_emb|fps)/.test(name));
   expect(parts).toHaveLength(2 + 6 + 11 + 6 + 4 + 4);
-  await directional(out, [latents, vector, text, ...parts.map(([, p]) => p)], { directions: 2 });
+  await directional(out, [latents, vector, text, ...parts.map(([, p]) => p)], { directions: 1 });
   for (const t of [latents, vector, text]) await directional(out, [t], { directions: 1 });
 });
 
