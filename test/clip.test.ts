@@ -220,3 +220,18 @@ describe("configurations of transformers", () => {
     expect(() => readTextConfig(json, "c")).toThrow(message);
   });
 });
+
+describe("text encoder", () => {
+  test("a position does not depend on later tokens, and does on earlier ones", async () => {
+    useDevice(new ReferenceDevice());
+    const encoder = new TextEncoder(text).seed(5);
+    const a = await rowsOf(encoder.forward(ids([1, 2, 3, 4])));
+    const b = await rowsOf(encoder.forward(ids([1, 2, 9, 4])));
+    expect(b.slice(0, 2)).toEqual(a.slice(0, 2));
+    expect(b[3]).not.toEqual(a[3]);
+  });
+
+  test("too many tokens are refused", () => {
+    expect(() => new TextEncoder(text).forward(ids([0, 0, 0, 0, 0, 0, 0]))).toThrow("7 tokens, at most 6");
+  });
+});

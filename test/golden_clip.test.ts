@@ -1,15 +1,13 @@
 // The golden kinds of CLIP's networks: the folders pass on the GPU device, and fail in float64 when their configuration is
 // changed to that of a slightly different network.
 
-import { copyFileSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { rmSync } from "node:fs";
 import { afterAll, expect, test, vi } from "vitest";
 import { useDevice } from "../engine/index.ts";
 import { ReferenceDevice } from "../engine/reference.ts";
 import { onGpu } from "./device.ts";
 import { describeFolder } from "./golden.ts";
-import { goldenFailures } from "./golden_failures.ts";
+import { changedCopy, goldenFailures } from "./golden_failures.ts";
 
 // A software adapter compiles over a hundred kernels for a network and its gradients.
 vi.setConfig({ testTimeout: 300_000 });
@@ -24,12 +22,9 @@ afterAll(() => {
 });
 
 /** A copy of the folder with another configuration. */
-function changed(path: string, edit: (config: Config) => object): string {
-  const copy = mkdtempSync(join(tmpdir(), "golden-clip-"));
+async function changed(path: string, edit: (config: Config) => object): Promise<string> {
+  const copy = await changedCopy(path, { "config.json": edit });
   temporary.push(copy);
-  for (const name of readdirSync(path)) if (name !== "config.json") copyFileSync(join(path, name), join(copy, name));
-  const config = JSON.parse(readFileSync(join(path, "config.json"), "utf8"));
-  writeFileSync(join(copy, "config.json"), JSON.stringify(edit(config)));
   return copy;
 }
 
@@ -44,13 +39,13 @@ describeFolder("clip-text-a", (path) => {
     ["another epsilon", { layer_norm_eps: 1e-4 }, "out.short_last_hidden_state", "grad.w."],
   ])("%s is found", async (_, edit, output, other) => {
     useDevice(new ReferenceDevice());
-    const { failed } = await goldenFailures(changed(path, (config) => ({ ...config, ...edit })));
+    const { failed } = await goldenFailures(await changed(path, (config) => ({ ...config, ...edit })));
     expect(failed.join("\n")).toContain(output);
     expect(failed.join("\n")).toContain(other);
   });
   test("a wrong size is an error that names the weights", async () => {
     useDevice(new ReferenceDevice());
-    const { count, failed } = await goldenFailures(changed(path, (config) => ({ ...config, hidden_size: 36 })));
+    const { count, failed } = await goldenFailures(await changed(path, (config) => ({ ...config, hidden_size: 36 })));
     expect({ count, failed }).toEqual({ count: 0, failed: [expect.stringMatching(/misshapen: text_model/)] });
   });
 });
@@ -62,7 +57,7 @@ describeFolder("clip-sim-a", (path) => {
   test("heads of the image tower alone are found", async () => {
     useDevice(new ReferenceDevice());
     const edit = (c: Config): object => ({ ...c, vision_config: { ...c.vision_config, num_attention_heads: 2 } });
-    const { failed } = await goldenFailures(changed(path, edit));
+    const { failed } = await goldenFailures(await changed(path, edit));
     expect(failed.some((line) => line.startsWith("out.vision_last_hidden_state"))).toBe(true);
     expect(failed.some((line) => line.startsWith("out.text_embeds"))).toBe(false);
   });

@@ -1,6 +1,6 @@
 // Runs a golden folder through the project's own runner, for tests: how many tensors it held, and a line for each that failed.
 
-import { mkdtemp, rm, symlink } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { openSafetensors, writeSafetensors } from "../engine/safetensors.ts";
@@ -37,4 +37,21 @@ export async function outputFailures(path: string): Promise<string[]> {
     await io.close();
     await rm(folder, { recursive: true });
   }
+}
+
+/** A copy of a folder in which files are changed: JSON by name, as values. The caller removes it. */
+export async function changedCopy(
+  path: string,
+  changes: Readonly<Record<string, (json: never) => unknown>>,
+): Promise<string> {
+  const copy = await mkdtemp(join(tmpdir(), "gifgrad-golden-"));
+  for (const name of await readdir(path)) {
+    const change = changes[name];
+    if (!change) await symlink(join(path, name), join(copy, name));
+    else {
+      const json = JSON.parse(await readFile(join(path, name), "utf8"));
+      await writeFile(join(copy, name), JSON.stringify(change(json as never)));
+    }
+  }
+  return copy;
 }
