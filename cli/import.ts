@@ -1,10 +1,17 @@
 // `gifgrad import` and `gifgrad export`: checkpoints of other programs into a folder of ours, and back. Both copy tensor by
-// tensor and open no device.
+// tensor and compute nothing.
 
+import { join } from "node:path";
+import { loadTokenizer } from "../data/tokenizer.ts";
+import { openDevice } from "../engine/index.ts";
+import { TOKENIZER_FILE } from "../train/diffusion.ts";
 import { exportImported } from "../train/foreign/export.ts";
+import { exportModel, kindOf } from "../train/foreign/export_model.ts";
 import { importCheckpoint } from "../train/foreign/import.ts";
-import { readRecord } from "../train/foreign/record.ts";
+import { holdsImport, readRecord } from "../train/foreign/record.ts";
+import { loadModel } from "../train/sample.ts";
 import type { ExportOptions, ImportOptions } from "./options.ts";
+import { existingStage } from "./train.ts";
 
 export async function runImport({ path, as, out, variant, config }: ImportOptions): Promise<void> {
   const onPart = (name: string, tensors: number): void => console.error(`${name}: ${tensors} tensors`);
@@ -12,10 +19,28 @@ export async function runImport({ path, as, out, variant, config }: ImportOption
   console.log(`${out}: ${as} with ${Object.keys(record.parts).join(", ")}`);
 }
 
+/** An imported checkpoint goes back as it came, a trained run in the layout that its system has a place in. */
 export async function runExport({ run, as, out }: ExportOptions): Promise<void> {
-  const record = await readRecord(run);
-  if (as !== undefined && as !== record.as)
-    throw new Error(`${run} holds ${record.as}, which cannot be written as ${as}`);
-  await exportImported(run, out);
-  console.log(`${out}: ${record.as} with ${Object.keys(record.parts).join(", ")}`);
+  if (holdsImport(run)) {
+    const record = await readRecord(run);
+    check(run, as, record.as);
+    await exportImported(run, out);
+    console.log(`${out}: ${record.as} with ${Object.keys(record.parts).join(", ")}`);
+    return;
+  }
+  const dir = existingStage(run, "diffusion");
+  const model = await loadModel(dir, console.error);
+  check(run, as, kindOf(model));
+  const device = await openDevice({ device: "reference" }); // weights never leave the host
+  try {
+    await exportModel(model, await loadTokenizer(join(dir, TOKENIZER_FILE)), out);
+  } finally {
+    device.close();
+  }
+  console.log(`${out}: ${kindOf(model)}`);
+}
+
+function check(run: string, asked: string | undefined, kind: string): void {
+  if (asked !== undefined && asked !== kind)
+    throw new Error(`${run} holds ${kind}, which cannot be written as ${asked}`);
 }

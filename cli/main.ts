@@ -282,8 +282,8 @@ function addImport(program: Command): void {
 function addExport(program: Command): void {
   program
     .command("export")
-    .description("write an imported checkpoint back in its own layout, byte by byte as it came")
-    .argument("<run>", "folder of an imported checkpoint")
+    .description("write an imported checkpoint back, byte by byte as it came, or a trained run as diffusers would")
+    .argument("<run>", "folder of an imported checkpoint, or run folder")
     .addOption(new Option("--as <kind>", "what it must be").choices(CHECKPOINT_KINDS))
     .requiredOption("--out <folder>", "new folder for its files")
     .action(async (run: string, options: Omit<ExportOptions, "run">) =>

@@ -192,7 +192,7 @@ export interface ImportOptions {
 }
 
 export interface ExportOptions {
-  /** An imported checkpoint. */
+  /** An imported checkpoint, or the run folder of a diffusion system. */
   run: string;
   /** Checked against what it is. */
   as?: (typeof CHECKPOINT_KINDS)[number];

@@ -12,7 +12,8 @@ import { ReferenceDevice } from "../engine/reference.ts";
 import { type DiffusionSystem, systemConfig } from "../models/config.ts";
 import { LatentDiffusion } from "../models/latent_diffusion.ts";
 import { SAMPLERS, sample, samplerStep } from "../models/samplers.ts";
-import { loadSystem } from "../train/foreign/imported.ts";
+import { exportModel, kindOf } from "../train/foreign/export_model.ts";
+import { loadSystem, openCheckpoint, tokenizerOf } from "../train/foreign/imported.ts";
 import { configFrom, loadImageModel, openImageModel } from "../train/foreign/init.ts";
 import type { OpenCheckpoint } from "../train/foreign/open.ts";
 import { difference, expectClose } from "./close.ts";
@@ -93,3 +94,22 @@ describe("a system made from an image model", () => {
     await expect(loadImageModel(other, image)).rejects.toThrow("does not fit");
   });
 });
+
+test.each(["make-a-video", "videoldm", "sti", "i2vgen-xl"] as const)(
+  "%s, written as diffusers would, comes back with the same configuration and weights",
+  async (system) => {
+    const model = new LatentDiffusion(configFrom(image, systemConfig(system, "nano"))).seed(5);
+    model.autoencoder.scale = 0.5;
+    const out = join(folder, system);
+    await exportModel(model, await tokenizerOf(image), out);
+    const back = await openCheckpoint(out, kindOf(model));
+    const again = await loadSystem(back);
+    await back.close();
+    const unet = { ...model.config.unet, dropout: again.config.unet.dropout }; // the library's own, whatever the file says
+    expect(again.config.unet).toMatchObject(JSON.parse(JSON.stringify({ ...unet, heads: undefined })));
+    expect(again.config).toMatchObject({ size: 16, frames: 8, prediction: "v", autoencoder: model.config.autoencoder });
+    expect(again.autoencoder.scale).toBe(0.5);
+    const state = again.state();
+    for (const [name, p] of model.state()) expect(await state.get(name)?.data(), name).toEqual(await p.data());
+  },
+);
