@@ -123,7 +123,7 @@ function fragment(at: number, n: number, fragments: number): number {
 function region(at: Three, { padded, window, shift }: Cut): number {
   const [t, h, w] = each((i) => {
     const moved = (at[i] - shift[i] + padded[i]) % padded[i]; // where it stands after the move
-    if (shift[i] === 0 || moved >= padded[i] - shift[i]) return 2;
+    if (moved >= padded[i] - shift[i]) return 2;
     return moved >= padded[i] - window[i] ? 1 : 0;
   });
   return 9 * t + 3 * h + w;
