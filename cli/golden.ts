@@ -31,7 +31,12 @@ export async function run({ folder, json, device: kind }: GoldenOptions): Promis
   const problems = results.filter((r) => r.problem !== undefined).length;
   if (json)
     console.log(JSON.stringify({ device: device.name, passed: checks.length - failed, failed, problems, results }));
-  else console.log(summary(checks.length, failed, problems, device.name));
+  else {
+    console.log(summary(checks.length, failed, problems, device.name));
+    const wide = checks.filter(beyond).length;
+    if (wide > 0)
+      console.log(`${wide} of them are single numbers beyond 10 times their own stated cost (marked above)`);
+  }
   if (failed + problems > 0) process.exitCode = 1;
 }
 
@@ -47,8 +52,15 @@ function print(event: Event): void {
   else console.log(line(event.check));
 }
 
-function line({ name, error, bound, ok, message }: Check): string {
-  const numbers = message ?? `error ${error.toExponential(1)}  bound ${bound.toExponential(1)}`;
+/** Passed by the bound for single numbers, and would not have by ten times what is stated for this one. */
+function beyond({ ok, error, stated }: Check): boolean {
+  return ok && stated !== undefined && error > stated;
+}
+
+function line(check: Check): string {
+  const { name, error, bound, ok, message, stated = 0 } = check;
+  const own = beyond(check) ? `  (a single number; 10 times its own stated cost is ${stated.toExponential(1)})` : "";
+  const numbers = message ?? `error ${error.toExponential(1)}  bound ${bound.toExponential(1)}${own}`;
   return `${ok ? "ok  " : "FAIL"}  ${name.padEnd(44)}  ${numbers}`;
 }
 

@@ -10,6 +10,8 @@ export interface Check {
   /** What `error` may be. */
   readonly bound: number;
   readonly ok: boolean;
+  /** `SLACK` times the stated cost, where `bound` is wider than that because a single number's cost says little. */
+  readonly stated?: number;
   /** Why there is no meaningful error: one line. */
   readonly message?: string;
 }
