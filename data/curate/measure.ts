@@ -1,7 +1,7 @@
 // What filters and statistics need to know of a sticker's pixels: size, frames, entropy, motion, and a perceptual hash. Pure
 // functions of a decoded file; worker.ts calls them in its process.
 
-import { decodeSticker } from "../decode/index.ts";
+import { developSticker } from "../decode/index.ts";
 import { pickFrames } from "../frames.ts";
 
 export interface Measures {
@@ -20,29 +20,46 @@ export interface Measures {
   readonly phash: string;
 }
 
-/** Frames looked at, and bytes of pixels that they may take. */
+/** Frames looked at, and fewer of large ones: bytes of their pixels. */
 const LOOKED_AT = 8;
 const PIXEL_BYTES = 128 * 1024 * 1024;
 const HASHED = 4;
 
+/** What is kept of a frame. */
+interface Look {
+  readonly transparent: boolean;
+  readonly entropy: number;
+  readonly thumb: Float64Array;
+  readonly hash: string;
+}
+
 /** @throws DecodeError when the file cannot be used */
 export async function measure(bytes: Uint8Array, where: string): Promise<Measures> {
-  const { width, height, frameCount, durationMs, frames } = await decodeSticker(bytes, where, (n, w, h) =>
-    pickFrames(n, Math.min(LOOKED_AT, n, Math.max(1, Math.floor(PIXEL_BYTES / (4 * w * h))))),
-  );
-  const greys = frames.map((rgba) => greyOnWhite(rgba));
-  const thumbs = greys.map((grey) => shrink(grey, width, height, 32, 32));
-  const hashes = pickFrames(frames.length, HASHED).map((i) => differenceHash(greys[i], width, height));
+  const select = (n: number, w: number, h: number): number[] =>
+    pickFrames(n, Math.min(LOOKED_AT, n, Math.max(1, Math.floor(PIXEL_BYTES / (4 * w * h)))));
+  const { width, height, frameCount, durationMs, frames } = await developSticker(bytes, where, select, look);
   return {
     width,
     height,
     frames: frameCount,
     duration_ms: frameCount > 1 ? durationMs : 0,
-    has_alpha: frames.some((rgba) => transparent(rgba)),
+    has_alpha: frames.some(({ transparent }) => transparent),
     aspect: Math.max(width / height, height / width),
-    entropy: mean(greys.map(entropy)),
-    motion: mean(thumbs.slice(1).map((thumb, i) => difference(thumbs[i], thumb))),
-    phash: hashes.join(""),
+    entropy: mean(frames.map((frame) => frame.entropy)),
+    motion: mean(frames.slice(1).map(({ thumb }, i) => difference(frames[i].thumb, thumb))),
+    phash: pickFrames(frames.length, HASHED)
+      .map((i) => frames[i].hash)
+      .join(""),
+  };
+}
+
+function look(rgba: Uint8ClampedArray, width: number, height: number): Look {
+  const grey = greyOnWhite(rgba);
+  return {
+    transparent: transparent(rgba),
+    entropy: entropy(grey),
+    thumb: shrink(grey, width, height, 32, 32),
+    hash: differenceHash(grey, width, height),
   };
 }
 

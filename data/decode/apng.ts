@@ -4,7 +4,7 @@
 
 import { crc32 } from "node:zlib";
 import { ByteReader } from "./bytes.ts";
-import { type Animation, compose, type FrameSelection, type Patch, type Rect } from "./compose.ts";
+import { type Animation, compose, type Develop, type FrameSelection, type Patch, type Rect } from "./compose.ts";
 import { checkFrameBudget, checkSize } from "./limits.ts";
 import { checkFormat, decodePixels, type PixelFormat } from "./png_pixels.ts";
 
@@ -36,7 +36,7 @@ export function isAnimatedPng(bytes: Uint8Array): boolean {
 }
 
 /** Decodes the selected frames of an APNG. Throws Error with the reason when it is damaged or over the limits. */
-export function decodeApng(bytes: Uint8Array, select: FrameSelection): Animation {
+export function decodeApng<T>(bytes: Uint8Array, select: FrameSelection, develop: Develop<T>): Animation<T> {
   const reader = new ByteReader(bytes);
   reader.skip(SIGNATURE_BYTES);
   const first = readChunk(reader);
@@ -47,7 +47,7 @@ export function decodeApng(bytes: Uint8Array, select: FrameSelection): Animation
   const patches = frames.map(
     (frame): Patch => ({ ...frame, paint: (canvas) => paintFrame(frame, format, canvas, width) }),
   );
-  return compose(width, height, patches, select);
+  return compose(width, height, patches, select, develop);
 }
 
 const chunkName = (bytes: Uint8Array): string => String.fromCharCode(...bytes);

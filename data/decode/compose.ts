@@ -19,13 +19,19 @@ export interface Patch extends Rect {
 /** Chooses frames by index from the file's frame count and its size in pixels; an index may repeat. */
 export type FrameSelection = (count: number, width: number, height: number) => readonly number[];
 
-export interface Animation {
+/**
+ * What is kept of a selected frame: straight-alpha RGBA of width * height * 4 bytes in, anything out. The pixels are painted on
+ * afterwards, so whoever wants them copies them.
+ */
+export type Develop<T> = (rgba: Uint8ClampedArray, width: number, height: number) => T;
+
+export interface Animation<T = Uint8ClampedArray> {
   readonly width: number;
   readonly height: number;
   /** Frames in the file. */
   readonly frameCount: number;
-  /** The selected frames, straight-alpha RGBA of width * height * 4 bytes; a repeated index shares one array. */
-  readonly frames: Uint8ClampedArray[];
+  /** The selected frames as developed, by default straight-alpha RGBA; a repeated index shares one. */
+  readonly frames: T[];
   /** Display time of each selected frame as players show it. */
   readonly delaysMs: number[];
   /** Of all frames in the file together. */
@@ -35,19 +41,30 @@ export interface Animation {
 /** Browsers show frames that ask for 10 ms or less for 100 ms. */
 export const playedDelay = (ms: number): number => (ms <= 10 ? 100 : ms);
 
-/** Plays `patches` on a width x height canvas and keeps the selected frames only, so memory follows the selection. */
-export function compose(width: number, height: number, patches: readonly Patch[], select: FrameSelection): Animation {
+/** Plays `patches` on a width x height canvas and keeps what is developed of the selected frames, so memory follows that. */
+export function compose<T>(
+  width: number,
+  height: number,
+  patches: readonly Patch[],
+  select: FrameSelection,
+  develop: Develop<T>,
+): Animation<T> {
   const wanted = select(patches.length, width, height);
-  const shots = new Map<number, Uint8ClampedArray>();
+  const shots = new Map<number, T>();
   const canvas = new Uint8ClampedArray(width * height * 4);
+  let before: Uint8ClampedArray | undefined;
   const last = Math.max(...wanted);
   for (let i = 0; i <= last; i++) {
     const patch = patches[i];
-    const before = patch.disposal === "previous" ? canvas.slice() : undefined;
+    const restore = patch.disposal === "previous" && i < last;
+    if (restore) {
+      before ??= new Uint8ClampedArray(canvas.length); // once: copies of large frames would pile up faster than they go
+      before.set(canvas);
+    }
     patch.paint(canvas);
-    if (wanted.includes(i)) shots.set(i, canvas.slice());
+    if (wanted.includes(i)) shots.set(i, develop(canvas, width, height));
     if (patch.disposal === "clear") clear(canvas, width, height, patch);
-    if (before) canvas.set(before);
+    if (restore && before) canvas.set(before);
   }
   return {
     width,

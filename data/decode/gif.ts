@@ -3,7 +3,7 @@
 // walked before any pixel is decoded, so sizes, frame count and a missing end are known without allocating.
 
 import { ByteReader } from "./bytes.ts";
-import { type Animation, compose, type FrameSelection, type Patch, type Rect } from "./compose.ts";
+import { type Animation, compose, type Develop, type FrameSelection, type Patch, type Rect } from "./compose.ts";
 import { checkFrameBudget, checkSize } from "./limits.ts";
 import { decodeLzw } from "./lzw.ts";
 
@@ -27,7 +27,7 @@ const DISPOSALS: readonly Patch["disposal"][] = ["keep", "keep", "clear", "previ
 const BLOCK = { image: 0x2c, extension: 0x21, trailer: 0x3b, graphicControl: 0xf9 };
 
 /** Decodes the selected frames of a GIF. Throws Error with the reason when it is damaged or over the limits. */
-export function decodeGif(bytes: Uint8Array, select: FrameSelection): Animation {
+export function decodeGif<T>(bytes: Uint8Array, select: FrameSelection, develop: Develop<T>): Animation<T> {
   const reader = new ByteReader(bytes);
   reader.skip(6);
   const width = reader.u16le();
@@ -39,7 +39,7 @@ export function decodeGif(bytes: Uint8Array, select: FrameSelection): Animation 
     const paint = (canvas: Uint8ClampedArray) => paintImage(bytes, image, i, canvas, width, height);
     return { ...image, paint };
   });
-  return compose(width, height, patches, select);
+  return compose(width, height, patches, select, develop);
 }
 
 /** Walks all blocks up to the trailer; only structure is read. */
@@ -126,19 +126,23 @@ function paintImage(
   if (decoded < indices.length) throw new Error(`frame ${i} ends after ${decoded} of ${indices.length} pixels`);
   const rows = image.interlaced ? interlacedRows(image.height) : undefined;
   const visibleWidth = Math.min(image.width, canvasWidth - image.x);
+  const [pixels, colours] = [new Uint32Array(canvas.buffer, canvas.byteOffset), opaque(image.palette)];
   for (let stored = 0; stored < image.height; stored++) {
     const y = image.y + (rows ? rows[stored] : stored);
     if (y >= canvasHeight) continue;
     for (let x = 0; x < visibleWidth; x++) {
       const index = indices[stored * image.width + x];
       if (index === image.transparent) continue;
-      const at = 4 * (y * canvasWidth + image.x + x);
-      canvas[at] = image.palette[3 * index];
-      canvas[at + 1] = image.palette[3 * index + 1];
-      canvas[at + 2] = image.palette[3 * index + 2];
-      canvas[at + 3] = 255;
+      pixels[y * canvasWidth + image.x + x] = colours[index];
     }
   }
+}
+
+/** A palette as whole RGBA pixels, in the byte order of this machine. */
+function opaque(palette: Uint8Array): Uint32Array {
+  const rgba = new Uint8Array(4 * 256).fill(255);
+  for (let i = 0; i < 256; i++) rgba.set(palette.subarray(3 * i, 3 * i + 3), 4 * i);
+  return new Uint32Array(rgba.buffer);
 }
 
 /** The image row of each stored row (GIF89a appendix E): every 8th from 0, every 8th from 4, 4th from 2, 2nd from 1. */

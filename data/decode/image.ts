@@ -2,7 +2,7 @@
 // areas with the background colour, accepts truncated GIFs and sees one frame of an APNG.
 
 import sharp from "sharp";
-import { type Animation, type FrameSelection, playedDelay } from "./compose.ts";
+import { type Animation, type Develop, type FrameSelection, playedDelay } from "./compose.ts";
 import { checkFrameBudget, checkSize, LIMITS } from "./limits.ts";
 
 // A data set is read once, file by file: libvips' cache would only hold memory, and the caller brings the parallelism.
@@ -12,7 +12,11 @@ sharp.concurrency(1);
 const TIMEOUT_SECONDS = 10;
 
 /** Decodes the selected frames. Throws Error with the reason when the file is damaged or over the limits. */
-export async function decodeImage(bytes: Uint8Array, select: FrameSelection): Promise<Animation> {
+export async function decodeImage<T>(
+  bytes: Uint8Array,
+  select: FrameSelection,
+  develop: Develop<T>,
+): Promise<Animation<T>> {
   // The limit is ours to report, so it is off for reading the header and on, as a second lock, for the pixels.
   const header = await sharp(bytes, { animated: true, limitInputPixels: false, failOn: "truncated" }).metadata();
   const pages = header.pages ?? 1;
@@ -20,15 +24,19 @@ export async function decodeImage(bytes: Uint8Array, select: FrameSelection): Pr
   checkSize(header.width, pageHeight, "the image");
   checkFrameBudget(pages, pages * header.width * pageHeight);
   const wanted = select(pages, header.width, pageHeight);
-  // One at a time: memory follows the selection, not the file.
-  const shots = new Map<number, Shot>();
-  for (const page of new Set(wanted)) shots.set(page, await decodePage(bytes, page));
-  const { width, height } = shots.get(wanted[0])!;
+  // One at a time: memory follows what is kept of the selection, not the file.
+  const shots = new Map<number, T>();
+  let [width, height] = [header.width, pageHeight];
+  for (const page of new Set(wanted)) {
+    const shot = await decodePage(bytes, page);
+    ({ width, height } = shot);
+    shots.set(page, develop(shot.pixels, width, height));
+  }
   return {
     width,
     height,
     frameCount: pages,
-    frames: wanted.map((i) => shots.get(i)!.pixels),
+    frames: wanted.map((i) => shots.get(i)!),
     delaysMs: wanted.map((i) => playedDelay(header.delay?.[i] ?? 0)),
     durationMs: Array.from({ length: pages }, (_, i) => playedDelay(header.delay?.[i] ?? 0)).reduce((a, b) => a + b, 0),
   };

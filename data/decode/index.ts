@@ -2,7 +2,7 @@
 // from the name. Everything that can be wrong with a file ends in one DecodeError naming the file and the reason.
 
 import { decodeApng, isAnimatedPng } from "./apng.ts";
-import type { Animation, FrameSelection } from "./compose.ts";
+import type { Animation, Develop, FrameSelection } from "./compose.ts";
 import { decodeGif } from "./gif.ts";
 import { checkFileSize, DecodeError } from "./limits.ts";
 
@@ -10,7 +10,7 @@ export { DecodeError, LIMITS } from "./limits.ts";
 
 export type StickerFormat = "gif" | "apng" | "png" | "jpeg" | "webp";
 
-export interface Sticker extends Animation {
+export interface Sticker<T = Uint8ClampedArray> extends Animation<T> {
   readonly format: StickerFormat;
 }
 
@@ -21,21 +21,37 @@ const allFrames: FrameSelection = (count) => Array.from({ length: count }, (_, i
  * return from their count (default: all); memory use follows it.
  * @throws DecodeError for an unknown format, a damaged or truncated file, or one over LIMITS
  */
-export async function decodeSticker(bytes: Uint8Array, where: string, select = allFrames): Promise<Sticker> {
+export function decodeSticker(bytes: Uint8Array, where: string, select = allFrames): Promise<Sticker> {
+  return developSticker(bytes, where, select, (rgba) => rgba.slice());
+}
+
+/** `decodeSticker` that keeps of each selected frame what `develop` makes of it, so that one frame's pixels are held at a time. */
+export async function developSticker<T>(
+  bytes: Uint8Array,
+  where: string,
+  select: FrameSelection,
+  develop: Develop<T>,
+): Promise<Sticker<T>> {
   try {
     checkFileSize(bytes.length);
     const format = stickerFormat(bytes);
-    return { format, ...(await decodeAs(format, bytes, select)) };
+    return { format, ...(await decodeAs(format, bytes, select, develop)) };
   } catch (error) {
-    throw new DecodeError(where, error instanceof Error ? error.message : String(error), { cause: error });
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new DecodeError(where, reason.replace(/\s+/g, " ").trim(), { cause: error }); // libvips writes several lines
   }
 }
 
-async function decodeAs(format: StickerFormat, bytes: Uint8Array, select: FrameSelection): Promise<Animation> {
-  if (format === "gif") return decodeGif(bytes, select);
-  if (format === "apng") return decodeApng(bytes, select);
+async function decodeAs<T>(
+  format: StickerFormat,
+  bytes: Uint8Array,
+  select: FrameSelection,
+  develop: Develop<T>,
+): Promise<Animation<T>> {
+  if (format === "gif") return decodeGif(bytes, select, develop);
+  if (format === "apng") return decodeApng(bytes, select, develop);
   const { decodeImage } = await import("./image.ts");
-  return decodeImage(bytes, select);
+  return decodeImage(bytes, select, develop);
 }
 
 /** The format by the first bytes. Throws Error, saying what else it may be. */

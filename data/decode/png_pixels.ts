@@ -61,8 +61,7 @@ export function decodePixels(stream: Uint8Array, width: number, height: number, 
     .filter(({ columns, rows }) => columns > 0 && rows > 0);
   const rowBytes = (columns: number) => Math.ceil((columns * bitsPerPixel) / 8);
   const expected = passes.reduce((sum, { columns, rows }) => sum + rows * (1 + rowBytes(columns)), 0);
-  // The bound makes a decompression bomb an error instead of an allocation.
-  const raw = inflateSync(stream, { maxOutputLength: expected });
+  const raw = inflate(stream, expected);
   if (raw.length < expected) throw new Error(`the pixel data ends after ${raw.length} of ${expected} bytes`);
 
   const out = new Uint8Array(width * height * 4);
@@ -132,4 +131,16 @@ function writeRow(
 function isKey(pixel: readonly number[], samples: number, key: Uint8Array): boolean {
   for (let s = 0; s < samples; s++) if (pixel[s] !== ((key[2 * s] << 8) | key[2 * s + 1])) return false;
   return true;
+}
+
+/** Inflates at most `expected` bytes: the bound makes a decompression bomb an error instead of an allocation. */
+function inflate(stream: Uint8Array, expected: number): Uint8Array {
+  try {
+    return inflateSync(stream, { maxOutputLength: expected });
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    if (code === "ERR_BUFFER_TOO_LARGE")
+      throw new Error(`the pixel data are larger than the ${expected} bytes of the frame`);
+    throw new Error(`the pixel data are corrupt: ${message}`);
+  }
 }
