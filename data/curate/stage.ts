@@ -115,28 +115,31 @@ export async function runStage(collection: Collection, stage: Stage, o: StageOpt
       const running = new Set<Promise<void>>();
       const seen = new Set<string>();
       let failure: { readonly error: unknown } | undefined;
-      for await (const item of items.each) {
-        if (signal?.aborted || failure) break;
-        const input = inputOf(stage, settings, item);
-        list.add(item.key, input);
-        if (seen.has(item.key)) continue; // a source may offer one entry twice
-        seen.add(item.key);
-        if (!inShard(item.key, shard)) continue;
-        count.items++;
-        if (done.get(item.key) === input) count.before++;
-        else {
-          const task = one(item, input)
-            .catch((error: unknown) => {
-              failure ??= { error };
-            })
-            .finally(() => running.delete(task));
-          running.add(task);
-          if (running.size >= stage.parallel(collection.config)) await Promise.race(running);
+      try {
+        for await (const item of items.each) {
+          if (signal?.aborted || failure) break;
+          const input = inputOf(stage, settings, item);
+          list.add(item.key, input);
+          if (seen.has(item.key)) continue; // a source may offer one entry twice
+          seen.add(item.key);
+          if (!inShard(item.key, shard)) continue;
+          count.items++;
+          if (done.get(item.key) === input) count.before++;
+          else {
+            const task = one(item, input)
+              .catch((error: unknown) => {
+                failure ??= { error };
+              })
+              .finally(() => running.delete(task));
+            running.add(task);
+            if (running.size >= stage.parallel(collection.config)) await Promise.race(running);
+          }
+          const note = putOff.length > 0 ? `${putOff.length} put off` : "";
+          onProgress?.(count.before + count.done, items.total, note);
         }
-        const note = putOff.length > 0 ? `${putOff.length} put off` : "";
-        onProgress?.(count.before + count.done, items.total, note);
+      } finally {
+        await Promise.all(running); // also where the items end in an error: the journal is still open
       }
-      await Promise.all(running);
       if (failure) throw failure.error;
     });
   } finally {
