@@ -49,7 +49,7 @@ export async function build({ sourcemap = true } = {}) {
     metafile: true,
     write: false,
     logLevel: "silent",
-    plugins: [sourceUrls],
+    plugins: [sourceUrls("..")],
   });
   mkdirSync(dist, { recursive: true });
   for (const { path, contents } of outputFiles) replaceFile(path, contents);
@@ -65,19 +65,23 @@ export async function build({ sourcemap = true } = {}) {
   replaceFile(stamp, JSON.stringify(Object.fromEntries(inputs.map((file) => [file, time(file)]))));
 }
 
-// `new URL("font.ttf", import.meta.url)` must mean the file beside the source, not beside the bundle: dist is flat and
-// one level below the root, so each source's own address is "../<path>" from any chunk.
-const sourceUrls = {
-  name: "source-urls",
-  setup(esbuild) {
-    esbuild.onLoad({ filter: /\.ts$/ }, ({ path }) => {
-      const text = readFileSync(path, "utf8");
-      if (!text.includes("import.meta.url")) return undefined;
-      const from = JSON.stringify(`../${relative(root, path).split(sep).join("/")}`);
-      return { loader: "ts", contents: text.replaceAll("import.meta.url", `new URL(${from}, import.meta.url).href`) };
-    });
-  },
-};
+/**
+ * `new URL("font.ttf", import.meta.url)` must mean the file beside the source, not beside the bundle: each source's own address
+ * is "<up>/<path>" from any chunk. A bundle is flat, and `up` leads from its folder to the root.
+ */
+export function sourceUrls(up) {
+  return {
+    name: "source-urls",
+    setup(esbuild) {
+      esbuild.onLoad({ filter: /\.ts$/ }, ({ path }) => {
+        const text = readFileSync(path, "utf8");
+        if (!text.includes("import.meta.url")) return undefined;
+        const from = JSON.stringify(`${up}/${relative(root, path).split(sep).join("/")}`);
+        return { loader: "ts", contents: text.replaceAll("import.meta.url", `new URL(${from}, import.meta.url).href`) };
+      });
+    },
+  };
+}
 
 function modified(path) {
   return statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? -1;

@@ -17,6 +17,13 @@ const WORKER = fileURLToPath(new URL("../../dist/curate_worker.js", import.meta.
 /** Megabytes of JavaScript heap of a worker; pixels are outside of it and bounded by decode/limits.ts. */
 const HEAP = 256;
 
+/** What worker.ts sends back: an answer or the reason why there is none. */
+export interface Answer {
+  readonly answer?: unknown;
+  readonly error?: string;
+  readonly peakBytes: number;
+}
+
 interface Job {
   readonly request: object;
   readonly resolve: (answer: unknown) => void;
@@ -34,6 +41,12 @@ export class Pool {
   readonly #idle: ChildProcess[] = [];
   readonly #all = new Set<ChildProcess>();
   readonly #waiting: Job[] = [];
+  #peak = 0;
+
+  /** The most bytes of memory that any process has had resident by its latest answer. */
+  get peakBytes(): number {
+    return this.#peak;
+  }
 
   constructor(options: PoolOptions) {
     if (!existsSync(WORKER)) throw new Error(`${WORKER} is missing: run "npx gifgrad --version", which builds it`);
@@ -89,7 +102,8 @@ export class Pool {
       this.#next();
     };
     const answered = (message: unknown): void => {
-      const { answer, error } = message as { answer?: unknown; error?: string };
+      const { answer, error, peakBytes } = message as Answer;
+      this.#peak = Math.max(this.#peak, peakBytes);
       this.#idle.push(child);
       end();
       if (error === undefined) resolve(answer);

@@ -4,6 +4,7 @@ import { readFile } from "node:fs/promises";
 import { DecodeError } from "../decode/index.ts";
 import { checkFileSize } from "../decode/limits.ts";
 import { type Measures, measure } from "./measure.ts";
+import type { Answer } from "./pool.ts";
 
 /** What the other side may ask. */
 export interface Request {
@@ -18,9 +19,12 @@ async function answer({ path }: Request): Promise<Measures> {
 }
 
 process.on("message", (request: Request) => {
+  const send = (result: Omit<Answer, "peakBytes">): void => {
+    process.send?.({ ...result, peakBytes: 1024 * process.resourceUsage().maxRSS } satisfies Answer);
+  };
   answer(request).then(
-    (value) => process.send?.({ answer: value }),
-    (error: Error) => process.send?.({ error: error instanceof DecodeError ? error.reason : error.message }),
+    (value) => send({ answer: value }),
+    (error: Error) => send({ error: error instanceof DecodeError ? error.reason : error.message }),
   );
 });
 // Whoever asked is gone.
