@@ -1,6 +1,6 @@
 // Every file of a data set decoded once, as raw clips [t, size, size, 3] uint8 in one file: training then reads fixed
 // records by position instead of decoding GIFs. Keyed by names, sizes and modification times of the files, written
-// aside and renamed, so a crash or a second process never leaves half a cache. Only store.ts uses it.
+// aside and renamed, so a crash or a second process never leaves half a cache. Used by store.ts and by evaluation.
 
 import { createHash } from "node:crypto";
 import { closeSync, openSync, readSync, writeFileSync } from "node:fs";

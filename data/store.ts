@@ -41,7 +41,7 @@ export interface Dataset {
   close(): void;
 }
 
-const METADATA = "metadata.jsonl";
+export const METADATA = "metadata.jsonl";
 
 /**
  * Opens the data set in `dir`, decoding its files if that has not been done before for this clip shape.
@@ -90,7 +90,8 @@ function view(
   return { length: records.length, records, captions, rejected, fingerprint, frame, batch, close: cache.close };
 }
 
-async function readMetadata(dir: string): Promise<{ records: StickerRecord[]; rejected: Rejected[] }> {
+/** Records of metadata.jsonl, and the lines that are none. Throws when there is no such file. */
+export async function readMetadata(dir: string): Promise<{ records: StickerRecord[]; rejected: Rejected[] }> {
   const path = join(dir, METADATA);
   if (!existsSync(path)) throw await missingMetadata(dir);
   const records: StickerRecord[] = [];
