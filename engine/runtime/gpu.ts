@@ -13,6 +13,7 @@ import { Storage } from "../storage.ts";
 import { debugging, observed, timed } from "../timeline.ts";
 import { type Dawn, openDawn } from "./dawn.ts";
 import { deviceLostError } from "./errors.ts";
+import { patiently } from "./patience.ts";
 import { Pipelines } from "./pipelines.ts";
 import { Pool } from "./pool.ts";
 import { type KernelTime, profile } from "./profile.ts";
@@ -155,6 +156,10 @@ export class GpuDevice implements Device {
         : new Uint32Array(copy);
   }
 
+  #wait<T>(promise: Promise<T>): Promise<T> {
+    return this.dawn.software ? patiently(promise) : promise;
+  }
+
   async #copyBack(buffer: GPUBuffer, { shape, dtype }: Storage): Promise<ArrayBuffer> {
     const bytes = tensorBytes({ shape, dtype }, this.caps);
     const staging = this.#pool.take(bytes, "read-back", "read-back");
@@ -162,7 +167,7 @@ export class GpuDevice implements Device {
     encoder.copyBufferToBuffer(buffer, 0, staging, 0, bytes);
     this.#device.queue.submit([encoder.finish()]);
     try {
-      await staging.mapAsync(GPUMapMode.READ, 0, bytes);
+      await this.#wait(staging.mapAsync(GPUMapMode.READ, 0, bytes));
     } catch (e) {
       this.#pool.destroy(staging);
       return await this.#unreadable(e as Error);
@@ -229,7 +234,7 @@ export class GpuDevice implements Device {
   }
 
   async settle(): Promise<void> {
-    await timed("wait", "settle", () => this.#device.queue.onSubmittedWorkDone());
+    await timed("wait", "settle", () => this.#wait(this.#device.queue.onSubmittedWorkDone()));
     await Promise.all(this.#pending.splice(0));
     this.#check();
   }
