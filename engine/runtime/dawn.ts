@@ -16,6 +16,8 @@ export interface Dawn {
   readonly caps: Caps;
   readonly features: readonly string[];
   readonly limits: Readonly<Record<string, number>>;
+  /** Another device, where it helps to compile kernels: see assistant.ts. */
+  readonly another?: () => Promise<GPUDevice>;
   /** Lets the process end. */
   release(): void;
 }
@@ -66,10 +68,16 @@ export async function openDawn(options: DawnOptions = {}): Promise<Dawn> {
   const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
   if (!adapter) throw new DeviceError("no WebGPU adapter found: run `npx gifgrad doctor` to see what is missing");
   const features = options.minimum ? [] : FEATURES.filter((f) => adapter.features.has(f));
-  const device = await adapter.requestDevice({
+  const wanted: GPUDeviceDescriptor = {
     requiredFeatures: features as GPUFeatureName[],
     requiredLimits: options.minimum ? {} : Object.fromEntries(LIMITS.map((l) => [l, adapter.limits[l]])),
-  });
+  };
+  const device = await adapter.requestDevice(wanted);
+  const another = async (): Promise<GPUDevice> => {
+    const same = await gpu?.requestAdapter({ powerPreference: "high-performance" }); // an adapter gives one device
+    if (!same) throw new DeviceError("the adapter is gone");
+    return await same.requestDevice(wanted);
+  };
   const limits = Object.fromEntries(LIMITS.map((l) => [l, device.limits[l]]));
   const info = adapter.info as GPUAdapterInfo & {
     readonly subgroupMinSize?: number;
@@ -100,6 +108,7 @@ export async function openDawn(options: DawnOptions = {}): Promise<Dawn> {
         ? (info.subgroupMatrixConfigs ?? []).flatMap(matrixShape)
         : [],
     },
+    ...(/llvmpipe/i.test(text) && !env.MESA_SHADER_CACHE_DISABLE ? { another } : {}),
     release: () => {
       device.destroy();
       gpu = null;

@@ -11,6 +11,7 @@ import { uniformBytes } from "../plan/summary.ts";
 import { numel } from "../shape.ts";
 import { Storage } from "../storage.ts";
 import { debugging, observed, timed } from "../timeline.ts";
+import { Assistant } from "./assistant.ts";
 import { type Dawn, openDawn } from "./dawn.ts";
 import { deviceLostError } from "./errors.ts";
 import { patiently } from "./patience.ts";
@@ -96,6 +97,7 @@ export class GpuDevice implements Device {
   readonly #resident = new WeakMap<Storage, Resident>();
   readonly #recordings = new WeakMap<Program, Recording>();
   readonly #pipelines: Pipelines;
+  readonly #assistant: Assistant | null;
   readonly #pending: Promise<void>[] = [];
   #failure: DeviceError | null = null;
   #lost: DeviceLostError | null = null;
@@ -110,6 +112,7 @@ export class GpuDevice implements Device {
     const fail = (error: DeviceError): void => this.#fail(error);
     this.#pool = new Pool(dawn.device, { memoryLimit, maxBuffer: this.caps.maxBuffer, onOutOfMemory: fail });
     this.#pipelines = new Pipelines(dawn.device, fail);
+    this.#assistant = dawn.another ? new Assistant(dawn.another) : null;
     this.#planOptions = plan ?? {};
     dawn.device.onuncapturederror = (e) => fail(new DeviceError(e.error.message));
     void dawn.device.lost.then(({ reason, message }) => {
@@ -134,6 +137,7 @@ export class GpuDevice implements Device {
     let out: Record<string, Storage> | undefined;
     try {
       out = timed("encode", program.name, () => this.#submit(recording, feed, program.reused));
+      void this.#assistant?.help(this.#pipelines.takeFresh(), () => this.#device.queue.onSubmittedWorkDone());
       if (observed()) void timed("first run", program.name, () => this.#device.queue.onSubmittedWorkDone());
       if (program.reused) this.#hold(program, recording);
       return out;
@@ -242,6 +246,7 @@ export class GpuDevice implements Device {
   close(): void {
     this.#closed = true;
     this.#tracer?.flush();
+    this.#assistant?.close();
     this.dawn.release();
   }
 

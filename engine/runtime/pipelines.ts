@@ -4,6 +4,7 @@
 import type { KernelSource } from "../../kernels/wgsl.ts";
 import type { DeviceError } from "../error.ts";
 import { debugging, timed } from "../timeline.ts";
+import type { NewKernel } from "./assistant.ts";
 import { type Complaint, kernelError } from "./errors.ts";
 
 /** What a kernel is for, in case it is refused: its step, and the names of the ops fused into it. */
@@ -17,6 +18,7 @@ export class Pipelines {
   readonly #fail: (error: DeviceError) => void;
   readonly #known = new Map<string, GPUComputePipeline>();
   #checks: Promise<void>[] = [];
+  #fresh: NewKernel[] = [];
 
   constructor(device: GPUDevice, fail: (error: DeviceError) => void) {
     this.#device = device;
@@ -30,7 +32,13 @@ export class Pipelines {
     if (debugging("wgsl")) console.error(`// ${source.label}\n${source.wgsl}`);
     const made = timed("compile", purpose.step, () => this.#make(source, storages, purpose));
     this.#known.set(source.wgsl, made);
+    this.#fresh.push({ source, storages });
     return made;
+  }
+
+  /** The kernels that were new since this was last asked. */
+  takeFresh(): readonly NewKernel[] {
+    return this.#fresh.splice(0);
   }
 
   /** Resolves when it is known of every pipeline asked for so far whether the device took it. */
@@ -39,19 +47,9 @@ export class Pipelines {
   }
 
   #make(source: KernelSource, storages: number, purpose: Purpose): GPUComputePipeline {
-    const entry = (binding: number, type: GPUBufferBindingType): GPUBindGroupLayoutEntry => ({
-      binding,
-      visibility: GPUShaderStage.COMPUTE,
-      buffer: { type },
-    });
-    const entries = Array.from({ length: storages }, (_, i) => entry(i, "storage"));
-    if (source.uniforms.length > 0) entries.push(entry(storages, "uniform"));
     const { label } = source;
     this.#device.pushErrorScope("validation");
-    const layout = this.#device.createPipelineLayout({
-      bindGroupLayouts: [this.#device.createBindGroupLayout({ entries })],
-    });
-    const module = this.#device.createShaderModule({ code: source.wgsl, label });
+    const { layout, module } = pipelineParts(this.#device, source, storages);
     const pipeline = this.#device.createComputePipeline({ layout, compute: { module, entryPoint: "main" }, label });
     this.#checks.push(
       this.#device.popErrorScope().then(async (error) => {
@@ -63,6 +61,24 @@ export class Pipelines {
     );
     return pipeline;
   }
+}
+
+/** What a pipeline is made of: `storages` storage bindings and then the uniforms, and the shader. */
+export function pipelineParts(
+  device: GPUDevice,
+  source: KernelSource,
+  storages: number,
+): { groupLayout: GPUBindGroupLayout; layout: GPUPipelineLayout; module: GPUShaderModule } {
+  const entry = (binding: number, type: GPUBufferBindingType): GPUBindGroupLayoutEntry => ({
+    binding,
+    visibility: GPUShaderStage.COMPUTE,
+    buffer: { type },
+  });
+  const entries = Array.from({ length: storages }, (_, i) => entry(i, "storage"));
+  if (source.uniforms.length > 0) entries.push(entry(storages, "uniform"));
+  const groupLayout = device.createBindGroupLayout({ entries });
+  const layout = device.createPipelineLayout({ bindGroupLayouts: [groupLayout] });
+  return { groupLayout, layout, module: device.createShaderModule({ code: source.wgsl, label: source.label }) };
 }
 
 /** The compiler's errors; where it tells nothing, what Dawn's message says of the place. */
