@@ -4,6 +4,7 @@
 import { Argument, Command, Option } from "commander";
 import { version } from "../package.json";
 import { addDataset } from "./dataset_commands.ts";
+import { addEval } from "./eval_commands.ts";
 import {
   ADAPTERS,
   above,
@@ -30,7 +31,7 @@ import {
   type StartOptions,
   SYSTEMS,
   type SystemsOptions,
-  seed,
+  seedOption,
   TRAINABLE,
   type TrainOptions,
   type TuneOptions,
@@ -70,6 +71,7 @@ function createProgram(): Command {
     addDoctor,
     addGolden,
     addDataset,
+    addEval,
     addParams,
     addImport,
     addExport,
@@ -301,10 +303,6 @@ function addGolden(program: Command): void {
     .action(async (folder: string, options: Omit<GoldenOptions, "folder">) =>
       (await import("./golden.ts")).run({ folder, ...options }),
     );
-}
-
-function seedOption(): Option {
-  return new Option("--seed <n>", "same seed and adapter, same bytes").argParser(seed).default(1);
 }
 
 /** Commander calls a variadic argument's parser once per word. */

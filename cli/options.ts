@@ -1,7 +1,7 @@
 // The options that each command's `run(options)` takes, and the parsers that turn words on the command line into them.
 // Checked here so that a wrong value stops before anything is loaded. Used by main.ts; the types by each command's file.
 
-import { InvalidArgumentError } from "commander";
+import { InvalidArgumentError, Option } from "commander";
 
 export const PRESETS = ["nano", "micro", "tiny", "small", "paper"] as const;
 export const SYSTEMS = ["videogpt", "make-a-video", "videoldm", "videofactory", "i2vgen-xl", "sti"] as const;
@@ -200,6 +200,40 @@ export interface ExportOptions {
   out: string;
 }
 
+export const METRICS = ["fvd", "clip", "vqa"] as const;
+export const EXTENSIONS = ["loop", "ping-pong", "resample"] as const;
+
+export interface EvalOptions {
+  /** Folders of generated stickers; several are ranked. */
+  generated: string[];
+  /** Folder of real stickers. */
+  real: string;
+  /** Published weight files, or a folder that train-features made. */
+  weights: string;
+  metrics: (typeof METRICS)[number][];
+  /** Pixels a side of all clips; absent: that of the generated ones. */
+  size?: number;
+  /** Frames taken of each sticker; how they are played until a network has enough, and how many I3D gets. */
+  frames: number;
+  extension: (typeof EXTENSIONS)[number];
+  fvdFrames: number;
+  /** Clips at a time. */
+  batch: number;
+  seed: number;
+  json: boolean;
+}
+
+export interface TrainFeaturesOptions {
+  /** Folder of stickers with a metadata.jsonl. */
+  data: string;
+  out: string;
+  /** Of each network. */
+  steps: number;
+  batch: number;
+  size?: number;
+  seed: number;
+}
+
 /** A parser of whole numbers in [min, max] for commander's option(). */
 export function whole(min: number, max = Number.MAX_SAFE_INTEGER): (text: string) => number {
   return (text) => {
@@ -212,6 +246,10 @@ export function whole(min: number, max = Number.MAX_SAFE_INTEGER): (text: string
 
 /** A seed is one 32-bit word of the counter-based generator's key. */
 export const seed = whole(0, 0xffffffff);
+
+export function seedOption(): Option {
+  return new Option("--seed <n>", "same seed and adapter, same bytes").argParser(seed).default(1);
+}
 
 /** Pixels a side: the presets halve the picture three times in the autoencoder, and 512 is the paper's largest. */
 export function pixels(text: string): number {

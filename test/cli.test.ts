@@ -41,12 +41,12 @@ describe("help", () => {
     expect(gifgrad("--version")).toEqual({ status: 0, stdout: `${version}\n`, stderr: "" });
   });
   test("loads nothing but commander: the commands' own files wait until they run", () => {
-    const eager = ["main.ts", "options.ts", "dataset_commands.ts"].flatMap((file) => {
+    const eager = ["main.ts", "options.ts", "dataset_commands.ts", "eval_commands.ts"].flatMap((file) => {
       const source = readFileSync(new URL(`../cli/${file}`, import.meta.url), "utf8");
       return valueImports(source).filter(({ dynamic }) => !dynamic);
     });
     expect(new Set(eager.map(({ target }) => target))).toEqual(
-      new Set(["commander", "./options.ts", "./dataset_commands.ts", "../package.json"]),
+      new Set(["commander", "./options.ts", "./dataset_commands.ts", "./eval_commands.ts", "../package.json"]),
     );
   });
   test("names every command, and each command has its own", () => {

@@ -11,7 +11,7 @@ import { PRESETS, presetConfig } from "../models/config.ts";
 import { LatentDiffusion } from "../models/latent_diffusion.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
-const folders = ["", "engine", "kernels", "models", "train", "data", "data/starter", "test"];
+const folders = ["", "engine", "kernels", "models", "train", "data", "data/starter", "eval", "test"];
 const readmes = folders.map((folder) => join(folder, "README.md"));
 const read = (path: string): string => readFileSync(join(root, path), "utf8");
 const readme = read("README.md");
@@ -37,7 +37,7 @@ describe("commands", () => {
   /** "train", or "dataset build": a group's commands have options of their own. */
   const commandOf = (line: string): string => {
     const [, , name, inner] = line.split(" ");
-    return name === "dataset" && /^[a-z-]+$/.test(inner ?? "") ? `${name} ${inner}` : name;
+    return ["dataset", "eval"].includes(name) && /^[a-z-]+$/.test(inner ?? "") ? `${name} ${inner}` : name;
   };
   const help = (command: string) => {
     const args = [join(root, "cli", "gifgrad.mjs"), ...command.split(" "), "--help"];
