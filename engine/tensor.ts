@@ -197,7 +197,9 @@ export class Tensor {
     return binary(elementwise.mul, this, y);
   }
   div(y: Operand): Tensor {
-    return typeof y === "number" && this.dtype === "f32" ? this.mul(1 / y) : binary(elementwise.div, this, y);
+    // A product is faster, and exact where the reciprocal is; k / k must be 1 for every k.
+    const exact = typeof y === "number" && this.dtype === "f32" && Number.isInteger(Math.log2(Math.abs(y)));
+    return exact ? this.mul(1 / y) : binary(elementwise.div, this, y);
   }
   pow(y: Operand): Tensor {
     // Products and roots are more accurate than exp2(y log2(x)).

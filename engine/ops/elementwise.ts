@@ -40,6 +40,8 @@ interface Unary {
   domain?: readonly [number, number];
   rtol?: number;
   why?: string;
+  /** See OpDef. */
+  unit?: number;
 }
 
 /** dtype rule of arithmetic on numbers. */
@@ -64,6 +66,7 @@ function unary(name: string, u: Unary): OpDef<Attrs> {
     lower: { kind: "elementwise", wgsl: ([x], t, _, bind) => u.wgsl(x, t, bind) },
     draw: draws(1),
     domain: u.domain,
+    unit: u.unit,
     rtol: u.rtol ?? ULPS,
     why: u.why ?? (u.rtol === undefined ? FEW : undefined),
   });
@@ -145,15 +148,17 @@ export const sin = unary("sin", {
   f: Math.sin,
   df: (g, x) => g.mul(x.cos()),
   wgsl: sinWgsl,
-  domain: [-30, 30],
-  why: "one rounding in each of five terms (trigonometry.ts)",
+  domain: [-3000, 3000],
+  unit: 1,
+  why: "one rounding in each of five terms, of numbers near 1 (trigonometry.ts)",
 });
 export const cos = unary("cos", {
   f: Math.cos,
   df: (g, x) => g.mul(x.sin()).neg(),
   wgsl: cosWgsl,
-  domain: [-30, 30],
-  why: "one rounding in each of five terms (trigonometry.ts)",
+  domain: [-3000, 3000],
+  unit: 1,
+  why: "one rounding in each of five terms, of numbers near 1 (trigonometry.ts)",
 });
 export const tanh = unary("tanh", {
   f: Math.tanh,

@@ -122,6 +122,8 @@ export interface Trust<A> {
   readonly rtol: number;
   /** Why `rtol` is what it is, in a line; needed unless it is 0. */
   readonly why?: string;
+  /** Errors are relative to this at least: for results that pass through zero where the way there is of this size. */
+  readonly unit?: number;
   /** Results are sums: `rtol` is relative to what the op makes of the inputs' magnitudes, which cancellation does not hide. */
   readonly sums?: true;
   readonly laws?: readonly Law<A>[];

@@ -27,7 +27,8 @@ const expSeries = (r: string, t: WgslType): string =>
 export function expWgsl(x: string, t: WgslType, bind: Bind): string {
   const inside = bind(`clamp(${x}, ${t}(-104.0), ${t}(89.0))`);
   const n = bind(`round(${inside} * ${t}(1.44269504))`);
-  const rest = bind(`fma(${n}, ${t}(-1.42860677e-6), fma(${n}, ${t}(-0.693145751953125), ${inside}))`);
+  const high = bind(`clamp(fma(${n}, ${t}(-0.693145751953125), ${inside}), ${t}(-1.0), ${t}(1.0))`); // see trigonometry.ts
+  const rest = bind(`fma(${n}, ${t}(-1.42860677e-6), ${high})`);
   const scaled = `ldexp(${expSeries(rest, t)}, ${whole(t)}(min(${n}, ${t}(127.0))))`;
   return `(${scaled} * select(${t}(1.0), ${t}(2.0), ${n} > ${t}(127.0)))`;
 }

@@ -30,7 +30,10 @@ function parity(n: string, t: WgslType): string {
 }
 
 function sinOfRest(x: string, n: string, t: WgslType, bind: Bind): string {
-  const r = bind(`fma(${n}, ${t}(${-PI_LOW}), fma(${n}, ${t}(${-PI_HIGH}), ${x}))`);
+  // The clamp changes nothing (what is left is at most a little over pi/2), but no compiler may look through it: some add
+  // the two constants up before they multiply, which loses what the second is there for.
+  const high = bind(`clamp(fma(${n}, ${t}(${-PI_HIGH}), ${x}), ${t}(-8.0), ${t}(8.0))`);
+  const r = bind(`fma(${n}, ${t}(${-PI_LOW}), ${high})`);
   const square = bind(`${r} * ${r}`);
   const p = P.slice(1).reduce((sum, c) => `fma(${sum}, ${square}, ${t}(${c}))`, `${t}(${P[0]})`);
   return `fma(${square} * ${r}, ${p}, ${r})`;

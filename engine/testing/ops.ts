@@ -238,7 +238,7 @@ const moved = ({ ins, inputs }: Call): Tensor[] => ins.map((t) => onDevice(t, in
 
 /** What errors are relative to: for sums, what the magnitudes of the terms add up to. */
 function scaleOf({ op, ins, inputs, attrs }: Call, want: Float64Array): number {
-  if (!op.sums) return magnitude(want);
+  if (!op.sums) return Math.max(op.unit ?? 0, magnitude(want));
   const [terms] = inputs.evaluate([
     apply(
       op,
