@@ -2,7 +2,7 @@
 // they become floats (spec 2.2 and 2.3 of the authors' loader). Used by store.ts for training and by samplers on the
 // way back to pixels.
 
-import { CUBIC, taps } from "./resample.ts";
+import { CUBIC, type Taps, taps } from "./resample.ts";
 
 /** Frames of every clip a model sees. */
 export const CLIP_FRAMES = 8;
@@ -22,41 +22,56 @@ export function pickFrames(n: number, count: number = CLIP_FRAMES): number[] {
 }
 
 /**
- * Places straight-alpha RGBA [height, width, 4] on white and resizes it to [size, size, 3]; the aspect ratio is not
- * kept. Compositing first equals resizing premultiplied colour and compositing after, without a second rounding.
+ * Places straight-alpha RGBA [height, width, 4] on white and resizes it to [size, size, 3] by a separable cubic kernel; the
+ * aspect ratio is not kept. Compositing first equals resizing premultiplied colour and compositing after, without a second
+ * rounding: to bytes it is rounded once, at the end. Row by row, so that a large frame is never held in floats.
  */
 export function prepareFrame(rgba: Uint8ClampedArray, width: number, height: number, size: number): Uint8Array {
-  return resize(onWhite(rgba), width, height, size, size);
-}
-
-function onWhite(rgba: Uint8ClampedArray): Float32Array {
-  const rgb = new Float32Array((rgba.length / 4) * 3);
-  for (let i = 0, o = 0; i < rgba.length; i += 4, o += 3) {
-    const alpha = rgba[i + 3] / 255;
-    for (let c = 0; c < 3; c++) rgb[o + c] = 255 + (rgba[i + c] - 255) * alpha;
-  }
-  return rgb;
-}
-
-/** Separable cubic resize of [height, width, 3]: columns first, then rows; rounded to bytes once, at the end. */
-function resize(rgb: Float32Array, width: number, height: number, newWidth: number, newHeight: number): Uint8Array {
-  const across = new Float32Array(height * newWidth * 3);
-  const columns = taps(width, newWidth, CUBIC);
+  const row = new Float32Array(3 * width);
+  const across = new Float32Array(3 * size * height);
+  const columns = cubicTaps(width, size);
   for (let y = 0; y < height; y++) {
-    for (let x = 0; x < newWidth; x++) {
-      const from = 3 * (y * width + columns.starts[x]);
-      weightedSum(rgb, from, 3, columns.weights[x], across, 3 * (y * newWidth + x));
+    rowOnWhite(rgba, 4 * y * width, row);
+    for (let x = 0; x < size; x++) {
+      weightedSum(row, 3 * columns.starts[x], 3, columns.weights[x], across, 3 * (y * size + x));
     }
   }
-  const down = new Float32Array(newHeight * newWidth * 3);
-  const rows = taps(height, newHeight, CUBIC);
-  for (let y = 0; y < newHeight; y++) {
-    for (let x = 0; x < newWidth; x++) {
-      const from = 3 * (rows.starts[y] * newWidth + x);
-      weightedSum(across, from, 3 * newWidth, rows.weights[y], down, 3 * (y * newWidth + x));
+  const down = new Float32Array(3 * size * size);
+  const rows = cubicTaps(height, size);
+  for (let y = 0; y < size; y++) {
+    for (let x = 0; x < size; x++) {
+      const from = 3 * (rows.starts[y] * size + x);
+      weightedSum(across, from, 3 * size, rows.weights[y], down, 3 * (y * size + x));
     }
   }
   return new Uint8Array(new Uint8ClampedArray(down).buffer);
+}
+
+let recent: { readonly from: number; readonly to: number; readonly taps: Taps }[] = [];
+
+/** Taps of the latest few sizes are kept: the frames of a sticker, and most stickers of a set, share theirs. */
+function cubicTaps(from: number, to: number): Taps {
+  const known = recent.find((entry) => entry.from === from && entry.to === to);
+  if (known) return known.taps;
+  const made = taps(from, to, CUBIC);
+  recent = [{ from, to, taps: made }, ...recent].slice(0, 4);
+  return made;
+}
+
+function rowOnWhite(rgba: Uint8ClampedArray, from: number, row: Float32Array): void {
+  for (let i = from, o = 0; o < row.length; i += 4, o += 3) {
+    const alpha = rgba[i + 3];
+    if (alpha === 255) {
+      row[o] = rgba[i];
+      row[o + 1] = rgba[i + 1];
+      row[o + 2] = rgba[i + 2];
+    } else {
+      const share = alpha / 255;
+      row[o] = 255 + (rgba[i] - 255) * share;
+      row[o + 1] = 255 + (rgba[i + 1] - 255) * share;
+      row[o + 2] = 255 + (rgba[i + 2] - 255) * share;
+    }
+  }
 }
 
 /** out[to + c] = sum over k of weights[k] * source[from + k * stride + c], for the three channels c. */
