@@ -44,6 +44,8 @@ const ANSWER_TOKENS = 150;
 export class ChatClient {
   readonly #config: AnnotateConfig;
   readonly #cache: string;
+  /** Answers under way, by their files: stickers that ask the same at once get one answer, and it is written and paid once. */
+  readonly #asking = new Map<string, Promise<string>>();
   #spent = 0;
 
   /** `cache`: a folder for answers. */
@@ -66,15 +68,23 @@ export class ChatClient {
     const path = join(this.#cache, `${sha256(body)}.json`);
     if (existsSync(path)) return parseAnswer(await readFile(path, "utf8"), question.schema);
     const { budget } = this.#config;
-    if (budget !== undefined && this.#spent >= budget) {
+    if (budget !== undefined && this.#spent >= budget && !this.#asking.has(path)) {
       throw new BudgetSpent(`the budget of ${budget} is spent: raise annotate.budget and run this again`);
     }
+    const asking =
+      this.#asking.get(path) ?? this.#fresh(body, path, question.schema).finally(() => this.#asking.delete(path));
+    this.#asking.set(path, asking);
+    return parseAnswer(await asking, question.schema);
+  }
+
+  /** Asks the server and remembers the answer in a file, if it is one. */
+  async #fresh(body: string, path: string, schema: z.ZodType): Promise<string> {
     const { content, cost } = await this.#patiently(body);
     this.#spent += cost;
-    const answer = parseAnswer(content, question.schema);
+    parseAnswer(content, schema); // throws where it is no answer, which is not remembered
     await mkdir(this.#cache, { recursive: true });
     await replaceFile(path, (file) => file.writeFile(content));
-    return answer;
+    return content;
   }
 
   async #patiently(body: string): Promise<{ content: string; cost: number }> {
