@@ -16,14 +16,21 @@ import { MISSING, recogniserInstalled } from "../data/curate/ocr.ts";
 import { contactSheet, type Shown } from "../data/curate/sheet.ts";
 import { splitTable } from "../data/curate/split.ts";
 import { dryRun, runStage, type Stage, sealStage } from "../data/curate/stage.ts";
-import { STAGES } from "../data/curate/stages/index.ts";
+import { stages } from "../data/curate/stages/index.ts";
 import { statistics } from "../data/curate/stats.ts";
 import { type SampleSheet, statsPage } from "../data/curate/stats_page.ts";
 import { table, text, withDatabase } from "../data/curate/tables.ts";
 import { rememberTables, verify } from "../data/curate/verify.ts";
+import { openLabelled } from "../data/labelled.ts";
+import { DOMAINS } from "../data/record.ts";
 import { replaceFile } from "../engine/atomic.ts";
+import { openDevice } from "../engine/index.ts";
+import { domainClassifiers, FRAMES, trainDomain } from "../train/domain.ts";
+import { exitCode } from "../train/log.ts";
 import { progress } from "../train/progress.ts";
-import type { ExportOptions, ShowOptions, StageCommandOptions } from "./dataset_commands.ts";
+import type { ExportOptions, ShowOptions, StageCommandOptions, TrainDomainOptions } from "./dataset_commands.ts";
+
+const STAGES = stages(domainClassifiers);
 
 export async function build(configPath: string, out: string): Promise<void> {
   const given = await readFile(configPath, "utf8").catch(() => {
@@ -153,6 +160,35 @@ export async function verifyAll(dir: string): Promise<void> {
   line.done();
   if (faults > 0) throw new Error(`${dir}: ${faults} files are not as they should be`);
   console.log(`${dir}: every file is as it was`);
+}
+
+export async function trainDomainOn(dir: string, o: TrainDomainOptions): Promise<void> {
+  const line = progress("decode", 0);
+  const { size, heldOut } = o;
+  const data = await openLabelled(dir, {
+    size,
+    frames: FRAMES,
+    heldOut,
+    onProgress: (done, total) => line.update(done, "", total),
+  });
+  line.done();
+  if (data.rejected.length > 0) console.error(`${data.rejected.length} stickers cannot be used`);
+  const device = await openDevice();
+  try {
+    const { report, stopped } = await trainDomain({ ...o, data });
+    if (report) {
+      const percent = (100 * report.accuracy).toFixed(1);
+      console.log(`${percent} % of ${report.stickers} held-out stickers are told right`);
+      for (const is of DOMAINS) {
+        const taken = DOMAINS.map((as) => `${report.confusion[is][as]} taken for ${as}`);
+        console.log(`  ${is.padEnd(8)} ${taken.join(", ")}`);
+      }
+    }
+    if (stopped) process.exitCode = exitCode(stopped);
+  } finally {
+    device.close();
+    data.close();
+  }
 }
 
 export async function tellHistory(dir: string, id: string): Promise<void> {

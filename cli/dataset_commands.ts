@@ -3,7 +3,7 @@
 
 import { Argument, type Command, InvalidArgumentError, Option } from "commander";
 import type { Shard } from "../data/curate/stage.ts";
-import { whole } from "./options.ts";
+import { above, between, pixels, seed, whole } from "./options.ts";
 
 /** Options that every stage takes. */
 export interface StageCommandOptions {
@@ -23,8 +23,21 @@ export interface ExportOptions {
   readonly strips?: boolean;
 }
 
+export interface TrainDomainOptions {
+  readonly out: string;
+  readonly size: number;
+  readonly width: number;
+  readonly init?: string;
+  readonly heldOut: number;
+  readonly steps: number;
+  readonly batch: number;
+  readonly lr: number;
+  readonly seed: number;
+  readonly resume: boolean;
+}
+
 /** The stages that are commands of their own, in the order in which `build` runs them. */
-export const STAGES = ["collect", "measure", "ocr", "describe", "summarise", "translate"] as const;
+export const STAGES = ["collect", "measure", "ocr", "domain", "describe", "summarise", "translate"] as const;
 export const FORMATS = ["imagefolder", "webdataset", "parquet"] as const;
 const REASONS = ["undecodable", "aspect", "entropy", "text", "near-duplicate"];
 
@@ -77,9 +90,32 @@ export function addDataset(program: Command): void {
     .argument("<id>", "the sticker's sha256")
     .action(async (dir: string, id: string) => (await work()).tellHistory(dir, id));
   dataset
+    .command("train-domain")
+    .description(
+      'train the classifier of the stage "domain", EfficientNet, and test it on stickers that it has not seen',
+    )
+    .argument("<folder>", 'folders "cartoon" and "real", or an imagefolder export whose lines name domains')
+    .requiredOption("--out <folder>", "run folder; name it as annotate.domainModel")
+    .option("--size <pixels>", "width and height of what it sees; 224 on a GPU", pixels, 48)
+    .option("--width <n>", "times the widths of EfficientNet-B0; 1 on a GPU", above(0), 0.5)
+    .option("--init <file>", "start from torchvision's weights of efficientnet_b0, with --width 1")
+    .option("--held-out <share>", "of the stickers, to test with", between(0, 1), 0.2)
+    .option("--steps <n>", "optimiser steps", whole(1), 200)
+    .option("--batch <n>", "pictures per step, half of each domain", even, 16)
+    .option("--lr <rate>", "peak learning rate", above(0), 2e-3)
+    .option("--resume", "go on from the last checkpoint in the run folder", false)
+    .addOption(new Option("--seed <n>", "same seed and adapter, same weights").argParser(seed).default(1))
+    .action(async (dir: string, o: TrainDomainOptions) => (await work()).trainDomainOn(dir, o));
+  dataset
     .command("schema")
     .description("print the JSON Schema of configurations, for editors")
     .action(async () => (await work()).schema());
+}
+
+function even(value: string): number {
+  const n = whole(2)(value);
+  if (n % 2 === 0) return n;
+  throw new InvalidArgumentError("Expected an even number.");
 }
 
 /** "2/8" is the second of eight. */

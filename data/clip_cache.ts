@@ -1,14 +1,14 @@
 // Every file of a data set decoded once, as raw clips [t, size, size, 3] uint8 in one file: training then reads fixed
 // records by position instead of decoding GIFs. Keyed by names, sizes and modification times of the files, written
-// aside and renamed, so a crash or a second process never leaves half a cache. Used by store.ts and by evaluation.
+// aside and renamed, so a crash or a second process never leaves half a cache. Used by store.ts, labelled.ts and evaluation.
 
 import { createHash } from "node:crypto";
 import { closeSync, openSync, readSync, writeFileSync } from "node:fs";
 import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import { isAbsolute, join, relative, resolve, sep } from "node:path";
-import { DecodeError, decodeSticker } from "./decode/index.ts";
+import { type ClipShape, decodeClip } from "./clip.ts";
+import { DecodeError } from "./decode/index.ts";
 import { checkFileSize } from "./decode/limits.ts";
-import { pickFrames, prepareFrame } from "./frames.ts";
 
 /** Raise when decoding, frame choice or resizing changes what ends up in the cache. */
 const CACHE_VERSION = 1;
@@ -20,11 +20,6 @@ const ABANDONED_MS = 60 * 60 * 1000;
 export interface Rejected {
   readonly file_name: string;
   readonly reason: string;
-}
-
-export interface ClipShape {
-  readonly size: number;
-  readonly frames: number;
 }
 
 /** The part of the cache that is stored as JSON beside the pixels. */
@@ -125,7 +120,7 @@ async function build(
   const rejected: Rejected[] = [];
   try {
     let done = 0;
-    for await (const { name, result } of inOrder(sources, PARALLEL, (source) => decodeClip(source, shape))) {
+    for await (const { name, result } of inOrder(sources, PARALLEL, (source) => clipOf(source, shape))) {
       if (result instanceof Uint8Array) {
         writeFileSync(out, result); // at the descriptor's position, and all of it
         hash.update(result);
@@ -179,7 +174,7 @@ async function* inOrder<T, R>(items: readonly T[], limit: number, work: (item: T
 }
 
 /** The clip of one file, or why there is none; never rejects, since one bad file must not stop a run. */
-async function decodeClip(
+async function clipOf(
   source: Source,
   shape: ClipShape,
 ): Promise<{ name: string; result: Uint8Array | { reason: string } }> {
@@ -187,11 +182,7 @@ async function decodeClip(
   try {
     if (source.reason) throw new DecodeError(name, source.reason);
     checkFileSize(bytes);
-    const { frames, width, height } = await decodeSticker(await readFile(path), name, (n) =>
-      pickFrames(n, shape.frames),
-    );
-    const prepared = new Map([...new Set(frames)].map((rgba) => [rgba, prepareFrame(rgba, width, height, shape.size)]));
-    return { name, result: Buffer.concat(frames.map((rgba) => prepared.get(rgba)!)) };
+    return { name, result: await decodeClip(await readFile(path), name, shape) };
   } catch (error) {
     const reason = error instanceof DecodeError ? error.reason : (error as Error).message;
     return { name, result: { reason } };

@@ -20,7 +20,7 @@ import { mergeInto } from "../data/curate/merge.ts";
 import { nearDuplicates } from "../data/curate/near.ts";
 import { type Item, NotNow, runStage, type Stage, sealStage } from "../data/curate/stage.ts";
 import { collect } from "../data/curate/stages/collect.ts";
-import { STAGES } from "../data/curate/stages/index.ts";
+import { stages } from "../data/curate/stages/index.ts";
 import { type Row, table, withDatabase } from "../data/curate/tables.ts";
 import { encodeGif } from "../data/encode/gif.ts";
 import { discFrames, writeMixedFolder } from "./stickers.ts";
@@ -360,7 +360,7 @@ describe("a build", () => {
     const tables: string[][] = [];
     for (const name of ["build-1", "build-2"]) {
       const c = await collection(name, config);
-      for (const stage of STAGES.before) await runStage(c, stage);
+      for (const stage of stages().before) await runStage(c, stage);
       await filterTable(c);
       await recordsTable(c);
       expect(Object.fromEntries(await verdicts(c))).toEqual({ aspect: 1, kept: 1, undecodable: 1 });

@@ -16,7 +16,7 @@ import { editsTable } from "../data/curate/edits.ts";
 import { history } from "../data/curate/history.ts";
 import { type Line, vote } from "../data/curate/ocr.ts";
 import { dryRun, runStage, type StageResult } from "../data/curate/stage.ts";
-import { STAGES } from "../data/curate/stages/index.ts";
+import { stages } from "../data/curate/stages/index.ts";
 import { type Row, table, withDatabase } from "../data/curate/tables.ts";
 import { encodeGif } from "../data/encode/gif.ts";
 import { discFrames } from "./stickers.ts";
@@ -83,12 +83,12 @@ async function collected(name: string, annotate: object): Promise<Collection> {
     annotate: { ocr: false, server: address, retries: 0, ...annotate },
   };
   const c = await createCollection(join(dir, name), parseConfig(config, "test", dir));
-  for (const stage of STAGES.before) await runStage(c, stage);
+  for (const stage of stages().before) await runStage(c, stage);
   await filterTable(c);
   return c;
 }
 
-const stage = (name: string) => STAGES.all.find((one) => one.name === name)!;
+const stage = (name: string) => stages().all.find((one) => one.name === name)!;
 const run = (c: Collection, name: string): Promise<StageResult> => runStage(c, stage(name));
 const rows = (c: Collection, name: string): Promise<Row[]> =>
   withDatabase((db) => db.all(`SELECT * FROM ${table(c, name)} ORDER BY "key"`));
@@ -106,7 +106,7 @@ describe("a language model", () => {
     expect(records.map(({ caption, caption_zh }) => [caption, caption_zh])).toEqual(
       new Array(3).fill(["a disc (summary)", "一个圆盘"]),
     );
-    const origins = await history(c, String(records[0].id), STAGES.all);
+    const origins = await history(c, String(records[0].id), stages().all);
     expect(origins.map(({ stage: s, tool }) => `${s}: ${tool}`)).toEqual([
       "collect: s",
       "measure: gifgrad",

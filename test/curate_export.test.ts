@@ -18,7 +18,7 @@ import { exportParquet } from "../data/curate/export/parquet.ts";
 import { exportWebDataset } from "../data/curate/export/webdataset.ts";
 import { splitTable } from "../data/curate/split.ts";
 import { runStage } from "../data/curate/stage.ts";
-import { STAGES } from "../data/curate/stages/index.ts";
+import { stages } from "../data/curate/stages/index.ts";
 import { statistics } from "../data/curate/stats.ts";
 import { statsPage } from "../data/curate/stats_page.ts";
 import { type Row, table, withDatabase } from "../data/curate/tables.ts";
@@ -41,7 +41,7 @@ beforeAll(async () => {
     split: { words: 4, heldOutPairs: 0.3 },
   };
   c = await createCollection(join(dir, "set"), parseConfig(config, "test", dir));
-  for (const stage of STAGES.before) await runStage(c, stage);
+  for (const stage of stages().before) await runStage(c, stage);
   await filterTable(c);
   await recordsTable(c);
   await wordsTable(c);

@@ -122,7 +122,7 @@ const annotate = z.strictObject({
   /** Stops, with what is done kept, when this much has been spent; prices are per million tokens. */
   budget: z.number().positive().optional(),
   pricePerMillion: z.strictObject({ input: z.number(), output: z.number() }).default({ input: 0, output: 0 }),
-  /** Weights of the domain classifier; absent: the domain comes from the sources. */
+  /** Run folder of the domain classifier, by `gifgrad dataset train-domain`; absent: the domain comes from the sources. */
   domainModel: z.string().optional(),
   /** "auto": where its optional packages are installed. */
   ocr: z.union([z.boolean(), z.literal("auto")]).default("auto"),

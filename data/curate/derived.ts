@@ -108,7 +108,7 @@ export async function recordsTable(collection: Collection): Promise<void> {
         FROM ${table(collection, "collect")} WHERE id IS NOT NULL GROUP BY id)
       SELECT e.id, e.format, e.bytes, m.width, m.height, m.frames, m.duration_ms, m.frames > 1 AS animated, m.has_alpha,
         m.aspect, m.entropy, m.motion, m.phash,
-        CASE lower(coalesce(h.domain, e.domain, d.text)) WHEN 'cartoon' THEN 'Cartoon' WHEN 'real' THEN 'Real' END AS domain,
+        CASE lower(coalesce(h.domain, e.domain, d.domain)) WHEN 'cartoon' THEN 'Cartoon' WHEN 'real' THEN 'Real' END AS domain,
         e.subject, e.action,
         coalesce(h.caption, s.text, e.caption, v.text) AS caption,
         coalesce(h.caption_zh, t.text, e.caption_zh) AS caption_zh,
@@ -119,7 +119,7 @@ export async function recordsTable(collection: Collection): Promise<void> {
       JOIN ${table(collection, "filter")} f ON f.id = e.id AND f.kept
       JOIN ${table(collection, "measure")} m ON m."key" = e.id
       LEFT JOIN ${answer("ocr")} o ON o."key" = e.id
-      LEFT JOIN ${answer("domain")} d ON d."key" = e.id
+      LEFT JOIN ${stage("domain", "NULL::VARCHAR AS domain")} d ON d."key" = e.id
       LEFT JOIN ${answer("describe")} v ON v."key" = e.id
       LEFT JOIN ${answer("summarise")} s ON s."key" = e.id
       LEFT JOIN ${answer("translate")} t ON t."key" = e.id
