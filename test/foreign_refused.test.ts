@@ -1,7 +1,18 @@
 // Checkpoints of other programs that do not fit, or would do harm: refused in one line with nothing left behind. And memory:
 // bounded while a large one is read.
 
-import { closeSync, ftruncateSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, writeSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import {
+  closeSync,
+  ftruncateSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -140,6 +151,38 @@ describe("refused in one line, with nothing left behind:", () => {
       "another sampler's schedule",
       (dir) => put(join(dir, "scheduler/scheduler_config.json"), '{"beta_schedule": "?"}'),
       /beta_schedule is "\?": expected one of/,
+    ],
+    [
+      "weights behind a link to nowhere",
+      (dir) => {
+        rmSync(join(dir, unet));
+        symlinkSync(join(dir, "gone"), join(dir, unet));
+      },
+      /unet: no weights, of which config\.json speaks: looked for .*; neither a file .*: diffusion_pytorch_model\.safetens/,
+    ],
+    [
+      "weights that are a pipe",
+      (dir) => {
+        rmSync(join(dir, unet));
+        execFileSync("mkfifo", [join(dir, unet)]);
+      },
+      /unet: no weights, of which config\.json speaks/,
+    ],
+    [
+      "a configuration behind a link to nowhere",
+      (dir) => {
+        rmSync(join(dir, "unet/config.json"));
+        symlinkSync(join(dir, "gone"), join(dir, "unet/config.json"));
+      },
+      /unet\/config\.json: neither a file nor a folder/,
+    ],
+    [
+      "a part that the pipeline's index lists and that is not there",
+      (dir) => {
+        rmSync(join(dir, "vae"), { recursive: true });
+        put(join(dir, "model_index.json"), '{ "unet": ["diffusers", "A"], "vae": ["diffusers", "AutoencoderKL"] }');
+      },
+      /vae: no weights, of which model_index\.json speaks/,
     ],
     [
       "an empty folder",

@@ -30,6 +30,13 @@ export async function filesIn(folder: string): Promise<string[]> {
   return names.filter((_, i) => regular[i]);
 }
 
+/** Names in a folder that lead to nothing that can be read: links to nowhere, pipes, sockets. None where there is no folder. */
+export async function unreadableIn(folder: string): Promise<string[]> {
+  const names = (await isFolder(folder)) ? (await readdir(folder)).sort() : [];
+  const found = await Promise.all(names.map((name) => stat(join(folder, name)).catch(() => null)));
+  return names.filter((_, i) => !found[i]?.isFile() && !found[i]?.isDirectory());
+}
+
 /** The configuration file among `files`; null: there is none. */
 export function configAmong(files: readonly string[]): string | null {
   return CONFIGS.find((name) => files.includes(name)) ?? null;

@@ -9,7 +9,7 @@ import { element } from "../../engine/safetensors/elements.ts";
 import { ArrangedFile, type Layout } from "../../models/checkpoints/layout.ts";
 import { CHECKPOINTS, type CheckpointKind, type Part, type PartName } from "../../models/checkpoints/parts.ts";
 import { readSchedulerConfig, type SchedulerDescription } from "../../models/checkpoints/scheduler.ts";
-import { configAmong, filesIn, isFolder, readJson, weightsAmong } from "./find.ts";
+import { configAmong, filesIn, isFolder, readJson, unreadableIn, weightsAmong } from "./find.ts";
 
 export interface OpenOptions {
   /** "fp16": those of a folder's weights that are called so. */
@@ -83,6 +83,7 @@ async function lookedFor(known: readonly [PartName, Part][], { variant }: OpenOp
 async function schedulerOf(path: string): Promise<SchedulerDescription | null> {
   const folder = join(path, "scheduler");
   const label = join(folder, "scheduler_config.json");
+  if ((await unreadableIn(folder)).includes("scheduler_config.json")) throw new Error(`${label}: ${UNREADABLE}`);
   return (await filesIn(folder)).includes("scheduler_config.json")
     ? readSchedulerConfig(await readJson(label), label)
     : null;
@@ -102,6 +103,7 @@ async function openFolderPart(
     const weights = weightsAmong(files, o.variant);
     const configFolder = o.config ? join(o.config, folder) : join(path, folder);
     const config = configAmong(o.config ? await filesIn(configFolder) : files);
+    if (folder === name) await checkComplete(path, name, part, { weights, config, variant: o.variant });
     if (weights === null || (config === null && folder === "" && count > 1)) continue;
     const label = join(configFolder, config ?? weights);
     const json = config === null ? null : await readJson(label);
@@ -111,6 +113,39 @@ async function openFolderPart(
     return arranged({ name, part, json, label, store, place: { folder, weights } }, join(path, folder, weights));
   }
   return null;
+}
+
+/** Throws one line where a part is said to be there (by its configuration or the pipeline's index) and cannot be read. */
+async function checkComplete(
+  path: string,
+  name: PartName,
+  part: Part,
+  { weights, config, variant }: { weights: string | null; config: string | null; variant: string | undefined },
+): Promise<void> {
+  const folder = join(path, name);
+  const unreadable = await unreadableIn(folder);
+  const hidden = configAmong(unreadable);
+  if (config === null && hidden !== null) throw new Error(`${join(folder, hidden)}: ${UNREADABLE}`);
+  if (weights !== null) return;
+  if ((await unreadableIn(path)).includes(name)) throw new Error(`${folder}: ${UNREADABLE}`);
+  const said = config ?? ((await listedIn(path, name)) ? INDEX : null);
+  if (said === null) return;
+  const file = `${part.weights}.${variant ? `${variant}.` : ""}safetensors`;
+  const because = unreadable.length > 0 ? `; ${UNREADABLE}: ${unreadable.join(", ")}` : "";
+  throw new Error(
+    `${folder}: no weights, of which ${said} speaks: looked for ${file} (or its index, or .bin)${because}`,
+  );
+}
+
+const UNREADABLE = "neither a file nor a folder, nor a link to one";
+
+/** What a pipeline consists of: names of folders with the classes that read them, nulls where there is none. */
+const INDEX = "model_index.json";
+
+async function listedIn(path: string, name: PartName): Promise<boolean> {
+  if (!(await filesIn(path)).includes(INDEX)) return false;
+  const entry = (((await readJson(join(path, INDEX))) ?? {}) as Readonly<Record<string, unknown>>)[name];
+  return Array.isArray(entry) && entry.some((x) => x !== null);
 }
 
 const CLASSES: Readonly<Partial<Record<PartName, RegExp>>> = {
