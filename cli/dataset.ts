@@ -23,6 +23,7 @@ import { table, text, withDatabase } from "../data/curate/tables.ts";
 import { rememberTables, verify } from "../data/curate/verify.ts";
 import { openLabelled } from "../data/labelled.ts";
 import { DOMAINS } from "../data/record.ts";
+import { openDataset } from "../data/store.ts";
 import { replaceFile } from "../engine/atomic.ts";
 import { openDevice } from "../engine/index.ts";
 import { domainClassifiers, FRAMES, trainDomain } from "../train/domain.ts";
@@ -160,6 +161,16 @@ export async function verifyAll(dir: string): Promise<void> {
   line.done();
   if (faults > 0) throw new Error(`${dir}: ${faults} files are not as they should be`);
   console.log(`${dir}: every file is as it was`);
+}
+
+/** What training would do at its start: on a machine without a GPU, say, before one is rented. */
+export async function cache(dir: string, { size, frames }: { size: number; frames: number }): Promise<void> {
+  const line = progress("decode", 0);
+  const data = await openDataset(dir, { size, frames, onProgress: (done, total) => line.update(done, "", total) });
+  line.done();
+  const rejected = data.rejected.length > 0 ? `; ${data.rejected.length} cannot be used, see rejected.jsonl` : "";
+  console.log(`${join(dir, ".gifgrad")}: ${data.length} stickers, ${frames} frames of ${size} pixels${rejected}`);
+  data.close();
 }
 
 export async function trainDomainOn(dir: string, o: TrainDomainOptions): Promise<void> {

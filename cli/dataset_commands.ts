@@ -90,6 +90,13 @@ export function addDataset(program: Command): void {
     .argument("<id>", "the sticker's sha256")
     .action(async (dir: string, id: string) => (await work()).tellHistory(dir, id));
   dataset
+    .command("cache")
+    .description("decode the stickers of a data folder or export once, into the file of frames that training reads")
+    .argument("<folder>", "a folder with a metadata.jsonl, as export writes it")
+    .option("--size <pixels>", "width and height of the frames: what will be trained at", pixels, 64)
+    .option("--frames <n>", "frames of each sticker", whole(1, 64), 8)
+    .action(async (dir: string, o: { size: number; frames: number }) => (await work()).cache(dir, o));
+  dataset
     .command("train-domain")
     .description(
       'train the classifier of the stage "domain", EfficientNet, and test it on stickers that it has not seen',
