@@ -87,6 +87,8 @@ export async function run(o: TrainOptions): Promise<void> {
   const config = image ? configFrom(image, configOf({ ...o, size: undefined }), o.size) : undefined;
   checkSize(o, config);
   checkFolders(o, stages);
+  const warning = stages.includes("diffusion") ? untrained(o) : null;
+  if (warning !== null) console.error(warning);
   const device = await openDevice();
   try {
     announce(device);
@@ -132,6 +134,13 @@ function checkFolders(o: TrainOptions, stages: readonly Recipe[]): void {
   checkResume(stageFolder(o.out, begun[0] ?? stages[0]), o.resume);
   const before = { diffusion: o.autoencoder ?? o.out, prior: o.out }[stages[0] as "diffusion" | "prior"];
   if (before !== undefined && !o.init) existingStage(before, stages[0] === "prior" ? "vqvae" : "autoencoder");
+}
+
+/** A sentence where frozen layers would have the seed's random values, and keep them; null where none would. */
+export function untrained({ trainable = "scratch", init }: Pick<TrainOptions, "trainable" | "init">): string | null {
+  if (init || trainable === "scratch") return null;
+  const rest = trainable === "all" ? "the text encoder is" : "all layers within frames and the text encoder are";
+  return `--trainable ${trainable} without --init: ${rest} random and stay so: give --init, or leave --trainable out`;
 }
 
 /** Names the adapter, and says so when it is a software one: nobody should train on it by accident. */
