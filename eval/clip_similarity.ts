@@ -123,7 +123,7 @@ export interface ClipSimilarityOptions extends ExtractOptions {
 
 /**
  * D1 of clips with their captions; higher is better. Captions that several clips share are one candidate.
- * @throws Error when the clips have no captions
+ * @throws Error when the clips have no captions, or the tokenizer more tokens than the network
  */
 export async function clipScore(
   generated: Clips,
@@ -178,6 +178,11 @@ async function measure(
   const { captions } = clips;
   if (!captions)
     throw new Error(`CLIP: ${clips.dir} has no metadata.jsonl with the captions of its stickers, one line each`);
+  const { vocabulary } = model.config.text;
+  if (tokenizer.vocabSize > vocabulary)
+    throw new Error(
+      `CLIP: the tokenizer has ${tokenizer.vocabSize} tokens, the network only ${vocabulary}: they do not belong together`,
+    );
   const candidates = [...new Set(captions)].sort();
   const { data } = await extractFeatures(clips, extractor, o);
   const texts = await embedTexts(model, tokenizer, candidates);

@@ -355,6 +355,11 @@ describe("CLIP similarity", () => {
     expect(score.also["captions cut"]).toBe(0.25);
     expect(score.value).toBeGreaterThan(0);
     expect(score.value).toBeLessThan(1);
+    const larger = trainTokenizer(["caption number"], { vocabSize: 530 });
+    const small = new Clip({ ...model.config, text: { ...text, vocabulary: larger.vocabSize - 1 } });
+    await expect(
+      clipScore(clips, null, extractor, { model: small, tokenizer: larger }, { seed: 1, published: false }),
+    ).rejects.toThrow("they do not belong together");
     const bare = { ...clips, captions: null };
     await expect(clipScore(bare, null, extractor, { model, tokenizer }, { seed: 1, published: false })).rejects.toThrow(
       "four has no metadata.jsonl with the captions",
