@@ -42,16 +42,12 @@ async function failuresWith<T extends object, K extends keyof T>(
   return outputFailures(path);
 }
 
+// Gradients take ten times the time of outputs: one folder has them here, all have them in `gifgrad golden`.
 describeFolder("unet-sd-a", (path) => {
-  onReference("outputs, loss and all gradients, also at odd sizes and with weights of 16 bits", async () => {
-    const { count, failed } = await goldenFailures(path);
-    expect(failed).toEqual([]);
-    expect(count).toBeGreaterThan(300);
-  });
+  onReference("outputs", async () => expect(await outputFailures(path)).toEqual([]));
 });
 
 describeFolder("unet3d-ms-a", (path) => {
-  // The gradients of these layers are among those of the next folder.
   onReference("output", async () => expect(await outputFailures(path)).toEqual([]));
 
   // One statistic per frame instead of one per clip, in every layer between frames.
@@ -70,10 +66,8 @@ describeFolder("unet3d-ms-a", (path) => {
 });
 
 describeFolder("videoldm-mix-a", (path) => {
-  onReference("output, loss, all gradients, and outputs with every layer mixed out, in or by halves", async () => {
-    const { count, failed } = await goldenFailures(path);
-    expect(failed).toEqual([]);
-    expect(count).toBeGreaterThan(450);
+  onReference("outputs, also with every layer mixed out, in or by halves", async () => {
+    expect(await outputFailures(path)).toEqual([]);
   });
 
   onReference("notices a and 1 - a exchanged", async () => {
@@ -108,11 +102,7 @@ describeFolder("sti-unet-a", (path) => {
 });
 
 describeFolder("sti-unet-light-a", (path) => {
-  onReference("output, loss and all gradients of the small detail branch", async () => {
-    const { count, failed } = await goldenFailures(path);
-    expect(failed).toEqual([]);
-    expect(count).toBeGreaterThan(500);
-  });
+  onReference("outputs with the small detail branch", async () => expect(await outputFailures(path)).toEqual([]));
 });
 
 // ---- properties -----------------------------------------------------------------------------------------------------
