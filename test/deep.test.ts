@@ -10,7 +10,7 @@ import type { Check } from "../engine/testing/check.ts";
 import { summary } from "./deep/report.ts";
 import { runDeep } from "./deep/run.ts";
 import { newState, readState, type State } from "./deep/state.ts";
-import { keyOf, share, suite } from "./deep/suite.ts";
+import { atLeast, keyOf, share, suite } from "./deep/suite.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "deep"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -41,6 +41,13 @@ describe("a budget", () => {
     expect(total).toBeGreaterThanOrEqual(500_000);
     expect(total).toBeLessThan(500_000 + checks.length);
     expect(Math.min(...share(checks, 1))).toBe(1);
+  });
+  test("that is smaller than one case for each check says how many cases it becomes", () => {
+    const checks = [1, 2, 3, 4].map((i) => made(`op ${i}`, false));
+    expect(atLeast(checks, 2)).toBe(
+      "--cases 2 becomes 4 cases: each of the 4 checks gets its share, rounded up, and at least one.",
+    );
+    expect(atLeast(checks, 400)).toBeNull();
   });
 });
 

@@ -6,7 +6,7 @@ import { closeOthers } from "../../engine/testing/laws.ts";
 import { failuresOf, progress, summary } from "./report.ts";
 import { runDeep } from "./run.ts";
 import { newState, readState, type State } from "./state.ts";
-import { keyOf, suite } from "./suite.ts";
+import { atLeast, keyOf, suite } from "./suite.ts";
 
 interface Options {
   readonly cases?: number;
@@ -64,6 +64,8 @@ async function main(argv: readonly string[]): Promise<number> {
   const checks = suite().filter((c) => keyOf(c).includes(state.only) && here[c.needs]);
   if (checks.length === 0) throw new Error(`no check contains "${state.only}"`);
   console.log(`${checks.length} checks, seed ${state.seed}, ${name ?? "no device: only what runs on the host"}`);
+  const least = atLeast(checks, state.cases);
+  if (least) console.log(least);
   let stopping = false;
   process.once("SIGINT", () => {
     stopping = true;

@@ -41,3 +41,10 @@ export function share(checks: readonly Check[], cases: number): number[] {
   const total = weights.reduce((a, b) => a + b, 0);
   return weights.map((w) => Math.max(1, Math.ceil((cases * w) / total)));
 }
+
+/** A line when the minimum of one case for each check makes the run noticeably longer than what was asked for, else null. */
+export function atLeast(checks: readonly Check[], cases: number): string | null {
+  const total = share(checks, cases).reduce((a, b) => a + b, 0);
+  if (total <= 1.05 * cases) return null;
+  return `--cases ${cases} becomes ${total} cases: each of the ${checks.length} checks gets its share, rounded up, and at least one.`;
+}
