@@ -68,6 +68,7 @@ const ELSEWHERE: readonly Caps[] = [
   { ...CPU, subgroupSize: 8 },
   { ...CPU, subgroupSize: 16 },
   { ...MINIMUM_CAPS, subgroupSize: 32, maxInvocations: 1024, maxWorkgroupMemory: 49152 },
+  { ...MINIMUM_CAPS, maxWorkgroupsPerDim: 2 }, // grids of small specs fit in one row elsewhere: here they must fold
 ];
 
 /** Dawn's back end that compiles for no hardware; opened at the first check that needs it, for the length of a run. */
@@ -95,6 +96,9 @@ async function compileAll(family: AnyFamily, budget: Budget): Promise<Outcome> {
   }
 }
 
+/** Rows of workgroups that every machine has: `foldGrid` makes y of what x does not hold. */
+const ROWS = MINIMUM_CAPS.maxWorkgroupsPerDim;
+
 /** Operands that exist, bindings and grids within the machine's limits. */
 function loweredProblem(family: AnyFamily, spec: unknown, lowered: Lowered, caps: Caps): string | null {
   const buffers = family.inputs(spec).length + family.outputs(spec).length + lowered.scratch.length;
@@ -103,8 +107,9 @@ function loweredProblem(family: AnyFamily, spec: unknown, lowered: Lowered, caps
     if (stray !== undefined) return `${source.label} binds operand ${stray} of ${buffers}`;
     if (operands.length > caps.maxBindings)
       return `${source.label} has ${operands.length} bindings, ${caps.maxBindings} fit`;
-    const grid = Math.max(...source.workgroups);
-    if (grid > caps.maxWorkgroupsPerDim) return `${source.label} has ${grid} workgroups along one dimension`;
+    const [x, y, z] = source.workgroups;
+    if (x > caps.maxWorkgroupsPerDim || z > caps.maxWorkgroupsPerDim || y > Math.max(ROWS, caps.maxWorkgroupsPerDim))
+      return `${source.label} has a grid of ${source.workgroups.join(" x ")} workgroups where ${caps.maxWorkgroupsPerDim} fit along one dimension (foldGrid)`;
   }
   return null;
 }
@@ -186,12 +191,15 @@ async function variantsProblem(
     for (const variant of family.variants) {
       if (!variant.supports(spec, caps)) continue;
       const lowered = variant.emit(spec, caps);
+      const words = `${family.name}/${variant.name}, ${JSON.stringify(spec)}`;
+      const beyond = loweredProblem(family, spec, lowered, caps);
+      if (beyond) return `${words}: ${beyond}`;
       const key = JSON.stringify(lowered.passes.map(({ source }) => [source.wgsl, source.uniforms, source.workgroups]));
       if (ran.has(key)) continue;
       ran.add(key);
       runs[variant.name] = (runs[variant.name] ?? 0) + 1;
       const wrong = await kernelProblem(bare, family, spec, lowered, inputs, want);
-      if (wrong) return `${family.name}/${variant.name}, ${JSON.stringify(spec)}: ${wrong}`;
+      if (wrong) return `${words}: ${wrong}`;
     }
   return null;
 }
