@@ -61,6 +61,18 @@ function decompose({ op, src, attrs }: Node): Node {
   ).node;
 }
 
+/**
+ * Values that the host has, in float64; those of f16 parameters, which may be values that no f16 is, rounded. Throws
+ * DeviceError where there are none: a check that took none for an empty array would find nothing wrong with it.
+ */
+export function hostValues(storage: Storage | undefined): Array64 {
+  if (!storage) throw new DeviceError("a placeholder was used outside the step it belongs to");
+  const host = storage.host();
+  if (!host) throw new DeviceError("a tensor's values live on another device");
+  const data = storage.dtype === "f16" ? Float64Array.from(host, roundHalf) : Float64Array.from(host);
+  return { shape: storage.shape, data };
+}
+
 export class ReferenceDevice implements Device {
   readonly name = "reference (float64 on the host)";
   readonly caps = { ...MINIMUM_CAPS, maxBinding: Number.POSITIVE_INFINITY, maxBuffer: Number.POSITIVE_INFINITY };
@@ -106,14 +118,10 @@ export class ReferenceDevice implements Device {
   close(): void {}
 
   #load(storage: Storage | undefined): Array64 {
-    if (!storage) throw new DeviceError("a placeholder was used outside the step it belongs to");
-    const held = this.#values.get(storage);
+    const held = storage && this.#values.get(storage);
     if (held && held.version === storage.version) return held.array;
-    const host = storage.host();
-    if (!host) throw new DeviceError("a tensor's values live on another device");
-    const half = storage.dtype === "f16";
-    const array = { shape: storage.shape, data: half ? Float64Array.from(host, roundHalf) : Float64Array.from(host) };
-    this.#store(storage, array);
+    const array = hostValues(storage);
+    if (storage) this.#store(storage, array);
     return array;
   }
   #store(storage: Storage, array: Array64): void {

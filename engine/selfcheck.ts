@@ -6,7 +6,7 @@ import type { Draw } from "../kernels/wgsl.ts";
 import { vjp } from "./autograd.ts";
 import { toData } from "./dtype.ts";
 import { type AnyOp, allOps, type Sample } from "./ops/op.ts";
-import { evaluate64 } from "./reference.ts";
+import { evaluate64, hostValues } from "./reference.ts";
 import { numel } from "./shape.ts";
 import { bitsFrom } from "./state.ts";
 import { apply, type Tensor, tensor } from "./tensor.ts";
@@ -114,10 +114,7 @@ function checkLarger(name: string, make: (v: Values) => Tensor, seed: number): P
 async function compare(name: string, rtol: number, make: () => Tensor): Promise<SelfCheck> {
   try {
     const out = make();
-    const expected = evaluate64([out.node], (n) => ({
-      shape: n.shape,
-      data: Float64Array.from(n.storage?.host() ?? []),
-    })).get(out.node);
+    const expected = evaluate64([out.node], (n) => hostValues(n.storage)).get(out.node);
     const got = await out.data();
     let worst = 0;
     let largest = 1e-30;

@@ -9,15 +9,34 @@ import { promisify } from "node:util";
 import { build } from "esbuild";
 import fc from "fast-check";
 import { beforeAll, describe, expect, test } from "vitest";
+import { grad } from "../engine/autograd.ts";
+import { compile, type Named } from "../engine/compile.ts";
+import { customVjp } from "../engine/custom.ts";
 import { useDevice } from "../engine/device.ts";
-import { ReferenceDevice } from "../engine/reference.ts";
-import { Rng } from "../engine/state.ts";
-import { type Tensor, tensor } from "../engine/tensor.ts";
-import { CheckError, checkKernel, checkLaws, directional, drawn, gradcheck } from "../engine/testing/index.ts";
+import { DeviceError } from "../engine/error.ts";
+import { Linear, layerNorm } from "../engine/nn/index.ts";
+import { defineOp } from "../engine/ops/op.ts";
+import { AdamW } from "../engine/optim/index.ts";
+import { hostValues, ReferenceDevice } from "../engine/reference.ts";
+import { Parameter, Rng } from "../engine/state.ts";
+import { fromStorage, type Tensor, tensor } from "../engine/tensor.ts";
+import {
+  type Call,
+  CheckError,
+  checkKernel,
+  checkLaws,
+  checkOp,
+  directional,
+  drawn,
+  gradcheck,
+  type Report,
+} from "../engine/testing/index.ts";
+import { interpret } from "../engine/testing/interpret.ts";
+import { programOf } from "../engine/testing/laws.ts";
 import { type Caps, type Family, foldGrid, type Lowered, storage, uniforms, wgsl } from "../kernels/wgsl.ts";
 import { presetConfig } from "../models/config.ts";
 import { LatentDiffusion } from "../models/latent_diffusion.ts";
-import { onGpu } from "./device.ts";
+import { onEach, onGpu } from "./device.ts";
 import { fences } from "./markdown.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
@@ -145,6 +164,24 @@ describe("checkKernel", () => {
       await expect(attempt).rejects.toThrow(CheckError);
       await expect(attempt).rejects.toThrow(message);
     });
+  const unfolded = (family: Family<Doubled>): Family<Doubled> => {
+    const emit = (spec: Doubled, caps: Caps): Lowered => {
+      const { passes, scratch } = family.variants[0].emit(spec, caps);
+      const workgroups = [Math.ceil(spec.count / 64), 1, 1] as const;
+      return { passes: passes.map((p) => ({ ...p, source: { ...p.source, workgroups } })), scratch };
+    };
+    return { ...family, variants: [{ ...family.variants[0], emit }] };
+  };
+  const flat = unfolded(doubled((text) => text));
+  onGpu("finds a grid that is not folded, before Dawn would", async () => {
+    await expect(checkKernel(flat)).rejects.toThrow(
+      /compiles for every machine\n {2}doubled\/tile, \{"count":129\}: doubled has a grid of 3 x 1 x 1 workgroups where 2 fit/,
+    );
+    const long = { ...flat, draw: () => ({ count: 64 * 8 }) };
+    await expect(checkKernel(long)).rejects.toThrow(
+      /equals the definition\n {2}doubled\/tile, \{"count":512\}: doubled has a grid of 8 x 1 x 1 workgroups where 7 fit/,
+    );
+  });
   test("finds a spec that nothing supports, without a device", async () => {
     useDevice(new ReferenceDevice());
     const [variant] = doubled((text) => text).variants;
@@ -175,6 +212,122 @@ describe("gradcheck", () => {
     await expect(gradcheck(lossy, pairs, { name: "lossy" })).rejects.toThrow(
       /^lossy: gradient\n {2}lossy, shapes \[1,1\] \[1,1\]: gradient of input 0, element 0: expected [-.\d]+, got [-.\d]+ \(seed 1\)/,
     );
+  });
+});
+
+/** The square, with a gradient that is not its own. */
+const bad = customVjp(
+  (y: Tensor) => y.square(),
+  (g) => [g.mul(7)],
+);
+const one: fc.Arbitrary<Call> = fc.constant({ inputs: [{ shape: [2, 3] }] });
+
+describe("gradcheck of a function that captures what lives on the device", () => {
+  const check = (f: (x: Tensor) => Tensor): Promise<Report> => gradcheck(([x]) => f(x), one, { cases: 2, name: "f" });
+  const wrong = /f: gradient\n {2}f, shapes \[2,3\]: gradient of input 0, element \d: expected [-.\d]+, got [-.\d]+/;
+
+  onEach("finds a wrong gradient over trained parameters", async () => {
+    const net = new Linear(3, 4).seed(1);
+    const adam = new AdamW(net.state());
+    const x = tensor([0.1, -0.2, 0.3, 0.4, 0.5, -0.6], [2, 3]);
+    const step = compile(() => {
+      const loss = net.forward(x).square().mean();
+      adam.step(grad(loss, adam.targets), { lr: 0.1 });
+      return { loss };
+    });
+    for (let i = 0; i < 3; i++) step({});
+    await expect(check((x) => bad(net.forward(x)))).rejects.toThrow(wrong);
+    await check((x) => net.forward(x).square());
+  });
+  onEach("finds a wrong gradient over values that were read, and over a step's results", async () => {
+    const y = tensor([1, 2, 3]).mul(0.5);
+    await y.data();
+    const { z } = compile(({ x }: Named) => ({ z: x.add(1) }))({ x: y });
+    for (const captured of [y, z]) {
+      await expect(check((x) => bad(x.mul(captured)))).rejects.toThrow(wrong);
+      await check((x) => x.mul(captured).square());
+      const own = customVjp(
+        (x: Tensor) => x.square(),
+        (g, [x]) => [g.mul(x).mul(captured.div(captured)).mul(2)], // rests on what the function does not
+      );
+      await check(own);
+    }
+  });
+  test("takes the values that parameters have, not those they began with", async () => {
+    useDevice(new ReferenceDevice());
+    const w = new Parameter([], [0]);
+    w.assign(w.add(2));
+    await expect(check((x) => bad(x.mul(w)))).rejects.toThrow(wrong);
+  });
+  test("says so when values cannot be had", async () => {
+    const y = tensor([1, 2, 3]).mul(0.5);
+    useDevice(new ReferenceDevice());
+    await y.data();
+    useDevice(new ReferenceDevice());
+    await expect(check((x) => x.mul(y))).rejects.toThrow(/DeviceError: a tensor's values live on another device/);
+    const program = programOf([tensor([1]).mul(fromStorage(y.realise()).sum())]);
+    expect(() => interpret(program, (n) => hostValues(n.storage), { maxBindings: 8, fuse: true })).toThrow(DeviceError);
+    await expect(checkLaws({ cases: 1, draw: (_, make) => [make([3]).add(y)] })).rejects.toThrow(/another device/);
+  });
+  test("checkLaws reads what programs capture", async () => {
+    useDevice(new ReferenceDevice());
+    const y = tensor([1, 2, 3]).mul(0.5);
+    await y.data();
+    await checkLaws({ cases: 2, draw: (_, make) => [make([3]).add(y)] });
+  });
+});
+
+describe("what is not checked is not counted:", () => {
+  for (const dtype of ["i32", "f16"] as const)
+    test(`gradcheck of ${dtype} alone`, async () => {
+      const calls: fc.Arbitrary<Call> = fc.constant({ inputs: [{ shape: [2], dtype }] });
+      await expect(gradcheck(([x]) => x.cast("f32").square(), calls, { name: "f" })).rejects.toThrow(
+        /^gradcheck of f: no case has a float32 input, so nothing was differentiated/,
+      );
+    });
+  test("gradcheck where some cases have whole numbers only", async () => {
+    const calls = drawn((d): Call => ({ inputs: [{ shape: [2], dtype: d.pick(["f32", "i32"]) }] }));
+    const { cases, skipped } = await gradcheck(([x]) => x.cast("f32").square(), calls, { name: "f", second: false });
+    const [, n] = /^no float32 input \((\d+) of 30 cases\)$/.exec(skipped["f: gradient"]) as RegExpExecArray;
+    expect(Number(n)).toBeGreaterThan(0);
+    expect(cases).toEqual({ "f: gradient": 30 - Number(n) });
+  });
+  test("checkOp of an op on whole numbers", async () => {
+    useDevice(new ReferenceDevice());
+    const twice = defineOp({
+      name: "twice",
+      shape: ([x]) => x,
+      reference: ([x], out) => out.data.set(x.data.map((v) => 2 * v)),
+      vjp: (g) => [g.mul(7)],
+      lower: { kind: "elementwise", wgsl: ([x]) => `(${x} + ${x})` },
+      draw: (d) => ({ inputs: [{ shape: [d.int(1, 5)], dtype: "i32" as const }], attrs: {} }),
+      rtol: 0,
+    });
+    const { cases, skipped } = await checkOp(twice);
+    expect(cases["op twice: record"]).toBe(30);
+    for (const law of ["op twice: gradient", "op twice: second derivative"]) {
+      expect(cases).not.toHaveProperty([law]);
+      expect(skipped[law]).toBe("no float32 input (30 of 30 cases)");
+    }
+  });
+});
+
+describe("gradients of small functions", () => {
+  for (const scale of [1e-8, 1e-11])
+    test(`a sign is seen at ${scale}`, async () => {
+      const flipped = customVjp(
+        (x: Tensor) => x.sin().mul(scale),
+        (g, [x]) => [g.mul(x.cos().mul(-scale))],
+      );
+      await gradcheck(([x]) => x.sin().mul(scale), one, { name: "small" });
+      await expect(gradcheck(([x]) => flipped(x), one, { name: "small", second: false })).rejects.toThrow(
+        /small: gradient\n.*element 0/,
+      );
+    });
+  test("a gradient that is nothing but rounding is right", async () => {
+    await gradcheck(([x]) => x.sub(x.mean(1, { keepdims: true })).sum(1), one);
+    await gradcheck(([x]) => x.softmax().sum(), one);
+    await gradcheck(([x]) => layerNorm(x.reshape([6, 1])), one);
   });
 });
 

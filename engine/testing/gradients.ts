@@ -4,16 +4,25 @@
 
 import type fc from "fast-check";
 import { hvp, vjp } from "../autograd.ts";
-import { device } from "../device.ts";
-import { leaf, type Node, toposort } from "../graph.ts";
+import { leaf, type Node } from "../graph.ts";
 import { placeholder } from "../ops/leaf.ts";
 import type { Array64, Sample } from "../ops/op.ts";
-import { evaluate64 } from "../reference.ts";
+import { evaluate64, hostValues } from "../reference.ts";
 import { numel, sameShape } from "../shape.ts";
-import type { Storage } from "../storage.ts";
 import { Tensor } from "../tensor.ts";
-import { type Check, CheckError, type CheckOptions, describeCall, forAll, type Report, runChecks } from "./check.ts";
+import {
+  type Check,
+  CheckError,
+  type CheckOptions,
+  describeCall,
+  forAll,
+  type Report,
+  runChecks,
+  Skip,
+} from "./check.ts";
+import { magnitude } from "./close.ts";
 import { uniforms, values, type Wanted } from "./draw.ts";
+import { type LeafValues, readLeaves } from "./leaves.ts";
 
 /** Inputs of a function under test: tensors without memory, and the float64 values they stand for. */
 export class Inputs {
@@ -30,10 +39,18 @@ export class Inputs {
     return new Tensor(node);
   }
 
+  /** Reads what `roots` rest on besides: parameters, and tensors that were computed before. Throws DeviceError. */
+  async read(roots: readonly Tensor[]): Promise<void> {
+    for (const [node, array] of await readLeaves(roots)) this.values.set(node, array);
+  }
+
+  /** The value of a leaf: an input, one that was read, or one that the host has. Throws DeviceError. */
+  readonly leaf: LeafValues = (n) => this.values.get(n) ?? hostValues(n.storage);
+
   evaluate(roots: readonly Tensor[]): Float64Array[] {
     const found = evaluate64(
       roots.map((t) => t.node),
-      (n) => this.values.get(n) ?? { shape: n.shape, data: Float64Array.from(n.storage?.host() ?? []) },
+      this.leaf,
     );
     return roots.map((t) => (found.get(t.node) as Array64).data);
   }
@@ -64,7 +81,10 @@ const STEPS = [1e-5, 1e-6, 1e-7];
 const MOST = 16;
 
 export interface GradientOptions {
-  /** Largest |analytic - numeric| relative to max(1, |numeric|); 1e-6 leaves room for the third derivatives of rsqrt and log. */
+  /**
+   * Largest |analytic - numeric|, relative to |numeric| or, where that is smaller, to the gradient's largest element but at
+   * most 1; 1e-6 leaves room for the third derivatives of rsqrt and log.
+   */
   readonly tolerance?: number;
 }
 
@@ -74,15 +94,31 @@ function dot(a: ArrayLike<number>, b: ArrayLike<number>): number {
   return sum;
 }
 
-/** The slope of `at` at 0 when `got` is not it, else null. */
-function disagreement(at: (t: number) => number, got: number, { tolerance = 1e-6 }: GradientOptions): number | null {
-  let first: number | null = null;
+/** Roundings of analytic gradients that cancel to nothing, such as those of a normalisation over one element. */
+const CANCELLED = 1e-13;
+
+/**
+ * The slope of `at` at 0 when `got` is not it, else null; `size` is the gradient's largest element. Errors count relative to
+ * it, because under an absolute bound every gradient of a small function is right. What is then too strict is a slope that
+ * is nothing but rounding, M 1e-16 / h for terms of size M that cancel: it tells nothing finer than what it itself changes
+ * by from step to step.
+ */
+function disagreement(
+  at: (t: number) => number,
+  got: number,
+  size: number,
+  { tolerance = 1e-6 }: GradientOptions,
+): number | null {
+  const slopes: number[] = [];
   for (const h of STEPS) {
     const slope = (at(h) - at(-h)) / (2 * h);
-    if (Math.abs(got - slope) <= tolerance * Math.max(1, Math.abs(slope))) return null;
-    first ??= slope;
+    if (Math.abs(got - slope) <= tolerance * Math.max(Math.min(1, size), Math.abs(slope)) + CANCELLED) return null;
+    slopes.push(slope);
   }
-  return first;
+  const [first] = slopes;
+  const error = Math.abs(got - first);
+  const noise = 2 * (Math.max(...slopes) - Math.min(...slopes));
+  return error <= noise && error <= tolerance * Math.max(1, Math.abs(first)) ? null : first;
 }
 
 function one(length: number, at: number): Float64Array {
@@ -100,6 +136,18 @@ const some = (length: number, next: () => number): number[] =>
 function misshapen(gradients: readonly Tensor[], wrt: readonly Tensor[]): string | null {
   const i = gradients.findIndex((g, j) => !sameShape(g.shape, wrt[j].shape));
   return i < 0 ? null : `gradient of input ${i} has shape [${gradients[i].shape.join()}], not [${wrt[i].shape.join()}]`;
+}
+
+/** Inputs that are differentiated: what is whole numbers, or rounded to f16, has no slope. */
+export const floats = (ins: readonly Tensor[]): Tensor[] => ins.filter((t) => t.dtype === "f32");
+
+export const nothingToDifferentiate = (): Skip => new Skip("no float32 input");
+
+/** `out` and its derivatives: all that a check evaluates, for `Inputs.read`. A gradient may rest on more than `out` does. */
+export function differentiated(out: Tensor, wrt: readonly Tensor[], second: boolean): Tensor[] {
+  const like = (x: Tensor): Tensor => new Tensor(leaf(placeholder, { name: "like" }, x.shape, "f32"));
+  if (second) return [out, ...hvp(out.mul(like(out)).sum(), wrt, wrt.map(like))];
+  return [out, ...vjp(out, wrt, like(out))];
 }
 
 /** A sentence about the first wrong element of a gradient, or null. `wrt` are tensors that `inputs` made. */
@@ -123,13 +171,14 @@ export function gradientProblem(
       inputs.moved([x], [direction], t, () => dot(inputs.evaluate([out])[0], weights));
   for (const [i, x] of wrt.entries()) {
     const n = numel(x.shape);
+    const size = magnitude(analytic[i]);
     for (const e of some(n, next)) {
-      const want = disagreement(along(x, one(n, e)), analytic[i][e], o);
+      const want = disagreement(along(x, one(n, e)), analytic[i][e], size, o);
       if (want !== null) return `gradient of input ${i}, element ${e}: expected ${want}, got ${analytic[i][e]}`;
     }
     const direction = Float64Array.from({ length: n }, () => next() - 0.5);
     const got = dot(analytic[i], direction);
-    const want = disagreement(along(x, direction), got, o);
+    const want = disagreement(along(x, direction), got, size, o);
     if (want !== null) return `gradient of input ${i} along a random direction: expected ${want}, got ${got}`;
   }
   return null;
@@ -158,7 +207,7 @@ export function hvpProblem(
   };
   for (const [i, x] of wrt.entries())
     for (let e = 0; e < numel(x.shape); e++) {
-      const want = disagreement((t) => at(t)[i][e], analytic[i][e], o);
+      const want = disagreement((t) => at(t)[i][e], analytic[i][e], magnitude(analytic[i]), o);
       if (want !== null)
         return `second derivative along v, input ${i}, element ${e}: expected ${want}, got ${analytic[i][e]}`;
     }
@@ -181,9 +230,11 @@ export interface GradcheckOptions extends CheckOptions, GradientOptions {
 /**
  * Checks the gradients of `f` at random calls: `gradcheck(([x, y]) => x.mul(y).tanh(), arbitrary)`, with an arbitrary of
  * fast-check that gives shapes (see `drawn` to write one as choices). Float32 inputs are differentiated, values lie in
- * [-2, 2] or in each input's `domain`, where `f` must be smooth. Throws CheckError with the smallest counterexample.
+ * [-2, 2] or in each input's `domain`, where `f` must be smooth. What `f` captures (parameters, values computed before) is
+ * read from the open device at every case. Throws CheckError with the smallest counterexample, TypeError when no case has a
+ * float32 input, DeviceError inside CheckError when a captured value cannot be read.
  */
-export function gradcheck<A extends object = object>(
+export async function gradcheck<A extends object = object>(
   f: (inputs: readonly Tensor[], attrs: A) => Tensor,
   arbitrary: fc.Arbitrary<Call<A>>,
   o: GradcheckOptions = {},
@@ -194,27 +245,31 @@ export function gradcheck<A extends object = object>(
     law,
     needs: "host",
     run: (budget) =>
-      forAll(arbitrary, budget, (call, seed) => {
+      forAll(arbitrary, budget, async (call, seed) => {
         const inputs = new Inputs(seed);
         const ins = call.inputs.map((wanted) => inputs.make(wanted, wanted.domain));
+        const wrt = floats(ins);
+        if (wrt.length === 0) return nothingToDifferentiate();
         const out = f(ins, call.attrs ?? ({} as A));
-        const wrong = problem(
-          out,
-          ins.filter((t) => t.dtype === "f32"),
-          inputs,
-          seed,
-          o,
-        );
+        await inputs.read(differentiated(out, wrt, law === SECOND));
+        const wrong = problem(out, wrt, inputs, seed, o);
         const shapes = call.inputs.map((i) => i.shape);
         return wrong && `${describeCall(subject, shapes, call.attrs ?? {})}: ${wrong}`;
       }),
   });
   const first = check("gradient", gradientProblem);
-  const second = check("second derivative", (out, wrt, inputs, _, options) =>
+  const second = check(SECOND, (out, wrt, inputs, _, options) =>
     hvpProblem(out, wrt, inputs, { tolerance: 10 * (options?.tolerance ?? 1e-6) }),
   );
-  return runChecks(o.second === false ? [first] : [first, second], o);
+  const report = await runChecks(o.second === false ? [first] : [first, second], o);
+  if (Object.keys(report.cases).length === 0)
+    throw new TypeError(
+      `gradcheck of ${subject}: no case has a float32 input, so nothing was differentiated (whole numbers and f16 have no slopes)`,
+    );
+  return report;
 }
+
+const SECOND = "second derivative";
 
 export interface DirectionalOptions extends GradientOptions {
   readonly seed?: number;
@@ -231,7 +286,8 @@ export interface DirectionalOptions extends GradientOptions {
  */
 export async function directional(out: Tensor, wrt: readonly Tensor[], o: DirectionalOptions = {}): Promise<void> {
   const seed = o.seed ?? 1;
-  const inputs = await withLeaves(out, seed);
+  const inputs = new Inputs(seed);
+  await inputs.read(differentiated(out, wrt, o.second === true));
   const stray = wrt.findIndex((x) => !inputs.values.has(x.node));
   if (stray >= 0) throw new TypeError(`directional: tensor ${stray} of wrt is not a leaf that the output depends on`);
   for (let i = 0; i < (o.directions ?? 3); i++) {
@@ -240,21 +296,6 @@ export async function directional(out: Tensor, wrt: readonly Tensor[], o: Direct
   }
   const wrong = o.second ? hvpProblem(out, wrt, inputs, { tolerance: o.tolerance ?? 1e-5 }) : null;
   if (wrong) throw new CheckError(`${wrong} (seed ${seed})`);
-}
-
-/** The values of everything that `out` rests on, read from wherever they live. */
-async function withLeaves(out: Tensor, seed: number): Promise<Inputs> {
-  const inputs = new Inputs(seed);
-  for (const node of toposort([out.node])) {
-    if (!node.storage) continue;
-    const data = Float64Array.from(await read(node.storage));
-    inputs.values.set(node, { shape: node.shape, data });
-  }
-  return inputs;
-}
-
-async function read(storage: Storage): Promise<ArrayLike<number>> {
-  return storage.host() ?? device().read(storage);
 }
 
 /** The slope along one random direction in all of `wrt`, with a message that gives both sides. */
@@ -272,6 +313,6 @@ function directionProblem(
   const analytic = inputs.evaluate(vjp(out, wrt, cotangent));
   const got = analytic.reduce((sum, g, i) => sum + dot(g, directions[i]), 0);
   const at = (t: number): number => inputs.moved(wrt, directions, t, () => dot(inputs.evaluate([out])[0], weights));
-  const want = disagreement(at, got, o);
+  const want = disagreement(at, got, Math.max(...analytic.map(magnitude)), o);
   return want === null ? null : `slope over ${wrt.length} tensors: expected ${want}, got ${got}`;
 }

@@ -8,12 +8,10 @@ import { placeholder } from "../ops/leaf.ts";
 import { type Array64, isComposite } from "../ops/op.ts";
 import { buildBody, type Expr, simplify } from "../plan/expr.ts";
 import { type FuseOptions, type Fusion, fuse, type Group, type Operand } from "../plan/fuse.ts";
-import { evaluate64 } from "../reference.ts";
+import { evaluate64, hostValues } from "../reference.ts";
 import { numel, type Shape, stridesOf } from "../shape.ts";
 import { Tensor } from "../tensor.ts";
-
-/** Float64 values of leaves. */
-export type LeafValues = (n: Node) => Array64;
+import type { LeafValues } from "./leaves.ts";
 
 /** Values of the program's outputs, computed group by group. */
 export function interpret(program: Program, leaves: LeafValues, options: FuseOptions): Map<Node, Array64> {
@@ -146,7 +144,6 @@ function define({ op, attrs, shape }: Node, ins: readonly Array64[]): Array64 {
     stand.map((n) => new Tensor(n)),
     attrs,
   ).node;
-  const value = (n: Node): Array64 =>
-    ins[stand.indexOf(n)] ?? { shape: n.shape, data: Float64Array.from(n.storage?.host() ?? []) };
+  const value = (n: Node): Array64 => ins[stand.indexOf(n)] ?? hostValues(n.storage);
   return evaluate64([whole], value).get(whole) as Array64;
 }

@@ -18,6 +18,7 @@ import { type Check, type CheckOptions, forAll, type Report, runChecks, Skip, ty
 import { bitDifference, difference, magnitude } from "./close.ts";
 import { drawn, uniforms, values } from "./draw.ts";
 import { interpret } from "./interpret.ts";
+import { type LeafValues, leavesOf } from "./leaves.ts";
 import { type DrawProgram, drawProgram } from "./programs.ts";
 
 /** A drawn program's results; its leaves are on the host, with values that follow from the seed. */
@@ -81,20 +82,14 @@ export function programOf(outs: readonly Tensor[]): Program {
   return { name: "drawn", inputs: {}, outputs, assigns: [], reused: false };
 }
 
-export function hostValues(n: Node): Array64 {
-  return { shape: n.shape, data: Float64Array.from(n.storage?.host() ?? []) };
-}
-
 /** Results against the float64 definition, relative to the largest of each or to 1. */
 export async function programProblem(
   outs: readonly Tensor[],
   got: (out: Tensor, index: number) => ArrayLike<number> | Promise<ArrayLike<number>>,
   rtol: number,
 ): Promise<string | null> {
-  const want = evaluate64(
-    outs.map((t) => t.node),
-    hostValues,
-  );
+  const roots = outs.map((t) => t.node);
+  const want = evaluate64(roots, await leavesOf(outs));
   for (const [i, out] of outs.entries()) {
     const { data } = want.get(out.node) as Array64;
     const wrong = difference(await got(out, i), data, { rtol, scale: Math.max(1, magnitude(data)) });
@@ -103,8 +98,8 @@ export async function programProblem(
   return null;
 }
 
-export function hostProblem(outs: readonly Tensor[], options: FuseOptions): Promise<string | null> {
-  const found = interpret(programOf(outs), hostValues, options);
+export async function hostProblem(outs: readonly Tensor[], options: FuseOptions): Promise<string | null> {
+  const found = interpret(programOf(outs), await leavesOf(outs), options);
   return programProblem(outs, (out) => (found.get(out.node) as Array64).data, 1e-12); // the same float64 operations
 }
 
@@ -117,19 +112,20 @@ export async function wgslProblem(outs: readonly Tensor[], seed: number, on: Dev
   const found = on.run(programOf(outs), {});
   const wrong = await programProblem(outs, (_, i) => on.read(found[`y${i}`]), PROGRAM_RTOL);
   if (!wrong) return null;
-  return illConditioned(outs, seed) ? new Skip("ill-conditioned") : wrong;
+  return (await illConditioned(outs, seed)) ? new Skip("ill-conditioned") : wrong;
 }
 
 /**
  * Would the definition itself give something else if every value were off by a float32 rounding? Then neither result is
  * wrong: a sum that cancels to zero, or a floor of a whole number.
  */
-export function illConditioned(outs: readonly Tensor[], seed: number): boolean {
+export async function illConditioned(outs: readonly Tensor[], seed: number): Promise<boolean> {
   const roots = outs.map((t) => t.node);
-  const exact = evaluate64(roots, hostValues);
+  const leaves = await leavesOf(outs);
+  const exact = evaluate64(roots, leaves);
   const next = uniforms(seed);
   return [1, 2, 3, 4].some(() => {
-    const shaken = evaluateShaken(roots, next);
+    const shaken = evaluateShaken(roots, leaves, next);
     return roots.some((r) => {
       const { data } = exact.get(r) as Array64;
       const rtol = PROGRAM_RTOL / 2;
@@ -139,10 +135,10 @@ export function illConditioned(outs: readonly Tensor[], seed: number): boolean {
 }
 
 /** evaluate64, with every float off by up to four roundings of float32 relative to the largest of its tensor. */
-function evaluateShaken(roots: readonly Node[], next: () => number): Map<Node, Array64> {
+function evaluateShaken(roots: readonly Node[], leaves: LeafValues, next: () => number): Map<Node, Array64> {
   const done = new Map<Node, Array64>();
   for (const node of toposort(roots)) {
-    const { data, shape } = evaluate64([node], hostValues, done).get(node) as Array64;
+    const { data, shape } = evaluate64([node], leaves, done).get(node) as Array64;
     const unit = node.dtype === "f32" && node.src.length > 0 ? magnitude(data) * 2 ** -22 : 0;
     done.set(node, { shape, data: data.map((x) => x + unit * (2 * next() - 1)) });
   }

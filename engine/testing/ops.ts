@@ -30,7 +30,7 @@ import {
 } from "./check.ts";
 import { bitDifference, difference, magnitude } from "./close.ts";
 import { drawn, seededDraw } from "./draw.ts";
-import { gradientProblem, hvpProblem, Inputs } from "./gradients.ts";
+import { floats, gradientProblem, hvpProblem, Inputs, nothingToDifferentiate } from "./gradients.ts";
 import { interpret } from "./interpret.ts";
 import { kernelChecks } from "./kernels.ts";
 
@@ -98,17 +98,15 @@ export function checkOp(op: AnyOp, options: CheckOptions = {}): Promise<Report> 
 
 // ---- on the host -----------------------------------------------------------------------------------------------------
 
-const floats = (ins: readonly Tensor[]): Tensor[] => ins.filter((t) => t.dtype === "f32");
-
 function gradientOf({ out, ins, inputs, seed }: Call): Verdict {
   const wrt = floats(ins);
-  return wrt.length === 0 ? new Skip("no float32 input") : gradientProblem(out, wrt, inputs, seed);
+  return wrt.length === 0 ? nothingToDifferentiate() : gradientProblem(out, wrt, inputs, seed);
 }
 
 function secondOf({ out, ins, inputs }: Call): Verdict {
   const wrt = floats(ins);
   // Third derivatives are larger than second ones, and so is what central differences leave out.
-  return wrt.length === 0 ? new Skip("no float32 input") : hvpProblem(out, wrt, inputs, { tolerance: 1e-5 });
+  return wrt.length === 0 ? nothingToDifferentiate() : hvpProblem(out, wrt, inputs, { tolerance: 1e-5 });
 }
 
 /** Shape rule, definition and kernel must agree about sizes, and a tolerance needs a reason. */
@@ -192,10 +190,8 @@ function fusionProblem({ op, ins, attrs, inputs, seed }: Call): Verdict {
   };
   const made = apply(op, ins.map(around), attrs);
   const out = around(made);
-  const leaves = (n: Tensor["node"]): Array64 =>
-    inputs.values.get(n) ?? { shape: n.shape, data: Float64Array.from(n.storage?.host() ?? []) };
-  const want = evaluate64([out.node], leaves).get(out.node) as Array64;
-  const got = interpret(programOf([out]), leaves, { maxBindings: 16, fuse: true }).get(out.node) as Array64;
+  const want = evaluate64([out.node], inputs.leaf).get(out.node) as Array64;
+  const got = interpret(programOf([out]), inputs.leaf, { maxBindings: 16, fuse: true }).get(out.node) as Array64;
   const wrong = difference(got.data, want.data, { rtol: 1e-12 }); // the same float64 operations, in another order at most
   return wrong && `inside a fused expression, ${wrong}`;
 }
