@@ -81,10 +81,10 @@ export function videoGptMaker(sampler: VideoGptSampler): Maker {
 }
 
 /** The model of an imported checkpoint. */
-async function importedSampler(dir: string): Promise<Sampler> {
+export async function importedSampler(dir: string): Promise<Sampler> {
   const checkpoint = await openImported(dir);
   try {
-    return new Sampler(await loadSystem(checkpoint), await tokenizerOf(checkpoint));
+    return new Sampler(await loadSystem(checkpoint), await tokenizerOf(checkpoint), checkpoint.scheduler?.plan);
   } finally {
     await checkpoint.close();
   }

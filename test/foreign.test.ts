@@ -5,12 +5,16 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, relative } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { importedSampler } from "../cli/makers.ts";
+import { openTokenizer } from "../data/tokenizer_folder.ts";
 import { type Data, useDevice } from "../engine/index.ts";
 import type { Module } from "../engine/nn/index.ts";
 import { ReferenceDevice } from "../engine/reference.ts";
+import { LatentDiffusion } from "../models/latent_diffusion.ts";
 import { exportImported } from "../train/foreign/export.ts";
 import { importCheckpoint } from "../train/foreign/import.ts";
 import { loadSystem, openCheckpoint } from "../train/foreign/imported.ts";
+import { Sampler } from "../train/sample.ts";
 import {
   CONFIGS,
   type FolderOptions,
@@ -126,6 +130,29 @@ describe("a pipeline's folder", () => {
     expect(Object.keys((await importCheckpoint(there, "sd21", some)).parts)).toEqual(["unet", "vae"]);
     await expect(distance(some)).rejects.toThrow(`${some} has no text_encoder`);
   });
+});
+
+test("its scheduler says how generate visits the steps: all samplers the steps, DDIM alone where it ends", async () => {
+  const [there, here] = [fresh(), fresh()];
+  await writePipeline(there, parts);
+  const { steps_offset: _, ...rest } = CONFIGS.scheduler;
+  const scheduler = { ...rest, timestep_spacing: "trailing", set_alpha_to_one: true };
+  put(join(there, "scheduler/scheduler_config.json"), JSON.stringify(scheduler));
+  put(join(there, "tokenizer/merges.txt"), "#version: 0.2\na b\n");
+  await importCheckpoint(there, "sd21", here);
+  const imported = await importedSampler(here);
+  const visited = (sampler: Sampler, o: Parameters<Sampler["plan"]>[0]): number[] =>
+    sampler.plan(o).map(({ step }) => step);
+  for (const sampler of ["ddim", "ddpm", "dpm++", "euler"] as const)
+    expect(visited(imported, { steps: 4, sampler })).toEqual([999, 749, 499, 249]);
+  expect(imported.plan({ steps: 4 }).at(-1)?.numbers.nextSignal).toBe(1);
+  const tokenizer = await openTokenizer(join(there, "tokenizer"));
+  const model = new LatentDiffusion(imported.config);
+  const leading = new Sampler(model, tokenizer, { spacing: "leading", offset: 1, end: "first", next: "stride" });
+  expect(visited(leading, { steps: 4 })).toEqual([751, 501, 251, 1]);
+  expect(leading.plan({ steps: 4 }).at(-1)?.numbers.nextSignal).toBeLessThan(1);
+  expect(leading.plan({ steps: 4, sampler: "euler" }).at(-1)?.numbers.nextSignal).toBe(1);
+  expect(visited(leading, { steps: 1000 }).at(-1)).toBe(0); // there is no room for an offset
 });
 
 describe("one file", () => {

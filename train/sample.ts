@@ -7,7 +7,15 @@ import { compile, Rng, type Tensor, tensor } from "../engine/index.ts";
 import { downsampling, type SystemConfig } from "../models/config.ts";
 import type { Picture } from "../models/i2vgen_xl.ts";
 import { type Guidance, LatentDiffusion, type Trained } from "../models/latent_diffusion.ts";
-import { SAMPLERS, type SamplerName, type SamplerStep, sample, samplerStep } from "../models/samplers.ts";
+import {
+  type PlannedStep,
+  type PlanOptions,
+  SAMPLERS,
+  type SamplerName,
+  type SamplerStep,
+  sample,
+  samplerStep,
+} from "../models/samplers.ts";
 import { TOKENIZER_FILE } from "./diffusion.ts";
 import { loadAutoencoder, loadFrozen, trainable } from "./frozen.ts";
 import type { PictureInput } from "./pictures.ts";
@@ -37,6 +45,9 @@ export interface SampleOptions {
   readonly onStep?: (done: number, total: number) => void;
 }
 
+/** What scheduler_config.json says of the steps. */
+export type Visiting = Pick<PlanOptions, "spacing" | "offset" | "end" | "next">;
+
 /** A model ready to sample. One compiled update serves all steps, captions and seeds of a batch size. */
 export class Sampler {
   readonly config: SystemConfig;
@@ -46,10 +57,13 @@ export class Sampler {
   readonly #embed;
   readonly #decode;
   readonly #guide;
+  readonly #visiting: Visiting;
 
-  constructor(model: LatentDiffusion, tokenizer: Tokenizer) {
+  /** `visiting`: how an imported model's own scheduler visits the steps. */
+  constructor(model: LatentDiffusion, tokenizer: Tokenizer, visiting: Visiting = {}) {
     this.config = model.config;
     this.#model = model;
+    this.#visiting = visiting;
     this.#tokenizer = tokenizer;
     const predict: Parameters<typeof samplerStep>[0] = (x, step, context) =>
       model.guided(x, step, context as unknown as Guidance);
@@ -66,7 +80,7 @@ export class Sampler {
    * a caption gives the same sticker whatever it is sampled with.
    */
   async sample(stickers: readonly Sticker[], o: SampleOptions): Promise<Float32Array[]> {
-    const plan = SAMPLERS[o.sampler ?? "ddim"](this.#model.noiseSchedule, { steps: o.steps, eta: o.eta });
+    const plan = this.plan(o);
     const noisy = plan.some(({ numbers }) => numbers.sigma > 0);
     const shape = this.#shape();
     // Row 0 is where a sticker starts, and the same whether or not the rows after it are drawn.
@@ -92,6 +106,21 @@ export class Sampler {
     const frames = (await this.#decode({ z: x }).frames.data()) as Float32Array;
     const values = frames.length / stickers.length;
     return stickers.map((_, i) => frames.slice(i * values, (i + 1) * values));
+  }
+
+  /**
+   * The updates that these options ask for. Where an import says how its steps are visited, all samplers take the spacing and
+   * the offset, as far as the steps have room for it; where the last update goes to is what it says of DDIM alone.
+   */
+  plan({ steps, eta, sampler = "ddim" }: Pick<SampleOptions, "steps" | "eta" | "sampler">): PlannedStep[] {
+    const { noiseSchedule } = this.#model;
+    const { spacing, offset, ...ends } = this.#visiting;
+    const room = noiseSchedule.steps - 1 - (steps - 1) * Math.floor(noiseSchedule.steps / steps);
+    return SAMPLERS[sampler](noiseSchedule, {
+      ...{ steps, eta, spacing },
+      ...(offset === undefined ? {} : { offset: Math.min(offset, room) }),
+      ...(sampler === "ddim" ? ends : {}),
+    });
   }
 
   /** Text features [b, m, context]. */
