@@ -11,6 +11,8 @@ import { BYTE_TOKENS, clipFile, END, END_OF_WORD, START } from "./tokenizer_form
 const MERGES = ["merges.txt", "bpe_simple_vocab_16e6.txt", "bpe_simple_vocab_16e6.txt.gz"];
 /** Merges that OpenAI's tokenizer takes of its longer list: 49152 - 256 - 2. */
 const CLIP_MERGES = 48_894;
+/** Of a list of merges, unzipped; OpenAI's has 3 MB. */
+const MAX_TEXT = 1 << 26;
 
 /**
  * The tokenizer of a folder. It pads with the token that the folder's tokenizer_config.json names, if there is one.
@@ -32,12 +34,24 @@ async function find(folder: string): Promise<Tokenizer> {
   for (const name of MERGES) {
     const bytes = await optional(folder, name);
     if (!bytes) continue;
-    const merges = readMerges((name.endsWith(".gz") ? gunzipSync(bytes) : bytes).toString("utf8"), join(folder, name));
+    const text = name.endsWith(".gz") ? unzipped(bytes, join(folder, name)) : bytes;
+    const merges = readMerges(text.toString("utf8"), join(folder, name));
     const listed = await optional(folder, "vocab.json");
     const vocab = listed ? readVocabulary(listed.toString("utf8"), join(folder, "vocab.json")) : numbered(merges);
     return tokenizerOf(vocab, merges, join(folder, name));
   }
   throw new Error(`${basename(folder)} has no tokenizer: neither tokenizer.json nor merges.txt (with vocab.json)`);
+}
+
+/** Throws one line for what is damaged, or a bomb. */
+function unzipped(bytes: Buffer, where: string): Buffer {
+  try {
+    return gunzipSync(bytes, { maxOutputLength: MAX_TEXT });
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    const why = code === "ERR_BUFFER_TOO_LARGE" ? `holds more than ${MAX_TEXT} bytes` : message;
+    throw new Error(`${where}: ${why}`, { cause: error });
+  }
 }
 
 function tokenizerOf(

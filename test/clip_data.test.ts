@@ -86,7 +86,10 @@ describe("tokenizers in folders", () => {
     expect((await openTokenizer(path)).padId).toBe(trained.endId);
     expect((await openTokenizer(path, { padId: 0 })).padId).toBe(0);
   });
-  test.each<[string, Record<string, string>, RegExp]>([
+  const bomb = gzipSync(Buffer.alloc(2 ** 26 + 1));
+  test.each<[string, Record<string, string | Buffer>, RegExp]>([
+    ["a bomb", { "bpe_simple_vocab_16e6.txt.gz": bomb }, /16e6.txt.gz: holds more than 67108864 bytes/],
+    ["a damaged gz", { "bpe_simple_vocab_16e6.txt.gz": "not zipped" }, /16e6.txt.gz: incorrect header check/],
     ["nothing", {}, /^clip-\w+ has no tokenizer: neither tokenizer.json nor merges.txt/],
     ["a line of one token", { "merges.txt": "#version\na\n" }, /merges.txt: merge 0 is "a", not two tokens/],
     ["a vocabulary of GPT-2", { "merges.txt": "a b", "vocab.json": '{"a":0}' }, /vocab.json: no token ends a word/],

@@ -88,12 +88,22 @@ export async function readText(path: string): Promise<Buffer> {
   }
 }
 
-/** The value of a JSON file. Throws one line when it is none. */
+/** Levels of nested JSON; real configurations have fewer than ten. What reads them further on calls itself for each. */
+const MAX_DEPTH = 64;
+
+/** The value of a JSON file. Throws one line when it is none, or is nested deeper than any configuration. */
 export async function readJson(path: string): Promise<unknown> {
   const text = (await readText(path)).toString("utf8");
+  let json: unknown;
   try {
-    return JSON.parse(text) as unknown;
+    json = JSON.parse(text);
   } catch (error) {
     throw new Error(`${path} is not JSON: ${(error as Error).message.replaceAll(/\s+/g, " ")}`, { cause: error });
   }
+  let level = [json];
+  for (let depth = 0; level.length > 0; depth++) {
+    if (depth > MAX_DEPTH) throw new Error(`${path} is nested more than ${MAX_DEPTH} levels deep: no configuration is`);
+    level = level.flatMap((x) => (typeof x === "object" && x !== null ? Object.values(x) : []));
+  }
+  return json;
 }
