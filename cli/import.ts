@@ -9,9 +9,10 @@ import { exportImported } from "../train/foreign/export.ts";
 import { exportModel, kindOf } from "../train/foreign/export_model.ts";
 import { importCheckpoint } from "../train/foreign/import.ts";
 import { holdsImport, readRecord } from "../train/foreign/record.ts";
+import { holdsRun } from "../train/run.ts";
 import { loadModel } from "../train/sample.ts";
 import type { ExportOptions, ImportOptions } from "./options.ts";
-import { existingStage } from "./train.ts";
+import { existingStage, stageFolder } from "./train.ts";
 
 export async function runImport({ path, as, out, variant, config }: ImportOptions): Promise<void> {
   const onPart = (name: string, tensors: number): void => console.error(`${name}: ${tensors} tensors`);
@@ -28,6 +29,9 @@ export async function runExport({ run, as, out }: ExportOptions): Promise<void> 
     console.log(`${out}: ${record.as} with ${Object.keys(record.parts).join(", ")}`);
     return;
   }
+  const stages = (["diffusion", "vqvae", "prior"] as const).filter((stage) => holdsRun(stageFolder(run, stage)));
+  if (stages.length > 0 && !stages.includes("diffusion"))
+    throw new Error(`${run} holds videogpt: export writes the layout of diffusers, which has no place for it`);
   const dir = existingStage(run, "diffusion");
   const model = await loadModel(dir, console.error);
   check(run, as, kindOf(model));

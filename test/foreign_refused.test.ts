@@ -14,8 +14,9 @@ import {
   writeSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { runExport } from "../cli/import.ts";
 import { useDevice } from "../engine/index.ts";
 import { ReferenceDevice } from "../engine/reference.ts";
 import { encodeHeader } from "../engine/safetensors/header.ts";
@@ -124,6 +125,11 @@ describe("refused in one line, with nothing left behind:", () => {
       /which is not the name of a weights file beside it/,
     ],
     ["a configuration that is none", (dir) => put(join(dir, "unet/config.json"), "{"), /unet\/config.json is not JSON/],
+    [
+      "a configuration nested a million deep",
+      (dir) => put(join(dir, "unet/config.json"), `${'{"a":'.repeat(1e6)}1${"}".repeat(1e6)}`),
+      /unet\/config\.json is (nested more than 64 levels deep|not JSON)/,
+    ],
     ["a list for a configuration", (dir) => put(join(dir, "unet/config.json"), "[]"), /expected an object with fields/],
     [
       "a million layers",
@@ -211,6 +217,15 @@ describe("refused in one line, with nothing left behind:", () => {
       /neither a config.json of transformers/,
     );
     await expect(importCheckpoint(join(dir, "none"), "sd21", fresh())).rejects.toThrow("ENOENT");
+  });
+
+  test("a run of VideoGPT, for which diffusers has no place", async () => {
+    const [run, out] = [fresh(), fresh()];
+    put(join(run, "vqvae/config.json"), "{}");
+    await expect(runExport({ run, out })).rejects.toThrow(
+      `${run} holds videogpt: export writes the layout of diffusers`,
+    );
+    expect(readdirSync(root)).not.toContain(basename(out));
   });
 
   test("a record that was changed to lead elsewhere", async () => {
