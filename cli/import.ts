@@ -18,6 +18,10 @@ export async function runImport({ path, as, out, variant, config }: ImportOption
   const onPart = (name: string, tensors: number): void => console.error(`${name}: ${tensors} tensors`);
   const record = await importCheckpoint(path, as, out, { variant, config, onPart });
   console.log(`${out}: ${as} with ${Object.keys(record.parts).join(", ")}`);
+  if (as === "i2vgen-xl" && record.scheduler === null)
+    console.error(
+      "no scheduler_config.json: taken as VGen trained it, on a cosine schedule ending in pure noise, v predicted",
+    );
 }
 
 /** An imported checkpoint goes back as it came, a trained run in the layout that its system has a place in. */

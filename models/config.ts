@@ -2,6 +2,7 @@
 // folders store it as JSON). Spec sections 2, 3 and 8: every preset has the topology of the paper's networks; `paper` has
 // their sizes. What the temporal layers compute is in one file per system. VideoGPT, no diffusion, has its own sizes.
 
+import type { NoiseScheduleOptions } from "./diffusion.ts";
 import type { VisionConfig } from "./image_encoder.ts";
 
 /** The six systems of the paper's Table 4. */
@@ -111,6 +112,11 @@ export interface UNetConfig {
   readonly image: ImageGuidanceConfig | null;
 }
 
+/** A noise schedule by name, which JSON holds; its number of steps is the same for all systems. */
+export type ScheduleConfig = Pick<NoiseScheduleOptions, "range" | "zeroTerminalSnr"> & {
+  readonly betas: Extract<NoiseScheduleOptions["betas"], string>;
+};
+
 export interface SystemConfig {
   readonly system: DiffusionSystem;
   readonly preset: Preset;
@@ -125,6 +131,8 @@ export interface SystemConfig {
   /** I2VGen-XL: training shows it the first frame of each sticker; absent: text only, as the paper compares it. */
   readonly pictures?: boolean;
   readonly prediction: "epsilon" | "v";
+  /** Of an imported model, and of one that began as such; absent: Stable Diffusion's, as in the paper. */
+  readonly schedule?: ScheduleConfig;
 }
 
 export type Preset = "nano" | "micro" | "tiny" | "small" | "paper";

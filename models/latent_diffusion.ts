@@ -95,7 +95,7 @@ export class LatentDiffusion extends Module {
     this.textEncoder = new TextEncoder(text);
     this.unet = unet.image ? new I2VGenXLUNet(unet) : new VideoUNet(unet);
     this.imageEncoder = config.imageEncoder ? new ImageEncoder(config.imageEncoder) : null;
-    this.noiseSchedule = new NoiseSchedule({ steps: TIME_STEPS });
+    this.noiseSchedule = new NoiseSchedule({ ...config.schedule, steps: TIME_STEPS });
     this.train("scratch");
   }
 

@@ -5,6 +5,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { trainTokenizer } from "../data/tokenizer_train.ts";
 import { Rng, type Tensor, tensor, useDevice } from "../engine/index.ts";
 import { ReferenceDevice } from "../engine/reference.ts";
 import { vgenTensors } from "../models/checkpoints/vgen.ts";
@@ -13,9 +14,13 @@ import { PLAIN, type SystemConfig, systemConfig } from "../models/config.ts";
 import type { I2VGenXLUNet } from "../models/i2vgen_xl.ts";
 import { LatentDiffusion } from "../models/latent_diffusion.ts";
 import { exportImported } from "../train/foreign/export.ts";
+import { exportModel } from "../train/foreign/export_model.ts";
 import { importCheckpoint } from "../train/foreign/import.ts";
-import { loadSystem, openImported } from "../train/foreign/imported.ts";
+import { loadSystem, openImported, systemOf } from "../train/foreign/imported.ts";
+import { configFrom } from "../train/foreign/init.ts";
+import { openForeign } from "../train/foreign/open.ts";
 import { pictureInput } from "../train/pictures.ts";
+import { Sampler } from "../train/sample.ts";
 import { put, safetensorsBytes, type Weight, type Weights, weightsOf } from "./foreign_files.ts";
 
 const config: SystemConfig = {
@@ -92,7 +97,9 @@ test("diffusers' folder: the same network, guided by pictures, and the same byte
     pictures: true,
     text: { skip: 1 },
     unet: { image: { side: 32 } },
+    ...{ prediction: "v", schedule: { betas: "cosine", zeroTerminalSnr: true } }, // no file says so: as published
   });
+  expect(got.noiseSchedule.alphaBar[999]).toBe(0);
   expect(await answer(got)).toEqual(await answer(model));
   await exportImported(`${from}-imported`, join(root, "again"));
   for (const part of readdirSync(from))
@@ -114,6 +121,49 @@ test("weights under VGen's names: the same, with the picture's features counted 
   expect((got.unet as I2VGenXLUNet).image.gain).toBe(2);
   expect(await answer(got)).toEqual(await answer(want));
 });
+
+test("the noise schedule is its scheduler's, goes to what is trained from it, and is written with that", async () => {
+  const from = join(root, "scheduled");
+  await write(from);
+  const say = (over: object): void =>
+    put(join(from, "scheduler", "scheduler_config.json"), JSON.stringify({ ...PUBLISHED, ...over }));
+  const read = async () => {
+    const checkpoint = await openForeign(from, "i2vgen-xl");
+    await checkpoint.close();
+    return checkpoint;
+  };
+  say({});
+  const published = systemOf(await read());
+  expect(published).toMatchObject({ prediction: "v", schedule: { betas: "cosine", zeroTerminalSnr: true } });
+  expect(configFrom(await read(), config).schedule).toEqual(published.schedule);
+  const made = new LatentDiffusion(published).seed(1);
+  // sqrt(alphaBar) of the cosine schedule is cos(pi / 2 (t + 1 + 8) / 1008), stretched by next to nothing.
+  expect(Math.sqrt(made.noiseSchedule.alphaBar[499])).toBeCloseTo(Math.cos((Math.PI / 2) * (508 / 1008)), 3);
+  const tokenizer = trainTokenizer(["a b"], { vocabSize: 600 });
+  for (const sampler of ["ddim", "ddpm", "dpm++", "euler"] as const)
+    for (const spacing of ["leading", "trailing"] as const)
+      for (const { numbers } of new Sampler(made, tokenizer, { spacing }).plan({ steps: 5, sampler }))
+        expect(Object.values(numbers).every(Number.isFinite)).toBe(true);
+  await exportModel(made, tokenizer, join(root, "rewritten"));
+  const rewritten = await openForeign(join(root, "rewritten"), "i2vgen-xl");
+  await rewritten.close();
+  expect(systemOf(rewritten).schedule).toEqual(published.schedule);
+
+  say({ beta_schedule: "scaled_linear", beta_start: 0.00085, beta_end: 0.012, rescale_betas_zero_snr: false });
+  expect(systemOf(await read())).not.toHaveProperty("schedule");
+  say({ prediction_type: "epsilon" });
+  await expect(read().then(systemOf)).rejects.toThrow("ends in pure noise");
+  say({ num_train_timesteps: 4000 });
+  await expect(read().then(systemOf)).rejects.toThrow("has 4000 steps");
+  say({ beta_schedule: "linear", beta_start: 2 });
+  await expect(read().then(systemOf)).rejects.toThrow("has betas from 2 to 0.02");
+});
+
+/** What the published folder says. */
+const PUBLISHED = {
+  ...{ _class_name: "DDIMScheduler", beta_schedule: "squaredcos_cap_v2", clip_sample: false, steps_offset: 1 },
+  ...{ prediction_type: "v_prediction", rescale_betas_zero_snr: true, timestep_spacing: "leading" },
+};
 
 /** Rows of several matrices in one. */
 function stacked(parts: readonly Weight[]): Weight {

@@ -45,8 +45,7 @@ export async function exportModel(model: LatentDiffusion, tokenizer: Tokenizer, 
       await writeSafetensors(join(folder, name, `${known[name].weights}.safetensors`), tensors, { format: "pt" });
     }
     await mkdir(join(folder, "scheduler"));
-    const { prediction } = config;
-    const schedule = { betas: "scaled-linear", range: [0.00085, 0.012] } as const;
+    const { prediction, schedule = { betas: "scaled-linear", range: [0.00085, 0.012] } } = config;
     const scheduler = { prediction, schedule, plan: { spacing: "leading", offset: 1, end: "first" } } as const;
     await writeJson(join(folder, "scheduler", "scheduler_config.json"), writeSchedulerConfig(scheduler));
     await mkdir(join(folder, "tokenizer"));

@@ -68,12 +68,16 @@ export function partOf(checkpoint: OpenCheckpoint, name: PartName): OpenPart {
 
 const SYSTEMS = { sd21: "make-a-video", "text-to-video-ms": "make-a-video", "i2vgen-xl": "i2vgen-xl" } as const;
 
-/** What the published models predict, where a checkpoint does not say it. */
-const PREDICTIONS = { sd21: "v", "text-to-video-ms": "epsilon", "i2vgen-xl": "epsilon" } as const;
+/** What the published models predict, and on which schedule if not Stable Diffusion's, where a checkpoint does not say it. */
+const UNSAID = {
+  sd21: { prediction: "v" },
+  "text-to-video-ms": { prediction: "epsilon" },
+  "i2vgen-xl": { prediction: "v", schedule: { betas: "cosine", zeroTerminalSnr: true } }, // VGen's i2vgen_xl_train.yaml
+} as const;
 
 /**
  * The whole system as a configuration. An image model is Make-A-Video without temporal layers, and draws one frame.
- * Throws one line when a part is missing, or the model was trained on another noise schedule than all systems here.
+ * Throws one line when a part is missing, or the model was trained on a noise schedule that cannot be sampled from.
  */
 export function systemOf(checkpoint: OpenCheckpoint): SystemConfig {
   const { kind, path, scheduler } = checkpoint;
@@ -84,7 +88,7 @@ export function systemOf(checkpoint: OpenCheckpoint): SystemConfig {
   const imageEncoder = checkpoint.parts.find(({ name }) => name === "image_encoder")?.config as
     | VisionConfig
     | undefined;
-  checkSchedule(path, scheduler);
+  const { prediction, schedule }: Diffused = scheduler ? diffusedBy(path, scheduler) : UNSAID[kind];
   return {
     system: SYSTEMS[kind],
     preset: "paper",
@@ -95,19 +99,27 @@ export function systemOf(checkpoint: OpenCheckpoint): SystemConfig {
     unet: temporal ? config : { ...config, temporal },
     ...(imageEncoder ? { imageEncoder } : {}),
     ...(kind === "i2vgen-xl" ? { pictures: true } : {}), // it was trained on them
-    prediction: (scheduler?.prediction ?? PREDICTIONS[kind]) === "v" ? "v" : "epsilon",
+    prediction,
+    ...(schedule ? { schedule } : {}),
   };
 }
 
-function checkSchedule(path: string, scheduler: SchedulerDescription | null): void {
-  if (!scheduler) return;
-  const { prediction, schedule } = scheduler;
-  const { steps, betas, range = [], zeroTerminalSnr } = schedule;
-  const same = steps === 1000 && betas === "scaled-linear" && range.join() === "0.00085,0.012" && !zeroTerminalSnr;
-  if (!same || prediction === "sample")
-    throw new Error(
-      `${path} was trained on another noise schedule than Stable Diffusion's, which all systems here have`,
-    );
+type Diffused = Pick<SystemConfig, "prediction" | "schedule">;
+
+/** The prediction and the noise schedule, which is left out where it is Stable Diffusion's. */
+function diffusedBy(path: string, { prediction, schedule }: SchedulerDescription): Diffused {
+  const refuse = (why: string): Error => new Error(`${path}: the noise schedule it was trained on ${why}`);
+  const { steps, betas, range = [0.00085, 0.012], zeroTerminalSnr = false } = schedule;
+  if (prediction === "sample") throw refuse("goes with predicting the clean sample, which no system here does");
+  if (steps !== 1000) throw refuse(`has ${steps} steps; all systems here have 1000`);
+  if (zeroTerminalSnr && prediction !== "v")
+    throw refuse("ends in pure noise, which only a model that predicts v can be sampled from");
+  if (typeof betas !== "string") throw refuse("is given by its betas, not by its name");
+  if (betas === "cosine") return { prediction, schedule: { betas, zeroTerminalSnr } };
+  if (!(range[0] > 0 && range[0] <= range[1] && range[1] < 1))
+    throw refuse(`has betas from ${range.join(" to ")}, which do not rise between 0 and 1`);
+  if (betas === "scaled-linear" && range.join() === "0.00085,0.012" && !zeroTerminalSnr) return { prediction };
+  return { prediction, schedule: { betas, range, zeroTerminalSnr } };
 }
 
 /** The system with its weights. Its parameters take the memory of float32, whatever the files hold. */

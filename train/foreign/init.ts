@@ -23,12 +23,13 @@ import type { OpenCheckpoint } from "./open.ts";
  * where they are not those of the image model.
  */
 export function configFrom(image: OpenCheckpoint, base: SystemConfig, pixels?: number): SystemConfig {
-  const { autoencoder, text, unet, size, prediction } = systemOf(image);
+  const { autoencoder, text, unet, size, prediction, schedule } = systemOf(image);
   const { latent, channels, attended, layers, headDim, heads, context, groups } = unet;
   const guided = base.unet.image ? { inputs: 2 * latent } : {};
   return {
     ...base,
     ...{ autoencoder, text, size: pixels ?? size, prediction },
+    ...(schedule ? { schedule } : {}),
     unet: { ...base.unet, latent, channels, attended, layers, headDim, heads, context, groups, ...guided },
   };
 }
