@@ -8,6 +8,7 @@ import { type PictureInput, readPicture } from "../train/pictures.ts";
 import { holdsRun } from "../train/run.ts";
 import { loadSampler, type SampleOptions, Sampler, type Sticker } from "../train/sample.ts";
 import { loadVideoGptSampler, type VideoGptSampler } from "../train/sample_videogpt.ts";
+import type { Recipe } from "./options.ts";
 import { existingStage, stageFolder } from "./train.ts";
 
 export interface MakeOptions extends SampleOptions {
@@ -96,7 +97,7 @@ export async function importedSampler(dir: string): Promise<Sampler> {
  */
 export async function openMaker(out: string, o: { readonly topK?: number } = {}): Promise<Maker> {
   if (holdsImport(out)) return diffusionMaker(await importedSampler(out), { domains: false });
-  const prior = stageFolder(out, "prior");
-  if (holdsRun(prior)) return videoGptMaker(await loadVideoGptSampler(prior, console.error, o));
+  if (["vqvae", "prior"].some((stage) => holdsRun(stageFolder(out, stage as Recipe))))
+    return videoGptMaker(await loadVideoGptSampler(existingStage(out, "prior"), console.error, o));
   return diffusionMaker(await loadSampler(existingStage(out, "diffusion"), console.error));
 }

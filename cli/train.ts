@@ -1,5 +1,6 @@
 // `gifgrad train`: opens the data and the device, picks the recipes' defaults for the preset, runs the recipes of a system.
 
+import { existsSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { DOMAINS } from "../data/record.ts";
 import { type Dataset, openDataset } from "../data/store.ts";
@@ -69,9 +70,15 @@ export function stageFolder(out: string, recipe: Recipe): string {
 export function existingStage(out: string, recipe: Recipe): string {
   const dir = stageFolder(out, recipe);
   if (holdsRun(dir)) return dir;
-  if (holdsRun(out) && basename(out) === recipe)
+  if (holdsRun(out) && STAGES.some((stage) => stage === basename(out)))
     throw new Error(`${out} is one stage of a run: give the run folder, ${dirname(out)}`);
-  throw new Error(`${out} holds no ${recipe} yet: train one with gifgrad train <data> --recipe ${recipe} --out ${out}`);
+  const held = STAGES.filter((stage) => holdsRun(stageFolder(out, stage)));
+  const codes = recipe === "vqvae" || recipe === "prior";
+  if (!codes && held.some((stage) => stage === "vqvae" || stage === "prior"))
+    throw new Error(`${out} is a run of VideoGPT, which has no ${recipe}`);
+  const options = `${codes ? "--system videogpt " : ""}--out ${out}${held.length > 0 ? " --resume" : ""}`;
+  const lacks = existsSync(out) ? `${out} holds no ${recipe} yet` : `${out} does not exist, and so holds no ${recipe}`;
+  throw new Error(`${lacks}: train one with gifgrad train <data> ${options}`);
 }
 
 /** One stage of one system, with its options. */

@@ -195,7 +195,7 @@ describe("what cannot be generated from is named in one line:", () => {
   test("a folder without a run, and the command that makes one", async () => {
     const path = join(folder, "nothing");
     expect(await message(path)).toBe(
-      `${path} holds no diffusion yet: train one with gifgrad train <data> --recipe diffusion --out ${path}`,
+      `${path} does not exist, and so holds no diffusion: train one with gifgrad train <data> --out ${path}`,
     );
     expect(existsSync(path)).toBe(false);
   });

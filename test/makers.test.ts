@@ -1,12 +1,13 @@
 // One face for what makes stickers: VideoGPT behind it, with a sampler that only notes what it is asked. Diffusion systems are
 // sampled through theirs in generate.test.ts.
 
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { sampleGifs } from "../cli/generate.ts";
 import { openMaker, videoGptMaker } from "../cli/makers.ts";
+import { existingStage } from "../cli/train.ts";
 import type { Sticker } from "../train/sample.ts";
 import type { CodeSampleOptions, VideoGptSampler } from "../train/sample_videogpt.ts";
 
@@ -45,6 +46,16 @@ test("words that are no tags are named", () => {
 test("pictures are refused, and so is a folder without a model", async () => {
   await expect(videoGptMaker(sampler).picture("cat.png")).rejects.toThrow("videogpt is not guided by pictures");
   const folder = await mkdtemp(join(tmpdir(), "gifgrad-makers-"));
-  await expect(openMaker(folder)).rejects.toThrow("holds no diffusion yet");
+  await expect(openMaker(folder)).rejects.toThrow(
+    `holds no diffusion yet: train one with gifgrad train <data> --out ${folder}`,
+  );
+  const half = join(folder, "half");
+  await mkdir(join(half, "vqvae"), { recursive: true });
+  await writeFile(join(half, "vqvae", "config.json"), "{}");
+  await expect(openMaker(half)).rejects.toThrow(
+    `holds no prior yet: train one with gifgrad train <data> --system videogpt`,
+  );
+  await expect(openMaker(join(half, "vqvae"))).rejects.toThrow(`is one stage of a run: give the run folder, ${half}`);
+  expect(() => existingStage(half, "diffusion")).toThrow(`${half} is a run of VideoGPT, which has no diffusion`);
   await rm(folder, { recursive: true });
 });
