@@ -1,7 +1,8 @@
 // `gifgrad generate`: captions -> GIF files, from a trained run.
 
+import { existsSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { dirname, extname, join } from "node:path";
 import { encodeGif } from "../data/encode/gif.ts";
 import { formatCaption, toRgba } from "../data/frames.ts";
 import { DOMAINS } from "../data/record.ts";
@@ -10,7 +11,7 @@ import { openDevice } from "../engine/index.ts";
 import { progress } from "../train/progress.ts";
 import type { Sticker } from "../train/sample.ts";
 import { type MakeOptions, type Maker, openMaker } from "./makers.ts";
-import type { GenerateOptions } from "./options.ts";
+import { type GenerateOptions, refuseGiven } from "./options.ts";
 import { announce } from "./train.ts";
 
 /** As the stickers that are trained on are sampled. */
@@ -32,7 +33,10 @@ export function captionFor(text: string): string {
 }
 
 export async function run(options: GenerateOptions): Promise<void> {
-  const maker = await openMaker(options.run, options);
+  checkOut(options);
+  const { given = [], steps: rounds, topK } = options;
+  const maker = await openMaker(options.run, { topK, ...(given.includes("steps") && { rounds }) });
+  refuseGiven(given, maker.unused.options, maker.unused.whom);
   const captions = maker.domains ? options.captions.map(captionFor) : options.captions;
   const picture = options.image === undefined ? undefined : await maker.picture(options.image);
   const device = await openDevice();
@@ -43,6 +47,15 @@ export async function run(options: GenerateOptions): Promise<void> {
   } finally {
     device.close();
   }
+}
+
+/** A file name that is no GIF's would become a folder's. A folder may have a dot in its name when it is there. */
+function checkOut({ out = "" }: GenerateOptions): void {
+  const extension = extname(out);
+  if (!/^\.[a-z]/i.test(extension) || extension.toLowerCase() === ".gif" || existsSync(out)) return;
+  throw new Error(
+    `generate: ${out} is no .gif: give -o a .gif file, or a folder whose name does not end in ${extension}`,
+  );
 }
 
 /** Every sticker to its file, `batch` at a time, on the open device. */

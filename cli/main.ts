@@ -12,10 +12,12 @@ import {
   CHECKPOINT_KINDS,
   caption,
   DEVICES,
+  DIFFUSION_OPTIONS,
   DOMAIN_CHOICES,
   type ExportOptions,
   type GenerateOptions,
   type GoldenOptions,
+  givenOptions,
   type ImportOptions,
   OBJECTIVES,
   type ParamsOptions,
@@ -25,6 +27,7 @@ import {
   pixels,
   RATE_SCHEDULES,
   RECIPES,
+  refuseGiven,
   SAMPLER_NAMES,
   STAGES,
   type StarterOptions,
@@ -158,9 +161,12 @@ function addTrain(program: Command): void {
     .option("--size <pixels>", "width and height stickers are resized to (default: the preset's)", pixels)
     .option("--cache <folder>", "for outputs of frozen networks (default: .gifgrad in the data folder)")
     .addOption(seedOption())
-    .action(async (data: string, options: Omit<TrainOptions, "data">) =>
-      (await import("./train.ts")).run({ data, ...options }),
-    );
+    .action(async (data: string, options: Omit<TrainOptions, "data">, command: Command) => {
+      const given = givenOptions(command);
+      if (options.system === "videogpt") refuseGiven(given, DIFFUSION_OPTIONS, "diffusion systems, not for videogpt");
+      else refuseGiven(given, ["objective"], `videogpt's prior, not for ${options.system}`);
+      await (await import("./train.ts")).run({ data, ...options });
+    });
 }
 
 function addGenerate(program: Command): void {
@@ -172,7 +178,7 @@ function addGenerate(program: Command): void {
     )
     .requiredOption("--run <folder>", "run folder of the trained model")
     .addOption(new Option("--sampler <name>", "how noise is removed").choices(SAMPLER_NAMES).default("ddim"))
-    .option("--steps <n>", "steps of the sampler", whole(1, 1000), 25)
+    .option("--steps <n>", "steps of the sampler; rounds of a masked prior, there 12", whole(1, 1000), 25)
     .option("--eta <share>", "ddim, euler: fresh noise per step; 0 is none, 1 as much as ancestral", between(0, 1), 0)
     .option("--guidance <scale>", "classifier-free guidance; 1 is none", above(0, { orEqual: true }), 2)
     .option("--negative <caption>", "what guidance moves away from (default: the empty caption)", caption)
@@ -184,11 +190,14 @@ function addGenerate(program: Command): void {
     .option("--top-k <n>", "VideoGPT: draw from the n likeliest codes (default: all)", whole(1))
     .option("-o, --out <path>", 'a .gif file, or a folder (default: the folder "generated" in the run)')
     .addOption(seedOption())
-    .action(async (captions: string[], options: Omit<GenerateOptions, "captions">) => {
+    .action(async (captions: string[], options: Omit<GenerateOptions, "captions">, command: Command) => {
+      const given = givenOptions(command);
+      if (!["ddim", "euler"].includes(options.sampler))
+        refuseGiven(given, ["eta"], `the samplers ddim and euler, not for ${options.sampler}`);
       const stickers = captions.length * options.count;
       if (stickers > 1 && options.out?.toLowerCase().endsWith(".gif"))
         throw new Error(`generate: ${stickers} stickers cannot share the file ${options.out}: give -o a folder`);
-      await (await import("./generate.ts")).run({ captions, ...options });
+      await (await import("./generate.ts")).run({ captions, ...options, given });
     });
 }
 
@@ -231,7 +240,12 @@ function addPlan(program: Command): void {
         .default("discrete"),
     )
     .option("--json", "print everything as JSON", false)
-    .action(async (options: PlanOptions) => (await import("./plan.ts")).run(options));
+    .action(async (options: PlanOptions, command: Command) => {
+      const given = givenOptions(command);
+      if (options.train) refuseGiven(given, ["steps"], "sampling, not for --train");
+      else refuseGiven(given, ["recipe", "trainable"], "training steps, which --train plans");
+      await (await import("./plan.ts")).run(options);
+    });
 }
 
 function addTune(program: Command): void {

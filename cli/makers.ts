@@ -7,7 +7,7 @@ import { holdsImport } from "../train/foreign/record.ts";
 import { type PictureInput, readPicture } from "../train/pictures.ts";
 import { holdsRun } from "../train/run.ts";
 import { loadSampler, type SampleOptions, Sampler, type Sticker } from "../train/sample.ts";
-import { loadVideoGptSampler, type VideoGptSampler } from "../train/sample_videogpt.ts";
+import { type CodeSamplerOptions, loadVideoGptSampler, type VideoGptSampler } from "../train/sample_videogpt.ts";
 import type { Recipe } from "./options.ts";
 import { existingStage, stageFolder } from "./train.ts";
 
@@ -25,7 +25,9 @@ export interface Maker {
   make(stickers: readonly Sticker[], o: MakeOptions): Promise<Float32Array[]>;
   /** Steps of a batch, as `onStep` counts them. */
   steps(stickers: number, o: MakeOptions): number;
-  /** Whether captions begin with a domain; those of other programs' models do not. */
+  /** Options of `generate` that it does not read, and for whom they are. */
+  readonly unused: { readonly options: readonly string[]; readonly whom: string };
+  /** Whether captions begin with a domain; lists of tags need not, those of other programs' models do not. */
   readonly domains: boolean;
   /** A picture for `MakeOptions.picture`, from a file. Throws in one line when the model takes none. */
   picture(path: string): Promise<PictureInput>;
@@ -39,6 +41,7 @@ export interface Maker {
 export function diffusionMaker(sampler: Sampler, { domains = true } = {}): Maker {
   return {
     size: sampler.config.size,
+    unused: { options: ["temperature", "topK"], whom: "runs of VideoGPT" },
     domains,
     picture: async (path) => {
       const picture = await readPicture(path, sampler.config);
@@ -67,7 +70,11 @@ export function diffusionMaker(sampler: Sampler, { domains = true } = {}): Maker
 export function videoGptMaker(sampler: VideoGptSampler): Maker {
   return {
     size: sampler.config.size,
-    domains: true,
+    unused: {
+      options: ["guidance", "sampler", "eta", "negative", ...(sampler.rounds === null ? ["steps"] : [])],
+      whom: "runs of diffusion systems, not of VideoGPT",
+    },
+    domains: false,
     picture: async () => {
       throw new Error("videogpt is not guided by pictures: that takes a run of i2vgen-xl");
     },
@@ -77,7 +84,7 @@ export function videoGptMaker(sampler: VideoGptSampler): Maker {
       const { unknown } = sampler.read(caption);
       return unknown.length === 0 ? null : `no tags, and so not read: ${unknown.join(", ")}`;
     },
-    settings: ({ temperature }) => ({ temperature }),
+    settings: ({ temperature }) => ({ temperature, steps: sampler.rounds ?? undefined }),
   };
 }
 
@@ -95,7 +102,7 @@ export async function importedSampler(dir: string): Promise<Sampler> {
  * The maker of the run folder `out`, by the stages that it holds.
  * @throws Error when it holds no model that can be sampled
  */
-export async function openMaker(out: string, o: { readonly topK?: number } = {}): Promise<Maker> {
+export async function openMaker(out: string, o: CodeSamplerOptions = {}): Promise<Maker> {
   if (holdsImport(out)) return diffusionMaker(await importedSampler(out), { domains: false });
   if (["vqvae", "prior"].some((stage) => holdsRun(stageFolder(out, stage as Recipe))))
     return videoGptMaker(await loadVideoGptSampler(existingStage(out, "prior"), console.error, o));

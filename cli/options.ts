@@ -1,7 +1,7 @@
 // The options that each command's `run(options)` takes, and the parsers that turn words on the command line into them.
 // Checked here so that a wrong value stops before anything is loaded. Used by main.ts; the types by each command's file.
 
-import { InvalidArgumentError, Option } from "commander";
+import { type Command, InvalidArgumentError, Option } from "commander";
 
 export const PRESETS = ["nano", "micro", "tiny", "small", "paper"] as const;
 export const SYSTEMS = ["videogpt", "make-a-video", "videoldm", "videofactory", "i2vgen-xl", "sti"] as const;
@@ -68,6 +68,8 @@ export interface TrainOptions {
 }
 
 export interface GenerateOptions {
+  /** Which of these were on the command line; absent: none is refused for having no effect. */
+  given?: readonly string[];
   /** Run folder of a trained diffusion model. */
   run: string;
   /** At least one; "[Domain] \t [Description]" with a real tab. */
@@ -282,3 +284,23 @@ export function caption(text: string): string {
   if (value === "") throw new InvalidArgumentError("The caption is empty.");
   return value;
 }
+
+/** Names of the options that were on the command line, as properties: "topK". */
+export function givenOptions(command: Command): string[] {
+  return command.options
+    .map((option) => option.attributeName())
+    .filter((name) => command.getOptionValueSource(name) === "cli");
+}
+
+/** Throws one line when one of `names`, as properties, was given where it would do nothing; `whom` says for whom it is. */
+export function refuseGiven(given: readonly string[], names: readonly string[], whom: string): void {
+  const name = names.find((one) => given.includes(one));
+  if (name === undefined) return;
+  throw new Error(`--${name.replaceAll(/[A-Z]/g, (c) => `-${c.toLowerCase()}`)} is for ${whom}: leave it out`);
+}
+
+/** Options of `train` that diffusion systems alone read. */
+export const DIFFUSION_OPTIONS = [
+  ...["trainable", "autoencoder", "tokenizer", "init", "accumulate", "schedule", "warmup", "precision", "drop"],
+  ...["pictures", "cache"],
+];

@@ -76,6 +76,23 @@ describe("a mistake gives one line and exit code 1:", () => {
     ["a rate of zero", ["train", "d", "--recipe", "diffusion", "--out", "r", "--lr", "0"], /'0' .*above 0/],
     ["an empty caption", ["generate", "--run", "r", " "], /caption is empty/],
     ["one file for two captions", ["generate", "--run", "r", "a", "b", "-o", "x.gif"], /2 stickers .*give -o a folder/],
+    [
+      "an option of other systems",
+      ["train", "d", "--system", "videogpt", "--trainable", "conv", "--out", "r"],
+      /--trainable is for diffusion systems, not for videogpt/,
+    ],
+    ["VideoGPT's option", ["train", "d", "--objective", "masked", "--out", "r"], /--objective is for videogpt's prior/],
+    [
+      "fresh noise where there is none",
+      ["generate", "--run", "r", "a", "--sampler", "dpm++", "--eta", "0.5"],
+      /--eta is for the samplers ddim and euler, not for dpm\+\+/,
+    ],
+    [
+      "a stage of no training",
+      ["plan", "--recipe", "diffusion"],
+      /--recipe is for training steps, which --train plans/,
+    ],
+    ["a picture that is no GIF", ["generate", "--run", "r", "a", "-o", "x.png"], /x.png is no .gif/],
   ])("%s", (_, args, message) => {
     const { status, stdout, stderr } = gifgrad(...args);
     expect(stderr).toMatch(message);

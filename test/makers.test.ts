@@ -16,6 +16,7 @@ const STEPS = 4;
 const sampler = {
   config: { size: 2 },
   steps: STEPS,
+  rounds: null,
   read: (text: string) => ({ tags: [0], unknown: text.split(", ").slice(1) }),
   sample: async (stickers: readonly Sticker[], { onStep, seed, temperature }: CodeSampleOptions) => {
     asked.push({ stickers, seed, temperature });

@@ -112,7 +112,7 @@ export async function trainPrior(o: PriorRecipe): Promise<StageResult> {
       if (due) checkpoint = await clock.time(() => run.save(k + 1, state));
     }
     const baseline = entropy(codes, config.vqvae.codes);
-    return await endStage(run, log, { steps, checkpoint, interrupt, started, baseline });
+    return await endStage(run, log, { steps, checkpoint, interrupt, started, baseline, guess: "code frequencies" });
   } finally {
     interrupt.release();
     run.close();

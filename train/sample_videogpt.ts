@@ -49,6 +49,11 @@ export class VideoGptSampler {
     this.#decode = compile(({ codes }: { codes: Tensor }) => ({ frames: model.decode(codes) }), { name: "decode" });
   }
 
+  /** Of a masked prior; null: codes are drawn one after another. */
+  get rounds(): number | null {
+    return this.#masked?.rounds ?? null;
+  }
+
   /** Steps of a batch, as `onStep` counts them. */
   get steps(): number {
     return this.#masked?.rounds ?? (this.config.prior.tags?.slots ?? 0) + this.#length;

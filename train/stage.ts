@@ -87,16 +87,18 @@ export interface StageEnd {
   /** Milliseconds, as performance.now() gave them. */
   readonly started: number;
   readonly baseline: number;
+  /** What scores the baseline. Default: predicting the mean. */
+  readonly guess?: string;
 }
 
 /** Ends a run whose loop is over, because all steps are done (perhaps in an earlier session) or because of an interrupt. */
 export async function endStage(run: Run, log: StepLog, o: StageEnd): Promise<StageResult> {
-  const { steps, checkpoint, interrupt, started, baseline } = o;
+  const { steps, checkpoint, interrupt, started, baseline, guess = "predicting the mean" } = o;
   const complete = checkpoint?.step === steps;
   const losses = readMetrics(join(run.dir, METRICS)).map(({ step, loss }) => ({ step, loss }));
   if (complete) {
     await run.finish(checkpoint);
-    const figures = `loss ${tenth(losses, "last").toPrecision(3)} (predicting the mean ${baseline.toPrecision(3)})`;
+    const figures = `loss ${tenth(losses, "last").toPrecision(3)} (${guess} ${baseline.toPrecision(3)})`;
     log.done(losses.length > 0 ? `${figures}, saved in ${run.dir}` : `saved in ${run.dir}`);
   } else log.stopped(checkpoint?.step ?? 0);
   return {
