@@ -76,9 +76,15 @@ async function memorise(): Promise<LatentDiffusion> {
   return loadModel(out);
 }
 
-/** The model with some of its members replaced. */
+/** The model as others see it, with some of its members replaced; its own methods still see itself. */
 function broken(model: LatentDiffusion, changes: Partial<LatentDiffusion>): LatentDiffusion {
-  return Object.assign(Object.create(model) as LatentDiffusion, changes);
+  return new Proxy(model, {
+    get: (_, key) => {
+      if (key in changes) return Reflect.get(changes, key);
+      const value: unknown = Reflect.get(model, key);
+      return typeof value === "function" ? value.bind(model) : value;
+    },
+  });
 }
 
 onGpu("one sticker is memorised and sampled again, and broken samplers are found out", async () => {
