@@ -1,6 +1,6 @@
 // The commands of `gifgrad dataset`: open the data set, run a stage, say what came of it. What stages do is in data/curate.
 
-import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { dataCard } from "../data/curate/card.ts";
 import { type Collection, createCollection, openCollection, parseJson } from "../data/curate/collection.ts";
@@ -9,6 +9,7 @@ import { filterTable, recordsTable, verdicts, wordsTable } from "../data/curate/
 import { editsTable } from "../data/curate/edits.ts";
 import { exportImagefolder } from "../data/curate/export/imagefolder.ts";
 import { exportParquet } from "../data/curate/export/parquet.ts";
+import { exported } from "../data/curate/export/rows.ts";
 import { exportWebDataset } from "../data/curate/export/webdataset.ts";
 import { history } from "../data/curate/history.ts";
 import { mergeInto } from "../data/curate/merge.ts";
@@ -51,7 +52,17 @@ export async function build(configPath: string, out: string): Promise<void> {
   await splitTable(collection);
   await rememberTables(collection);
   await stats(out, out);
+  const [{ bare, kept }] = await withDatabase((db) =>
+    db.all(
+      `SELECT count(*) FILTER (caption IS NULL)::INT AS bare, count(*)::INT AS kept FROM ${table(collection, "records")}`,
+    ),
+  );
+  if ((bare as number) > 0) console.log(`${bare} of ${kept} have no caption. ${CAPTIONS}`);
 }
+
+/** What a user does about stickers without one. */
+const CAPTIONS =
+  "Captions come from a metadata.jsonl in the source, from a table's column, or from a model: annotate.server";
 
 export async function stage(dir: string, name: string, o: StageCommandOptions): Promise<void> {
   const collection = await openCollection(dir);
@@ -136,6 +147,16 @@ async function samples(from: string, label: string, count: number): Promise<Show
 
 export async function exportTo(dir: string, { format, out, strips }: ExportOptions): Promise<void> {
   const collection = await openCollection(dir);
+  const there = await readdir(out).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === "ENOENT") return [];
+    throw new Error(`export: ${out} is not a folder`);
+  });
+  // What an earlier export left there may have been filtered out since: it must not be shared by mistake.
+  if (there.length > 0) throw new Error(`export: ${out} is not empty: give a new folder, or empty it first`);
+  const [{ leaving }] = await withDatabase((db) =>
+    db.all(`SELECT count(*)::INT AS leaving FROM ${exported(collection)}`),
+  );
+  if (leaving === 0) throw new Error(`export: no sticker of ${dir} has a caption or a trigger word. ${CAPTIONS}`);
   const line = progress(format, 0);
   const onProgress = (done: number): void => line.update(done);
   const count = await {
@@ -241,7 +262,14 @@ async function derive(collection: Collection): Promise<void> {
   await editsTable(collection);
   await recordsTable(collection);
   await wordsTable(collection);
-  for (const [verdict, count] of await verdicts(collection)) tell(count, verdict);
+  const { maxAspect, minEntropy, nearDuplicateBits } = collection.config.filter;
+  const why: Readonly<Record<string, string>> = {
+    aspect: ` (over filter.maxAspect, ${maxAspect})`,
+    entropy: ` (below filter.minEntropy, ${minEntropy} bits)`,
+    text: " (over filter.maxTextCharacters or maxTextArea)",
+    "near-duplicate": ` (within filter.nearDuplicateBits, ${nearDuplicateBits} of 256)`,
+  };
+  for (const [verdict, count] of await verdicts(collection)) tell(count, `${verdict}${why[verdict] ?? ""}`);
 }
 
 function tell(count: number, what: string): void {

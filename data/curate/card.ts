@@ -53,7 +53,7 @@ ${stats.licenses.map(([name, n]) => `- ${name}: ${n}`).join("\n")}
 
 ## What was left out
 
-${lines(stats.filter)}
+${lines(Object.fromEntries(Object.entries(stats.filter).filter(([verdict]) => verdict !== "kept")))}
 
 Limits: at most ${filter.maxTextCharacters} characters of text or ${100 * filter.maxTextArea} % of the area under it, entropy of at least
 ${filter.minEntropy} bits, sides of at most ${filter.maxAspect} : 1, near duplicates up to ${filter.nearDuplicateBits} of 256 bits.

@@ -80,7 +80,7 @@ export async function statistics(collection: Collection): Promise<Stats> {
       splits: collection.hasTable("split")
         ? Object.fromEntries(await top(db, table(collection, "split"), "coalesce(test_set, split)", 10))
         : {},
-      licenses: await top(db, records, "if(license = '', 'unknown', license)", 20),
+      licenses: await top(db, records, "if(license IS NULL OR license = '', 'not stated', license)", 20),
     };
   });
 }
