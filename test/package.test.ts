@@ -215,7 +215,7 @@ describe("bundled for a browser", () => {
       .map((file) => readFileSync(join(folder, file), "utf8"))
       .join("\n");
     const own = allOps().filter(({ name }) => sources.includes(`"${name}"`));
-    expect(own.length).toBeGreaterThan(60);
+    expect(own.length).toBeGreaterThan(50);
     expect(own.filter(({ name }) => !page.includes(`"${name}"`))).toEqual([]);
   });
 
