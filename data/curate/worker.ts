@@ -1,5 +1,6 @@
 // A process that decodes, one request at a time (pool.ts). Its answer is an object, or the reason why there is none.
 
+import { readFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { DecodeError } from "../decode/index.ts";
 import { checkFileSize } from "../decode/limits.ts";
@@ -18,9 +19,23 @@ async function answer({ path }: Request): Promise<Measures> {
   return measure(bytes, path);
 }
 
+/**
+ * The most memory this process has had. Linux carries maxRSS over from the process that started it, so that a worker of a large one
+ * would look large; what /proc says is its own.
+ */
+function peakBytes(): number {
+  try {
+    const [, kilobytes] = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync("/proc/self/status", "utf8")) ?? [];
+    if (kilobytes !== undefined) return 1024 * Number(kilobytes);
+  } catch {
+    // no such file on other systems
+  }
+  return 1024 * process.resourceUsage().maxRSS;
+}
+
 process.on("message", (request: Request) => {
   const send = (result: Omit<Answer, "peakBytes">): void => {
-    process.send?.({ ...result, peakBytes: 1024 * process.resourceUsage().maxRSS } satisfies Answer);
+    process.send?.({ ...result, peakBytes: peakBytes() } satisfies Answer);
   };
   answer(request).then(
     (value) => send({ answer: value }),
