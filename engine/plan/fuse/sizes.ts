@@ -1,0 +1,140 @@
+// The fourth decision of fusion: what is stored although nothing asks for it. A value used more than once, unless recomputing it
+// is as cheap as loading it; and what would make one kernel too large: read more tensors than a dispatch may bind, compute more
+// ops or load more values than is worth their compile time. Called by fuse.ts.
+
+import type { Node } from "../../graph.ts";
+import { literalOf } from "../../ops/op.ts";
+import { numel } from "../../shape.ts";
+import { isCore } from "./composites.ts";
+import { CutRequest, type Draft } from "./draft.ts";
+
+/** Ops and transcendental calls worth recomputing rather than storing, given that one large operand is read either way. */
+const RECOMPUTE_OPS = 24;
+/** Most ops of one kernel: a longer chain is cut, because compile time grows faster than what a saved pass brings. */
+export const KERNEL_OPS = 128;
+/** Ops on a small tensor that is then broadcast: more than these and it is computed once instead of per element. */
+const BROADCAST_OPS = 3;
+
+/** What computing a node in place would take. */
+interface Cost {
+  /** Stored values that it would read. */
+  readonly loads: ReadonlySet<Node>;
+  readonly ops: number;
+  /** The kernel whose epilogue this is, if any. Such a value cannot be computed anywhere else. */
+  readonly core: Node | null;
+  /** Bindings of that kernel's own operands: they are not shared with the epilogue's. */
+  readonly coreLoads: number;
+}
+
+const FREE: Cost = { loads: new Set(), ops: 0, core: null, coreLoads: 0 };
+
+function loadOf(n: Node): Cost {
+  return { loads: new Set([n]), ops: 0, core: null, coreLoads: 0 };
+}
+
+export function storeShared(draft: Draft): void {
+  new Sizes(draft).run();
+}
+
+class Sizes {
+  readonly #draft: Draft;
+  readonly #costs = new Map<Node, Cost>();
+
+  constructor(draft: Draft) {
+    this.#draft = draft;
+  }
+
+  run(): void {
+    const { order, absorbed, sizes } = this.#draft;
+    for (const n of order) {
+      const lower = n.op.lower;
+      if (lower.kind === "leaf" || (isCore(n) && !absorbed.has(n))) {
+        this.#costs.set(n, literalOf(n) !== undefined ? FREE : loadOf(n));
+        continue;
+      }
+      let cost = this.#costOf(n);
+      while (cost.loads.size + cost.coreLoads > this.#mostLoads()) {
+        this.#storeSourceOf(n);
+        cost = this.#costOf(n);
+      }
+      sizes.set(n, { ops: cost.ops, moved: 0 });
+      if (this.#isDear(n, cost)) {
+        this.#storeBase(n);
+        cost = this.#costOf(n);
+      }
+      if (lower.kind === "elementwise" && !cost.core && cost.ops >= KERNEL_OPS) this.#draft.store(n);
+      this.#settle(n, cost);
+    }
+  }
+
+  /** Bindings for what a kernel reads: the rest is for its result, its scratch and its uniforms. */
+  #mostLoads(): number {
+    return this.#draft.options.maxBindings - 3;
+  }
+
+  /** Is `n` used more than once, and dearer to compute again than to load? */
+  #isDear(n: Node, cost: Cost): boolean {
+    if (this.#draft.usersOf(n).length < 2 || this.#draft.inside.has(n)) return false;
+    const large = [...cost.loads].filter((s) => numel(s.shape) * 8 > numel(n.shape)).length;
+    return cost.core !== null || large > 1 || cost.ops > RECOMPUTE_OPS;
+  }
+
+  #settle(n: Node, cost: Cost): void {
+    this.#costs.set(n, this.#draft.stored(n) ? loadOf(n) : cost);
+  }
+
+  #known(n: Node): Cost {
+    return this.#costs.get(n) as Cost;
+  }
+
+  /** Stores `n`, or, where it is a view, what it is a view of: then each reader views memory. */
+  #storeBase(n: Node): void {
+    const { kind } = n.op.lower;
+    if (kind === "elementwise") this.#draft.store(n);
+    else if (kind === "view") for (const s of this.#draft.sources(n)) this.#storeBase(s);
+    else return;
+    this.#settle(n, this.#costOf(n));
+  }
+
+  #costOf(n: Node): Cost {
+    const { absorbed, operands: kernels } = this.#draft;
+    const sources = this.#draft.sources(n);
+    if (n.op.lower.kind === "view" && sources.length === 1) this.#storeBroadcast(n, sources[0]);
+    const operands = kernels.get(n);
+    if (operands) return { loads: new Set(), ops: 0, core: n, coreLoads: operands.length };
+    const parts = sources.map((s) => this.#known(s));
+    const loads = new Set(parts.flatMap((p) => [...p.loads]));
+    const own = n.op.lower.kind === "elementwise" ? 1 : 0;
+    const ops = own + parts.reduce((sum, p) => sum + p.ops, 0);
+    if (absorbed.has(n)) return { loads: new Set(), ops, core: n, coreLoads: loads.size };
+    return {
+      loads,
+      ops,
+      core: parts.find((p) => p.core)?.core ?? null,
+      coreLoads: Math.max(0, ...parts.map((p) => p.coreLoads)), // of one kernel, however often its result is used
+    };
+  }
+
+  /** Stores what `view` repeats, if that is dear. */
+  #storeBroadcast(view: Node, small: Node): void {
+    if (numel(view.shape) < 8 * numel(small.shape) || this.#draft.stored(small)) return;
+    if (this.#known(small).ops <= BROADCAST_OPS) return;
+    this.#draft.store(small);
+    this.#costs.set(small, loadOf(small));
+  }
+
+  /** Stores a source of `n`, so that `n` reads fewer tensors: the one that reads most, or else the kernel that `n` follows. */
+  #storeSourceOf(n: Node): void {
+    const { branching } = this.#draft;
+    const weight = (s: Node): number => (this.#known(s).core ? 0 : this.#known(s).loads.size);
+    const open = this.#draft.sources(n).filter((s) => !this.#draft.stored(s) && s.op.lower.kind !== "leaf");
+    const heaviest = open.reduce<Node | undefined>((a, b) => (a && weight(a) >= weight(b) ? a : b), undefined);
+    const source = heaviest && weight(heaviest) > 1 ? heaviest : open.find((s) => this.#known(s).core);
+    if (!source) throw new Error(`${n.op.name} reads more than ${this.#mostLoads()} tensors`);
+    const { core } = this.#known(source);
+    if (core && branching.has(core)) throw new CutRequest(core);
+    if (core) this.#draft.endEpilogue(core, source);
+    this.#draft.store(source);
+    this.#costs.set(source, loadOf(source));
+  }
+}
