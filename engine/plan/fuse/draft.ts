@@ -30,6 +30,12 @@ export interface FuseOptions {
   readonly epilogues?: (core: Node, operands: readonly Operand[]) => "any" | "bias";
 }
 
+export interface Size {
+  readonly ops: number;
+  /** What it reads at one place each, and how many loads that takes. */
+  readonly reads: ReadonlyMap<Node, number>;
+}
+
 /** The epilogue of `core` reads too much and must end earlier, but branches: fusion starts again, without the branches. */
 export class CutRequest extends Error {
   readonly core: Node;
@@ -46,8 +52,8 @@ export class Draft implements Boundary {
   /** All nodes, sources before users. */
   readonly order: readonly Node[];
   readonly operands = new Map<Node, readonly Operand[]>();
-  /** Ops that a stored node's kernel computes, and values that it reads through movement ops. */
-  readonly sizes = new Map<Node, { readonly ops: number; readonly moved: number }>();
+  /** How much a stored node's kernel computes. */
+  readonly sizes = new Map<Node, Size>();
   /** Kernels whose result is not stored, because an epilogue takes it on. */
   readonly absorbed = new Set<Node>();
   /** Last node of an epilogue -> the kernel it belongs to. */

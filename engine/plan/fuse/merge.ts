@@ -4,8 +4,8 @@
 import type { Node } from "../../graph.ts";
 import { sameShape } from "../../shape.ts";
 import type { Boundary } from "../expr.ts";
-import type { Draft, Group } from "./draft.ts";
-import { KERNEL_OPS } from "./sizes.ts";
+import type { Draft, Group, Size } from "./draft.ts";
+import { countLoads, KERNEL_LOADS, KERNEL_OPS } from "./sizes.ts";
 
 export function mergeReaders(groups: readonly Group[], draft: Draft): Group[] {
   const { sizes } = draft;
@@ -22,7 +22,7 @@ export function mergeReaders(groups: readonly Group[], draft: Draft): Group[] {
     if (draft.wanted.has(root)) reader.roots.unshift(root);
     else {
       const last = reader.roots[reader.roots.length - 1];
-      sizes.set(last, { ops: opsOf(last, draft) + opsOf(root, draft), moved: 0 });
+      sizes.set(last, sizeOf([root, last], draft));
       draft.unstore(root);
     }
     gone.add(g);
@@ -35,14 +35,19 @@ export function mergeReaders(groups: readonly Group[], draft: Draft): Group[] {
   return groups.filter((g) => !gone.has(g));
 }
 
-function opsOf(n: Node, { sizes }: Draft): number {
-  return sizes.get(n)?.ops ?? 0;
+/** Size of a kernel that computes all of `roots`; what one of them reads of another it does not load. */
+function sizeOf(roots: readonly Node[], { sizes }: Draft): Size {
+  const known = roots.flatMap((n) => sizes.get(n) ?? []);
+  const reads = new Map(known.flatMap((s) => [...s.reads]));
+  for (const n of roots) reads.delete(n);
+  return { ops: known.reduce((sum, s) => sum + s.ops, 0), reads };
 }
 
 function fits(reader: Group, g: Group, draft: Draft): boolean {
-  const reads = new Set([...draft.reads(reader), ...draft.reads(g)]);
-  const ops = [...reader.roots, ...g.roots].reduce((sum, n) => sum + opsOf(n, draft), 0);
-  return ops <= KERNEL_OPS && reads.size + reader.roots.length + 1 <= draft.options.maxBindings - 1;
+  const bound = new Set([...draft.reads(reader), ...draft.reads(g)]);
+  const { ops, reads } = sizeOf([...reader.roots, ...g.roots], draft);
+  const small = ops <= KERNEL_OPS && countLoads(reads) <= KERNEL_LOADS;
+  return small && bound.size + reader.roots.length + 1 <= draft.options.maxBindings - 1;
 }
 
 /** Do `roots`, computed in one kernel, use `value` only through elementwise ops, so at the very element they compute? */

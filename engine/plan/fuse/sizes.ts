@@ -15,10 +15,18 @@ export const KERNEL_OPS = 128;
 /** Ops on a small tensor that is then broadcast: more than these and it is computed once instead of per element. */
 const BROADCAST_OPS = 3;
 
+/**
+ * Most values that one kernel loads, tensors at several places counted for each: past them an intermediate is stored. What lies
+ * at its place in another tensor is loaded with a condition around it, so that such kernels compile far more slowly than they run.
+ */
+export const KERNEL_LOADS = 32;
+
 /** What computing a node in place would take. */
 interface Cost {
   /** Stored values that it would read. */
   readonly loads: ReadonlySet<Node>;
+  /** What it reads at one place each, stored values and movements of others, and how many loads that takes. */
+  readonly reads: ReadonlyMap<Node, number>;
   readonly ops: number;
   /** The kernel whose epilogue this is, if any. Such a value cannot be computed anywhere else. */
   readonly core: Node | null;
@@ -26,10 +34,17 @@ interface Cost {
   readonly coreLoads: number;
 }
 
-const FREE: Cost = { loads: new Set(), ops: 0, core: null, coreLoads: 0 };
+const FREE: Cost = { loads: new Set(), reads: new Map(), ops: 0, core: null, coreLoads: 0 };
 
 function loadOf(n: Node): Cost {
-  return { loads: new Set([n]), ops: 0, core: null, coreLoads: 0 };
+  return { ...FREE, loads: new Set([n]), reads: new Map([[n, 1]]) };
+}
+
+/** Loads that it takes to read all of `reads`. */
+export function countLoads(reads: ReadonlyMap<Node, number>): number {
+  let sum = 0;
+  for (const n of reads.values()) sum += n;
+  return sum;
 }
 
 export function storeShared(draft: Draft): void {
@@ -53,23 +68,32 @@ class Sizes {
         continue;
       }
       let cost = this.#costOf(n);
-      while (cost.loads.size + cost.coreLoads > this.#mostLoads()) {
-        this.#storeSourceOf(n);
+      while (this.#bindsTooMuch(cost) || (cost.core && countLoads(cost.reads) > KERNEL_LOADS)) {
+        this.#storeSourceOf(n, this.#bindsTooMuch(cost));
         cost = this.#costOf(n);
       }
-      sizes.set(n, { ops: cost.ops, moved: 0 });
+      sizes.set(n, cost);
       if (this.#isDear(n, cost)) {
         this.#storeBase(n);
         cost = this.#costOf(n);
       }
-      if (lower.kind === "elementwise" && !cost.core && cost.ops >= KERNEL_OPS) this.#draft.store(n);
+      if (!cost.core && this.#isLarge(n, cost)) this.#draft.store(n);
       this.#settle(n, cost);
     }
   }
 
   /** Bindings for what a kernel reads: the rest is for its result, its scratch and its uniforms. */
-  #mostLoads(): number {
+  #mostBindings(): number {
     return this.#draft.options.maxBindings - 3;
+  }
+  #bindsTooMuch({ loads, coreLoads }: Cost): boolean {
+    return loads.size + coreLoads > this.#mostBindings();
+  }
+
+  /** Is `n` as much as one kernel should compute? A movement that is (a concat of many pieces) is copied. */
+  #isLarge(n: Node, { ops, reads }: Cost): boolean {
+    const { kind } = n.op.lower;
+    return (kind === "elementwise" && ops >= KERNEL_OPS) || countLoads(reads) > KERNEL_LOADS;
   }
 
   /** Is `n` used more than once, and dearer to compute again than to load? */
@@ -101,14 +125,15 @@ class Sizes {
     const sources = this.#draft.sources(n);
     if (n.op.lower.kind === "view" && sources.length === 1) this.#storeBroadcast(n, sources[0]);
     const operands = kernels.get(n);
-    if (operands) return { loads: new Set(), ops: 0, core: n, coreLoads: operands.length };
+    if (operands) return { ...FREE, core: n, coreLoads: operands.length };
     const parts = sources.map((s) => this.#known(s));
     const loads = new Set(parts.flatMap((p) => [...p.loads]));
     const own = n.op.lower.kind === "elementwise" ? 1 : 0;
     const ops = own + parts.reduce((sum, p) => sum + p.ops, 0);
-    if (absorbed.has(n)) return { loads: new Set(), ops, core: n, coreLoads: loads.size };
+    if (absorbed.has(n)) return { ...FREE, ops, core: n, coreLoads: loads.size };
     return {
       loads,
+      reads: readsOf(n, parts),
       ops,
       core: parts.find((p) => p.core)?.core ?? null,
       coreLoads: Math.max(0, ...parts.map((p) => p.coreLoads)), // of one kernel, however often its result is used
@@ -123,18 +148,32 @@ class Sizes {
     this.#costs.set(small, loadOf(small));
   }
 
-  /** Stores a source of `n`, so that `n` reads fewer tensors: the one that reads most, or else the kernel that `n` follows. */
-  #storeSourceOf(n: Node): void {
+  /**
+   * Stores a source of `n`, so that `n` reads fewer tensors, or else loads fewer values: the one that reads most, or the kernel
+   * that `n` follows.
+   */
+  #storeSourceOf(n: Node, tensors: boolean): void {
     const { branching } = this.#draft;
-    const weight = (s: Node): number => (this.#known(s).core ? 0 : this.#known(s).loads.size);
+    const weight = (s: Node): number => {
+      const { core, loads, reads } = this.#known(s);
+      return core ? 0 : tensors ? loads.size : countLoads(reads);
+    };
     const open = this.#draft.sources(n).filter((s) => !this.#draft.stored(s) && s.op.lower.kind !== "leaf");
     const heaviest = open.reduce<Node | undefined>((a, b) => (a && weight(a) >= weight(b) ? a : b), undefined);
     const source = heaviest && weight(heaviest) > 1 ? heaviest : open.find((s) => this.#known(s).core);
-    if (!source) throw new Error(`${n.op.name} reads more than ${this.#mostLoads()} tensors`);
+    if (!source) throw new Error(`${n.op.name} reads more than ${this.#mostBindings()} tensors`);
     const { core } = this.#known(source);
     if (core && branching.has(core)) throw new CutRequest(core);
     if (core) this.#draft.endEpilogue(core, source);
     this.#draft.store(source);
     this.#costs.set(source, loadOf(source));
   }
+}
+
+/** A movement reads its sources at another place; anything else, and a reshape, reads what they do at the same one. */
+function readsOf(n: Node, parts: readonly Cost[]): Map<Node, number> {
+  const { lower } = n.op;
+  if (lower.kind === "view" && !lower.linear)
+    return new Map([[n, parts.reduce((sum, p) => sum + countLoads(p.reads), 0)]]);
+  return new Map(parts.flatMap((p) => [...p.reads]));
 }
