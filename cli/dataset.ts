@@ -1,12 +1,13 @@
 // The commands of `gifgrad dataset`: open the data set, run a stage, say what came of it. What stages do is in data/curate.
 
-import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { dataCard } from "../data/curate/card.ts";
 import { type Collection, createCollection, openCollection, parseJson } from "../data/curate/collection.ts";
 import { configSchema, parseConfig } from "../data/curate/config.ts";
 import { filterTable, recordsTable, verdicts, wordsTable } from "../data/curate/derived.ts";
 import { editsTable } from "../data/curate/edits.ts";
+import { beginExport } from "../data/curate/export/begin.ts";
 import { exportImagefolder } from "../data/curate/export/imagefolder.ts";
 import { exportParquet } from "../data/curate/export/parquet.ts";
 import { exported } from "../data/curate/export/rows.ts";
@@ -147,16 +148,11 @@ async function samples(from: string, label: string, count: number): Promise<Show
 
 export async function exportTo(dir: string, { format, out, strips }: ExportOptions): Promise<void> {
   const collection = await openCollection(dir);
-  const there = await readdir(out).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === "ENOENT") return [];
-    throw new Error(`export: ${out} is not a folder`);
-  });
-  // What an earlier export left there may have been filtered out since: it must not be shared by mistake.
-  if (there.length > 0) throw new Error(`export: ${out} is not empty: give a new folder, or empty it first`);
   const [{ leaving }] = await withDatabase((db) =>
     db.all(`SELECT count(*)::INT AS leaving FROM ${exported(collection)}`),
   );
   if (leaving === 0) throw new Error(`export: no sticker of ${dir} has a caption or a trigger word. ${CAPTIONS}`);
+  const finish = await beginExport(collection, out, { format, strips: strips === true });
   const line = progress(format, 0);
   const onProgress = (done: number): void => line.update(done);
   const count = await {
@@ -167,6 +163,7 @@ export async function exportTo(dir: string, { format, out, strips }: ExportOptio
   await replaceFile(join(out, "README.md"), async (file) =>
     file.writeFile(dataCard(await statistics(collection), collection.config)),
   );
+  await finish();
   line.done();
   console.log(`${out}: ${count} stickers`);
 }

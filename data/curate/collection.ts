@@ -8,10 +8,11 @@
 
 import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
-import { mkdir, readFile, stat } from "node:fs/promises";
+import { mkdir, readdir, readFile, stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { replaceFile } from "../../engine/atomic.ts";
 import { type CurateConfig, parseConfig } from "./config.ts";
+import { sweep } from "./files.ts";
 
 const FORMAT = 1;
 const FILE = "dataset.json";
@@ -31,6 +32,12 @@ export class Collection {
   /** Where the file of sticker `id` is, or will be. */
   mediaPath(id: string, extension: string): string {
     return join(this.dir, "media", id.slice(0, 2), `${id}.${extension}`);
+  }
+
+  /** The folders that hold stickers. */
+  async mediaFolders(): Promise<string[]> {
+    const media = join(this.dir, "media");
+    return (await readdir(media).catch(() => [] as string[])).sort().map((part) => join(media, part));
   }
 
   journalDir(stage: string): string {
@@ -76,6 +83,7 @@ export async function createCollection(dir: string, config: CurateConfig): Promi
   await mkdir(join(dir, "annotations"), { recursive: true });
   const text = `${JSON.stringify({ format: FORMAT, config }, null, 2)}\n`;
   const path = join(dir, FILE);
+  await sweep(dir, FILE);
   if (!existsSync(path) || (await readFile(path, "utf8")) !== text) {
     await replaceFile(path, (file) => file.writeFile(text));
   }

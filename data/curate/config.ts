@@ -1,168 +1,216 @@
 // The configuration of a data set: where stickers come from and what is asked of them. A JSON file; unknown keys are refused
-// by name. Defaults are the paper's where it gives a value and spec 5's proposals where it does not. Relative paths count from
-// the configuration's own folder.
+// by name (config_faults.ts words what is wrong). Defaults are the paper's where it gives a value and spec 5's proposals where
+// it does not. Relative paths count from the configuration's own folder. Every key is described here, for people and editors.
 
 import { isAbsolute, join } from "node:path";
 import * as z from "zod";
 import { DOMAINS } from "../record.ts";
+import { faultText, section } from "./config_faults.ts";
 
+const whole = z.int();
 const provenance = {
-  /** Names the source in tables and on the data card. */
-  name: z.string().min(1),
-  /** SPDX id or a link; empty when unknown, and then the card says so. */
-  license: z.string().default(""),
-  attribution: z.string().default(""),
+  name: z.string().min(1).describe("Names the source in tables and on the data card; no two are the same."),
+  license: z
+    .string()
+    .default("")
+    .describe("Licence of its stickers: SPDX id or link. Empty when unknown, and then the card says so."),
+  attribution: z.string().default("").describe("Whom the data card names for its stickers."),
 };
 
-/** Which field of a row is what: a column's name, or its number from 0. */
-const column = z.union([z.string().min(1), z.int().nonnegative()]);
-const columns = z.strictObject({
-  /** One of these three leads to the image. */
-  file: column.optional(),
-  url: column.optional(),
-  bytes: column.optional(),
-  caption: column.optional(),
-  caption_zh: column.optional(),
-  domain: column.optional(),
-  /** The words on the picture. */
-  text: column.optional(),
-  subject: column.optional(),
-  action: column.optional(),
-  /** Trigger words: a list, or a text split at commas. */
-  words: column.optional(),
-  license: column.optional(),
-  attribution: column.optional(),
-});
+const words = z.union([z.literal("folders"), z.array(z.string())]);
+const WORDS = "Trigger words of a file: the names of the folders it is in, or a fixed list.";
 
-const folder = z.strictObject({
+const column = (about: string) =>
+  z
+    .union([z.string().min(1), whole.nonnegative()])
+    .optional()
+    .describe(`${about} A column's name, or its number from 0.`);
+const columns = section({
+  file: column("Path of the image, from the table's folder; one of file, url and bytes must be named."),
+  url: column("Address of the image."),
+  bytes: column("The image itself: a blob, or Hugging Face's {bytes, path}."),
+  caption: column("English description."),
+  caption_zh: column("Chinese description."),
+  domain: column(`${DOMAINS.join(" or ")}.`),
+  text: column("The words on the picture."),
+  subject: column("Who does something."),
+  action: column("What is done."),
+  words: column("Trigger words: a list, or a text split at commas."),
+  license: column("Licence of the row, before that of the source."),
+  attribution: column("Attribution of the row, before that of the source."),
+}).describe("Which column is what.");
+
+const folder = section({
   type: z.literal("folder"),
   ...provenance,
-  path: z.string(),
-  /** Trigger words of a file: the names of the folders it is in, or a fixed list. */
-  words: z.union([z.literal("folders"), z.array(z.string())]).default("folders"),
+  path: z.string().describe("A folder of stickers with its subfolders; a metadata.jsonl in it describes them."),
+  words: words.default("folders").describe(WORDS),
 });
-const archive = z.strictObject({
+const archive = section({
   type: z.literal("archive"),
   ...provenance,
-  /** A .tar, .tar.gz, .tgz or .zip, or a folder of them; a member's .json or .txt of the same name describes it (WebDataset). */
-  path: z.string(),
-  words: z.union([z.literal("folders"), z.array(z.string())]).default([]),
+  path: z
+    .string()
+    .describe(
+      "A .tar, .tar.gz, .tgz or .zip, or a folder of them; a member's .json or .txt describes it (WebDataset).",
+    ),
+  words: words.default([]).describe(WORDS),
 });
-const table = z.strictObject({
+const table = section({
   type: z.literal("table"),
   ...provenance,
-  /** .csv, .tsv, .json (an array), .jsonl or .parquet. Paths in it count from its folder. */
-  path: z.string(),
-  /** Whether a .csv or .tsv names its columns in the first line; TGIF's does not. */
-  header: z.boolean().default(true),
+  path: z.string().describe("A .csv, .tsv, .json (an array), .jsonl or .parquet. Paths in it count from its folder."),
+  header: z
+    .boolean()
+    .default(true)
+    .describe("Whether a .csv or .tsv names its columns in the first line; TGIF's does not."),
   columns,
-  domain: z.enum(DOMAINS).optional(),
+  domain: z.enum(DOMAINS).optional().describe("Of all its stickers, where no column says it."),
 });
-const search = z.strictObject({
+const search = section({
   type: z.literal("search"),
   ...provenance,
-  /** A text file with a crawl word on each line, or the words. */
-  words: z.union([z.string(), z.array(z.string())]),
-  /** Address of a query; {word} and {page} are replaced. */
-  url: z.string().includes("{word}"),
-  headers: z.record(z.string(), z.string()).default({}),
-  pages: z.int().positive().default(1),
-  firstPage: z.int().nonnegative().default(1),
-  /** Where the answers' image addresses are: a path like "data[].images.original.url". */
-  items: z.string().min(1),
+  words: z
+    .union([z.string(), z.array(z.string())])
+    .describe("Crawl words: a list, or a text file with one on each line."),
+  url: z.string().includes("{word}").describe("Address of a query; {word} and {page} are replaced."),
+  headers: z.record(z.string(), z.string()).default({}).describe("Headers of every query, e.g. a key."),
+  pages: whole.positive().default(1).describe("Pages asked for, for each word."),
+  firstPage: whole.nonnegative().default(1).describe("The number of the first page."),
+  items: z
+    .string()
+    .min(1)
+    .describe('Where the answers\' image addresses are: a path like "data[].images.original.url".'),
+});
+const SOURCES = [folder, archive, table, search] as const;
+const source = z.discriminatedUnion("type", SOURCES, {
+  error: () => `must be one of ${SOURCES.map(({ shape }) => `"${shape.type.value}"`).join(", ")}`,
 });
 
-const fetching = z.strictObject({
-  /** Requests at a time, in all and to one host; pause between two to one host. */
-  concurrency: z.int().positive().default(16),
-  perHost: z.int().positive().default(2),
-  delayMs: z.number().nonnegative().default(250),
-  /** Tries after the first, with pauses that double. */
-  retries: z.int().nonnegative().default(3),
-  timeoutSeconds: z.number().positive().default(30),
-  userAgent: z.string().default("gifgrad-dataset"),
-  robots: z.enum(["obey", "ignore"]).default("obey"),
+const fetching = section({
+  concurrency: whole.positive().default(16).describe("Requests at a time, to all hosts together."),
+  perHost: whole.positive().default(2).describe("Requests at a time to one host."),
+  delayMs: z.number().nonnegative().default(250).describe("Pause between two requests to one host, in milliseconds."),
+  retries: whole.nonnegative().default(3).describe("Tries after the first, with pauses that double."),
+  timeoutSeconds: z.number().positive().default(30).describe("A request that takes longer is given up."),
+  userAgent: z.string().default("gifgrad-dataset").describe("How requests name themselves, also to robots.txt."),
+  robots: z.enum(["obey", "ignore"]).default("obey").describe("What becomes of addresses that robots.txt forbids."),
 });
 
-const filter = z.strictObject({
-  /** (a) Long optical text: characters, or the share of the picture that its boxes cover. */
-  maxTextCharacters: z.number().default(20),
-  maxTextArea: z.number().default(0.3),
-  /** (b) Low information entropy: bits of the grey histogram, mean over frames. */
-  minEntropy: z.number().default(2),
-  /** (c) Anomalous aspect ratio: longer side over shorter. */
-  maxAspect: z.number().min(1).default(2),
-  /** Differing bits of 256 up to which two stickers are near duplicates; of those the first in id order is kept. -1: off. */
-  nearDuplicateBits: z.int().min(-1).max(32).default(12),
+const filter = section({
+  maxTextCharacters: z
+    .number()
+    .default(20)
+    .describe("(a) Long optical text: a sticker with more characters written on it is rejected."),
+  maxTextArea: z
+    .number()
+    .default(0.3)
+    .describe("(a) Long optical text: a sticker of which words cover a larger share is rejected."),
+  minEntropy: z
+    .number()
+    .default(2)
+    .describe("(b) Low information entropy: bits of the grey histogram, mean over frames."),
+  maxAspect: z.number().min(1).default(2).describe("(c) Anomalous aspect ratio: longer side over shorter."),
+  nearDuplicateBits: whole
+    .min(-1)
+    .max(32)
+    .default(12)
+    .describe("Differing bits of 256 up to which two are near duplicates; the first in id order is kept. -1: off."),
 });
 
-const split = z.strictObject({
-  /** Trigger words per domain that get a test sticker. */
-  words: z.int().positive().default(500),
-  /** Stickers for training differ from every test sticker in more than this many of the 256 bits of their hashes. */
-  apartBits: z.int().min(-1).max(64).default(20),
-  /** Share of (subject, action) pairs held out, where records name them. */
-  heldOutPairs: z.number().min(0).max(1).default(0.1),
-  seed: z.int().nonnegative().default(1),
+const split = section({
+  words: whole.positive().default(500).describe("Trigger words per domain that get a test sticker."),
+  apartBits: whole
+    .min(-1)
+    .max(64)
+    .default(20)
+    .describe("Stickers for training differ from every test sticker in more than this many of 256 bits. -1: off."),
+  heldOutPairs: z
+    .number()
+    .min(0)
+    .max(1)
+    .default(0.1)
+    .describe("Share of (subject, action) pairs held out of training, where records name them."),
+  seed: whole.nonnegative().default(1).describe("The same seed and records give the same split."),
 });
 
-const annotate = z.strictObject({
-  /** Address of a server that speaks the OpenAI chat dialect, e.g. http://localhost:11434/v1; absent: no language model. */
-  server: z.url().optional(),
-  /** Environment variable that holds the server's key. */
-  keyFrom: z.string().default("OPENAI_API_KEY"),
-  visionModel: z.string().default("qwen2.5vl"),
-  textModel: z.string().default("qwen2.5"),
-  /** Frames shown to the model; "sheet" puts them into one picture, for servers that take a single one. */
-  frames: z.int().positive().default(8),
-  images: z.enum(["auto", "several", "sheet"]).default("auto"),
-  concurrency: z.int().positive().default(4),
-  timeoutSeconds: z.number().positive().default(120),
-  retries: z.int().nonnegative().default(3),
-  /** Stops, with what is done kept, when this much has been spent; prices are per million tokens. */
-  budget: z.number().positive().optional(),
-  pricePerMillion: z.strictObject({ input: z.number(), output: z.number() }).default({ input: 0, output: 0 }),
-  /** Run folder of the domain classifier, by `gifgrad dataset train-domain`; absent: the domain comes from the sources. */
-  domainModel: z.string().optional(),
-  /** "auto": where its optional packages are installed. */
-  ocr: z.union([z.boolean(), z.literal("auto")]).default("auto"),
-  /** A .csv or .jsonl of human corrections, which win over everything. */
-  edits: z.string().optional(),
+const annotate = section({
+  server: z
+    .url()
+    .optional()
+    .describe(
+      "Address of an OpenAI-compatible chat server, e.g. http://localhost:11434/v1. Absent: no language model.",
+    ),
+  keyFrom: z.string().default("OPENAI_API_KEY").describe("Environment variable that holds the server's key."),
+  visionModel: z.string().default("qwen2.5vl").describe("Model that is shown frames."),
+  textModel: z.string().default("qwen2.5").describe("Model that summarises and translates."),
+  frames: whole.positive().default(8).describe("Frames shown to the model."),
+  images: z
+    .enum(["auto", "several", "sheet"])
+    .default("auto")
+    .describe('"sheet" puts the frames into one picture, for servers that take a single one; "auto" where it must.'),
+  concurrency: whole.positive().default(4).describe("Questions at a time."),
+  timeoutSeconds: z.number().positive().default(120).describe("A question that takes longer is asked again."),
+  retries: whole.nonnegative().default(3).describe("Tries after the first, with pauses that double."),
+  budget: z
+    .number()
+    .positive()
+    .optional()
+    .describe("The stage stops, with what is done kept, when this much has been spent by pricePerMillion."),
+  pricePerMillion: section({
+    input: z.number().describe("Of a million tokens asked."),
+    output: z.number().describe("Of a million tokens answered."),
+  })
+    .default({ input: 0, output: 0 })
+    .describe("Prices of tokens, in any currency."),
+  domainModel: z
+    .string()
+    .optional()
+    .describe('Run folder of "gifgrad dataset train-domain". Absent: domains come from the sources.'),
+  ocr: z
+    .union([z.boolean(), z.literal("auto")])
+    .default("auto")
+    .describe('Whether words are read; "auto": where the optional packages for it are installed.'),
+  edits: z
+    .string()
+    .optional()
+    .describe("A .csv or .jsonl of people's corrections by sticker id, which win over everything."),
 });
 
-const config = z.strictObject({
-  name: z.string().min(1).default("stickers"),
-  sources: z.array(z.discriminatedUnion("type", [folder, archive, table, search])).default([]),
-  fetch: fetching.prefault({}),
-  filter: filter.prefault({}),
-  annotate: annotate.prefault({}),
-  split: split.prefault({}),
-  /** Processes that decode; 0: one for each core. */
-  processes: z.int().nonnegative().default(0),
+const config = section({
+  $schema: z.string().optional().describe('For editors: where "gifgrad dataset schema" was written to.'),
+  name: z.string().min(1).default("stickers").describe("Of the data set, on its card and pages."),
+  sources: z.array(source).default([]).describe("Where stickers come from."),
+  fetch: fetching.prefault({}).describe("Manners and patience with other people's servers."),
+  filter: filter.prefault({}).describe("What is rejected, and by which limits."),
+  annotate: annotate.prefault({}).describe("Who says what is on a sticker."),
+  split: split.prefault({}).describe("Test sets, and what is held out of training."),
+  processes: whole.nonnegative().default(0).describe("Processes that decode; 0: one for each core."),
 });
 
-export type CurateConfig = z.output<typeof config>;
+export type CurateConfig = Omit<z.output<typeof config>, "$schema">;
 export type SourceConfig = CurateConfig["sources"][number];
 export type SourceOf<T extends SourceConfig["type"]> = Extract<SourceConfig, { type: T }>;
 export type FetchConfig = CurateConfig["fetch"];
 
-/** Parses a configuration; `where` names it in errors and `base` is the folder its paths count from. */
+/**
+ * Parses a configuration; `where` names it in errors and `base` is the folder its paths count from.
+ * @throws Error in one line with every key that is wrong and what it may be
+ */
 export function parseConfig(value: unknown, where: string, base: string): CurateConfig {
-  const parsed = config.safeParse(value);
-  if (!parsed.success) {
-    const faults = parsed.error.issues.map(({ path, message }) => `${path.join(".") || "the file"}: ${message}`);
-    throw new Error(`${where}: ${faults.join("; ")}`);
-  }
-  const { sources } = parsed.data;
+  const parsed = config.safeParse(value, { reportInput: true });
+  if (!parsed.success) throw new Error(`${where}: ${parsed.error.issues.map(faultText).join("; ")}`);
+  const { $schema: _, ...given } = parsed.data;
+  const { sources } = given;
   const twice = sources.map((source) => source.name).find((name, i, all) => all.indexOf(name) !== i);
   if (twice !== undefined) throw new Error(`${where}: two sources are called "${twice}"; give each a name of its own`);
-  const { edits, domainModel } = parsed.data.annotate;
+  const { edits, domainModel } = given.annotate;
   const annotate = {
-    ...parsed.data.annotate,
+    ...given.annotate,
     ...(edits === undefined ? {} : { edits: absolute(edits, base) }),
     ...(domainModel === undefined ? {} : { domainModel: absolute(domainModel, base) }),
   };
-  return { ...parsed.data, annotate, sources: sources.map((source) => located(source, base)) };
+  return { ...given, annotate, sources: sources.map((source) => located(source, base)) };
 }
 
 function absolute(path: string, base: string): string {

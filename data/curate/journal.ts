@@ -1,6 +1,6 @@
 // What a stage has done, as lines appended to a file: a killed stage loses at most the line it was writing, and machines that
-// share the work have a file each. Later lines replace earlier ones of the same key. Only stage.ts writes journals; tables.ts
-// reads them whole.
+// share the work have a file each. Lines of one key differ by their input, and what the item is now says which one counts. Only
+// stage.ts writes journals; tables.ts reads them whole.
 
 import { closeSync, fsyncSync, ftruncateSync, openSync, writeSync } from "node:fs";
 import { mkdir, open, readdir } from "node:fs/promises";
@@ -60,13 +60,19 @@ export async function journals(dir: string): Promise<string[]> {
     .map((name) => join(dir, name));
 }
 
-/** Key -> input hashes for which the item has been done, over all journals of a stage. Memory: about 150 bytes an item. */
-export async function finished(dir: string): Promise<Map<string, string>> {
-  const done = new Map<string, string>();
+/** What has been done, over all journals of a stage. */
+export interface Finished {
+  /** Whether the item `key` has been done from this input, by whomever and in whatever order. */
+  has(key: string, input: string): boolean;
+}
+
+/** Memory: about 150 bytes an item. */
+export async function finished(dir: string): Promise<Finished> {
+  const done = new Set<string>();
   for (const path of await journals(dir)) {
-    for await (const { key, input } of entries(path)) done.set(key, input);
+    for await (const { key, input } of entries(path)) done.add(`${input} ${key}`);
   }
-  return done;
+  return { has: (key, input) => done.has(`${input} ${key}`) };
 }
 
 /** The whole lines of a journal. A line that is not an entry is damage that must not be passed over in silence. */

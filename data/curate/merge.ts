@@ -1,10 +1,10 @@
 // Bringing together what several machines have done with copies of a data set: their journals and the files they collected.
 
-import { existsSync } from "node:fs";
-import { copyFile, mkdir, readdir, readFile, rename } from "node:fs/promises";
+import { mkdir, readdir, readFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { replaceFile } from "../../engine/atomic.ts";
 import { type Collection, sha256 } from "./collection.ts";
+import { copyWhole } from "./files.ts";
 import { journals } from "./journal.ts";
 
 /** Copies the journals of `stage` from another copy of the data set, and the files that this one lacks. Repeating it is safe. */
@@ -18,15 +18,11 @@ export async function mergeInto(collection: Collection, other: Collection, stage
     const whole = bytes.subarray(0, bytes.lastIndexOf(10) + 1);
     await replaceFile(join(dir, name), (file) => file.writeFile(whole));
   }
-  const media = join(other.dir, "media");
-  for (const part of existsSync(media) ? await readdir(media) : []) {
-    for (const file of await readdir(join(media, part))) {
-      const to = join(collection.dir, "media", part, file);
-      if (file.endsWith(".tmp") || existsSync(to)) continue;
-      await mkdir(join(to, ".."), { recursive: true });
-      const aside = `${to}.${process.pid}.tmp`;
-      await copyFile(join(media, part, file), aside);
-      await rename(aside, to);
+  for (const folder of await other.mediaFolders()) {
+    const into = join(collection.dir, "media", basename(folder));
+    await mkdir(into, { recursive: true });
+    for (const file of await readdir(folder)) {
+      if (!file.endsWith(".tmp")) await copyWhole(join(folder, file), join(into, file));
     }
   }
 }

@@ -7,6 +7,7 @@ import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { type Collection, sha256 } from "./collection.ts";
 import type { CurateConfig } from "./config.ts";
+import { aside, sweep } from "./files.ts";
 import { finished, openJournal } from "./journal.ts";
 import { type Columns, type Database, journalRows, text, withDatabase } from "./tables.ts";
 
@@ -48,6 +49,8 @@ export interface Stage<I extends Item = Item, Row extends object = object> {
   cost?(item: I, config: CurateConfig): number;
   /** Items in hand at a time. */
   parallel(config: CurateConfig): number;
+  /** Folders into which `run` writes files, whose halves a killed process may have left there. */
+  folders?(collection: Collection): Promise<readonly string[]>;
 }
 
 /** Thrown by `run` for an item that could not be done this time, e.g. because a server does not answer. */
@@ -91,6 +94,7 @@ export async function runStage(collection: Collection, stage: Stage, o: StageOpt
   const { shard = WHOLE, signal, onProgress } = o;
   const settings = JSON.stringify(stage.settings(collection.config) ?? null);
   const dir = collection.journalDir(stage.name);
+  if (shard.count === 1) await tidy(collection, stage);
   const done = await finished(dir);
   const list = await openList(collection, stage.name);
   const putOff: string[] = [];
@@ -124,7 +128,7 @@ export async function runStage(collection: Collection, stage: Stage, o: StageOpt
           seen.add(item.key);
           if (!inShard(item.key, shard)) continue;
           count.items++;
-          if (done.get(item.key) === input) count.before++;
+          if (done.has(item.key, input)) count.before++;
           else {
             const task = one(item, input)
               .catch((error: unknown) => {
@@ -165,7 +169,7 @@ export async function dryRun(
   let [items, cost] = [0, 0];
   await withDatabase(async (db) => {
     for await (const item of (await stage.items(collection, db)).each) {
-      if (!inShard(item.key, shard) || done.get(item.key) === inputOf(stage, settings, item)) continue;
+      if (!inShard(item.key, shard) || done.has(item.key, inputOf(stage, settings, item))) continue;
       items++;
       cost += stage.cost?.(item, collection.config) ?? 0;
     }
@@ -179,6 +183,7 @@ export async function dryRun(
  */
 export async function sealStage(collection: Collection, stage: Stage): Promise<number> {
   const settings = JSON.stringify(stage.settings(collection.config) ?? null);
+  await tidy(collection, stage);
   const list = await openList(collection, stage.name);
   let items = 0;
   await withDatabase(async (db) => {
@@ -212,11 +217,18 @@ async function seal(collection: Collection, stage: Stage, list: string): Promise
   });
 }
 
+/** Takes away what a killed run has left behind: halves of files, never lines of a journal. */
+async function tidy(collection: Collection, stage: Stage): Promise<void> {
+  await sweep(join(collection.dir, "annotations"), `.${stage.name}.items.`);
+  await sweep(collection.journalDir(stage.name));
+  for (const folder of (await stage.folders?.(collection)) ?? []) await sweep(folder);
+}
+
 /** The items of a stage with their hashes, in a file: there may be millions. */
 async function openList(collection: Collection, stage: string) {
   const dir = join(collection.dir, "annotations");
   await mkdir(dir, { recursive: true });
-  const path = join(dir, `.${stage}.${process.pid}.items.tmp`);
+  const path = aside(join(dir, `.${stage}.items`));
   const file = createWriteStream(path);
   return {
     path,

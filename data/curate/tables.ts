@@ -3,10 +3,11 @@
 
 import { existsSync } from "node:fs";
 import { mkdir, rename, rm } from "node:fs/promises";
-import { dirname } from "node:path";
+import { basename, dirname } from "node:path";
 import { DuckDBInstance, type JS } from "@duckdb/node-api";
 import { syncFolder } from "../../engine/atomic.ts";
 import type { Collection } from "./collection.ts";
+import { aside, sweep } from "./files.ts";
 import { journals } from "./journal.ts";
 
 /** Column name -> DuckDB type. */
@@ -40,13 +41,13 @@ export async function openDatabase(): Promise<Database> {
     run: async (sql) => void (await connection.run(sql)),
     async write(sql, path) {
       await mkdir(dirname(path), { recursive: true });
-      const aside = `${path}.${process.pid}.tmp`;
+      await sweep(dirname(path), `${basename(path)}.`);
       try {
         const options = `FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE ${ROW_GROUP}`;
-        await connection.run(`COPY (${sql}) TO ${text(aside)} (${options})`);
-        await rename(aside, path);
+        await connection.run(`COPY (${sql}) TO ${text(aside(path))} (${options})`);
+        await rename(aside(path), path);
       } catch (error) {
-        await rm(aside, { force: true });
+        await rm(aside(path), { force: true });
         throw error;
       }
       await syncFolder(dirname(path));
@@ -86,8 +87,8 @@ export function table(collection: Collection, stage: string): string {
 }
 
 /**
- * The newest line of every key in the journals of `stage`, as FROM (...) with columns key, input and those of `columns`; null
- * when there is no journal.
+ * The newest line of every key and input in the journals of `stage`, as FROM (...) with columns key, input and those of
+ * `columns`; null when there is no journal.
  */
 export async function journalRows(collection: Collection, stage: string, columns: Columns): Promise<string | null> {
   const files = await journals(collection.journalDir(stage));
@@ -100,5 +101,5 @@ export async function journalRows(collection: Collection, stage: string, columns
   const read = `read_json([${list}], format = 'newline_delimited', maximum_object_size = 67108864, ignore_errors = true, columns = {${typed.join(", ")}})`;
   const fields = Object.keys(columns).map((column) => `"row".${name(column)} AS ${name(column)}`);
   return `(SELECT "key", input, ${fields.join(", ")} FROM ${read} WHERE "key" IS NOT NULL
-    QUALIFY row_number() OVER (PARTITION BY "key" ORDER BY "at" DESC, n DESC) = 1)`;
+    QUALIFY row_number() OVER (PARTITION BY "key", input ORDER BY "at" DESC, n DESC) = 1)`;
 }

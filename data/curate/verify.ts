@@ -1,13 +1,12 @@
 // Whether a data set is still what it was: every file under the hash that is its name, every table as it was made, every record
 // with its file. What `dataset verify` prints.
 
-import { createHash } from "node:crypto";
-import { createReadStream, existsSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { readdir, readFile } from "node:fs/promises";
 import { basename, join } from "node:path";
-import { pipeline } from "node:stream/promises";
 import { replaceFile } from "../../engine/atomic.ts";
 import { type Collection, parseJson } from "./collection.ts";
+import { hashFile, sweep } from "./files.ts";
 import { table, withDatabase } from "./tables.ts";
 
 export interface Fault {
@@ -22,6 +21,7 @@ const PARALLEL = 8;
 /** Records the hashes of the tables, after every command that makes some. */
 export async function rememberTables(collection: Collection): Promise<void> {
   const dir = join(collection.dir, "annotations");
+  await sweep(dir, SUMS);
   const sums = Object.fromEntries(
     await Promise.all((await tables(dir)).map(async (file) => [file, await hashFile(join(dir, file))])),
   );
@@ -68,14 +68,7 @@ async function* verifyTables(dir: string): AsyncGenerator<Fault> {
 }
 
 async function* mediaFiles(collection: Collection): AsyncGenerator<string> {
-  const dir = join(collection.dir, "media");
-  for (const part of existsSync(dir) ? (await readdir(dir)).sort() : []) {
-    for (const file of (await readdir(join(dir, part))).sort()) yield join(dir, part, file);
+  for (const folder of await collection.mediaFolders()) {
+    for (const file of (await readdir(folder)).sort()) yield join(folder, file);
   }
-}
-
-async function hashFile(path: string): Promise<string> {
-  const hash = createHash("sha256");
-  await pipeline(createReadStream(path), hash);
-  return hash.digest("hex");
 }

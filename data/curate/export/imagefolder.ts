@@ -1,13 +1,15 @@
 // Hugging Face's imagefolder: a folder for each split with the files and a metadata.jsonl of exactly that name. Viewers show a
 // GIF's first frame only, so strips of eight frames can be put beside.
 
-import { copyFile, mkdir, readFile } from "node:fs/promises";
+import { existsSync } from "node:fs";
+import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import sharp from "sharp";
 import { replaceFile } from "../../../engine/atomic.ts";
 import { decodeSticker } from "../../decode/index.ts";
 import { CLIP_FRAMES, pickFrames, prepareFrame } from "../../frames.ts";
 import type { Collection } from "../collection.ts";
+import { copyWhole } from "../files.ts";
 import { withDatabase } from "../tables.ts";
 import { type ExportRow, exportRows, fileName } from "./rows.ts";
 
@@ -31,7 +33,7 @@ export async function exportImagefolder(
       const dir = join(out, row.split);
       await mkdir(dir, { recursive: true });
       const source = collection.mediaPath(row.id, row.format);
-      await copyFile(source, join(dir, fileName(row)));
+      await copyWhole(source, join(dir, fileName(row)));
       const strip = o.strips ? { strip: await writeStrip(row, source, dir) } : {};
       const line = JSON.stringify({ file_name: fileName(row), ...row.record, ...strip });
       const list = lines.get(row.split) ?? [];
@@ -48,9 +50,10 @@ export async function exportImagefolder(
 }
 
 async function writeStrip(row: ExportRow, source: string, dir: string): Promise<string> {
+  const name = `strips/${row.id}.png`;
+  if (existsSync(join(dir, name))) return name;
   const { frames, width, height } = await decodeSticker(await readFile(source), row.id, (n) => pickFrames(n));
   const images = frames.map((rgba) => prepareFrame(rgba, width, height, STRIP_SIDE));
-  const name = `strips/${row.id}.png`;
   await mkdir(join(dir, "strips"), { recursive: true });
   const raw = { width: STRIP_SIDE, height: STRIP_SIDE, channels: 3 as const };
   const [strip, background] = [{ width: STRIP_SIDE * CLIP_FRAMES, height: STRIP_SIDE }, "white"];

@@ -56,6 +56,29 @@ export async function* exportRows(collection: Collection, db: Database): AsyncGe
   }
 }
 
+/** Rows of one split that go into one file. */
+export interface Part {
+  readonly split: string;
+  /** Number of the file within its split. */
+  readonly index: number;
+  readonly rows: readonly ExportRow[];
+}
+
+/** Everything that leaves, in parts of about `limit` bytes of image files: the same parts each time. */
+export async function* exportParts(collection: Collection, db: Database, limit: number): AsyncGenerator<Part> {
+  let [rows, bytes, index]: [ExportRow[], number, number] = [[], 0, 0];
+  for await (const row of exportRows(collection, db)) {
+    const split = rows[0]?.split;
+    if (split !== undefined && (split !== row.split || bytes >= limit)) {
+      yield { split, index, rows };
+      [rows, bytes, index] = [[], 0, split === row.split ? index + 1 : 0];
+    }
+    rows.push(row);
+    bytes += row.bytes;
+  }
+  if (rows.length > 0) yield { split: rows[0].split, index, rows };
+}
+
 /** The name of a sticker's file. APNG is PNG to those who look at names. */
 export function fileName({ id, format }: { readonly id: string; readonly format: string }): string {
   return `${id}.${format === "apng" ? "png" : format === "jpeg" ? "jpg" : format}`;

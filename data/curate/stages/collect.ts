@@ -65,6 +65,7 @@ export const collect: Stage<CollectItem, Collected> = {
   },
   settings: () => null, // what matters of a source is in its entries
   parallel: ({ fetch }) => fetch.concurrency,
+  folders: (collection) => collection.mediaFolders(),
   items: async (collection) => ({ each: allEntries(collection) }),
   open: async (collection) => {
     const fetcher = new Fetcher(collection.config.fetch);

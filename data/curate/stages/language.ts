@@ -32,6 +32,9 @@ interface Asking<I extends Item> {
   ask(item: I, o: { collection: Collection; client: ChatClient; model: string; prompt: string }): Promise<string>;
 }
 
+/** Where answers are remembered. */
+const answers = ({ dir }: Collection): string => join(dir, "cache", "chat");
+
 function asking<I extends Item>({ name, about, version, prompt, vision, query, ask }: Asking<I>): Stage<I, Answered> {
   const modelOf = ({ config }: Collection): string =>
     vision ? config.annotate.visionModel : config.annotate.textModel;
@@ -45,6 +48,7 @@ function asking<I extends Item>({ name, about, version, prompt, vision, query, a
       model: vision ? [visionModel, frames] : textModel,
     }),
     parallel: ({ annotate }) => annotate.concurrency,
+    folders: async (collection) => [answers(collection)],
     cost: (item, { annotate }) =>
       estimate(prompt.length + JSON.stringify(item).length, vision ? annotate.frames : 0, annotate),
     items: async (collection, db) => {
@@ -54,7 +58,7 @@ function asking<I extends Item>({ name, about, version, prompt, vision, query, a
       return { total: total as number, each: rows as AsyncGenerator<unknown> as AsyncGenerator<I> };
     },
     open: async (collection) => {
-      const client = new ChatClient(collection.config.annotate, join(collection.dir, "cache", "chat"));
+      const client = new ChatClient(collection.config.annotate, answers(collection));
       const model = modelOf(collection);
       return {
         run: async (item) => {

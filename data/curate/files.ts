@@ -1,0 +1,52 @@
+// Files of a data set that are whole or not there: copying, hashing, and clearing away what killed processes were writing.
+// Whatever is written, here and by engine/atomic.ts, is written as "<name>.<process>.tmp" beside its place and then renamed.
+
+import { createHash } from "node:crypto";
+import { createReadStream } from "node:fs";
+import { copyFile, readdir, rename, rm, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { pipeline } from "node:stream/promises";
+
+/** Where a file is while it is written. */
+export function aside(path: string): string {
+  return `${path}.${process.pid}.tmp`;
+}
+
+/**
+ * Removes what processes that are no more were writing in `dir`, of names that begin with `prefix`. Called before the one
+ * process that may write there begins; what a living process of this machine writes stays.
+ */
+export async function sweep(dir: string, prefix = ""): Promise<void> {
+  const names = await readdir(dir).catch(() => [] as string[]);
+  for (const name of names) {
+    const [, writer] = /\.(\d+)\.tmp$/.exec(name) ?? [];
+    if (writer === undefined || !name.startsWith(prefix) || lives(Number(writer))) continue;
+    await rm(join(dir, name), { force: true });
+  }
+}
+
+/** Whether another process has this number. In containers the killed one often had ours. */
+function lives(pid: number): boolean {
+  if (pid === process.pid) return false;
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === "EPERM";
+  }
+}
+
+/** Copies a file unless one of its length is there: that one was renamed into place when it was whole. */
+export async function copyWhole(from: string, to: string): Promise<void> {
+  const [source, there] = [await stat(from), await stat(to).catch(() => null)];
+  if (there?.size === source.size) return;
+  await copyFile(from, aside(to));
+  await rename(aside(to), to);
+}
+
+/** sha256 in hex. */
+export async function hashFile(path: string): Promise<string> {
+  const hash = createHash("sha256");
+  await pipeline(createReadStream(path), hash);
+  return hash.digest("hex");
+}
