@@ -142,6 +142,7 @@ function addTrain(program: Command): void {
     .option("--tokenizer <file>", "diffusion: a tokenizer.json to use (default: one trained on the captions)")
     .option("--init <kind and folder...>", "diffusion: start from an image model, as in --init sd21 <folder>")
     .addOption(new Option("--objective <name>", "prior: the next code, or masked codes").choices(OBJECTIVES))
+    .option("--keep-every <n>", "keep checkpoints at its multiples (default: the last two)", whole(1))
     .option("--batch <n>", "stickers per batch (default: the recipe's)", whole(1))
     .option("--accumulate <n>", "diffusion: batches per step (default: 1; 6 at preset paper)", whole(1))
     .option("--lr <rate>", "peak learning rate (default: the recipe's)", above(0))

@@ -6,7 +6,7 @@ import { loadSystem, openImported, tokenizerOf } from "../train/foreign/imported
 import { holdsImport } from "../train/foreign/record.ts";
 import { type PictureInput, readPicture } from "../train/pictures.ts";
 import { holdsRun } from "../train/run.ts";
-import { loadSampler, type SampleOptions, Sampler, type Sticker } from "../train/sample.ts";
+import { type LoadOptions, loadSampler, type SampleOptions, Sampler, type Sticker } from "../train/sample.ts";
 import { type CodeSamplerOptions, loadVideoGptSampler, type VideoGptSampler } from "../train/sample_videogpt.ts";
 import type { Recipe } from "./options.ts";
 import { existingStage, stageFolder } from "./train.ts";
@@ -102,9 +102,9 @@ export async function importedSampler(dir: string): Promise<Sampler> {
  * The maker of the run folder `out`, by the stages that it holds.
  * @throws Error when it holds no model that can be sampled
  */
-export async function openMaker(out: string, o: CodeSamplerOptions = {}): Promise<Maker> {
+export async function openMaker(out: string, o: CodeSamplerOptions & LoadOptions = {}): Promise<Maker> {
   if (holdsImport(out)) return diffusionMaker(await importedSampler(out), { domains: false });
   if (["vqvae", "prior"].some((stage) => holdsRun(stageFolder(out, stage as Recipe))))
     return videoGptMaker(await loadVideoGptSampler(existingStage(out, "prior"), console.error, o));
-  return diffusionMaker(await loadSampler(existingStage(out, "diffusion"), console.error));
+  return diffusionMaker(await loadSampler(existingStage(out, "diffusion"), console.error, o));
 }

@@ -53,6 +53,8 @@ export interface TrainOptions {
   pictures?: boolean;
   /** Folder for latents and text features; absent: in the data folder. */
   cache?: string;
+  /** diffusion, prior: checkpoints at its multiples stay; absent: the last two alone. */
+  keepEvery?: number;
   /** Stickers per step, peak learning rate, pixels a side: the recipe's own for the preset where absent. */
   batch?: number;
   lr?: number;

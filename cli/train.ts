@@ -159,7 +159,10 @@ export function announce(device: Device): void {
 }
 
 /** What all recipes take. */
-type Common = Pick<DiffusionRecipe, "data" | "out" | "steps" | "batch" | "lr" | "seed" | "resume" | "goOn">;
+type Common = Pick<
+  DiffusionRecipe,
+  "data" | "out" | "steps" | "batch" | "lr" | "seed" | "resume" | "goOn" | "keepEvery"
+>;
 
 const RUN: Readonly<Record<Recipe, (o: StageOptions, common: Common) => Promise<StageResult>>> = {
   autoencoder: (o, common) => trainAutoencoder({ ...common, config: configOf(o) }),
@@ -189,10 +192,11 @@ const RUN: Readonly<Record<Recipe, (o: StageOptions, common: Common) => Promise<
 export async function trainStage(o: StageOptions, goOn?: string): Promise<StageResult> {
   const { batch, lr } = DEFAULTS[o.recipe][o.preset];
   const data = await openStickers(o, o.system === "videogpt" ? videoGptOf(o) : configOf(o));
-  const { steps, seed, resume } = o;
+  const { steps, seed, resume, keepEvery } = o;
   const out = stageFolder(o.out, o.recipe);
   try {
-    return await RUN[o.recipe](o, { data, out, steps, batch: o.batch ?? batch, lr: o.lr ?? lr, seed, resume, goOn });
+    const common = { data, out, steps, batch: o.batch ?? batch, lr: o.lr ?? lr, seed, resume, goOn, keepEvery };
+    return await RUN[o.recipe](o, common);
   } finally {
     data.close();
   }

@@ -35,8 +35,14 @@ const PARAMETERS = "state.safetensors";
 const STATE = "state.json";
 const ASIDE = ".aside-"; // prefix of folders that are being written or deleted
 
+/** Which checkpoints stay: the newest ones, and where `every` is given those of its multiples. */
+export interface Keep {
+  readonly newest: number;
+  readonly every?: number;
+}
+
 /**
- * Writes a checkpoint and deletes all but the newest `keep`. One that is already there, whole, for this step stays as it
+ * Writes a checkpoint and deletes all but those to keep. One that is already there, whole, for this step stays as it
  * is: the steps of a run are deterministic.
  */
 export async function writeCheckpoint(
@@ -44,7 +50,7 @@ export async function writeCheckpoint(
   step: number,
   state: ReadonlyMap<string, Parameter>,
   extra: Json,
-  keep: number,
+  { newest, every = Number.POSITIVE_INFINITY }: Keep,
 ): Promise<Checkpoint> {
   const target = join(folder, nameOf(step));
   const present = await readCheckpoint(target);
@@ -60,7 +66,8 @@ export async function writeCheckpoint(
   await discard(folder, nameOf(step)); // a damaged one
   await rename(aside, target);
   await syncFolder(folder);
-  for (const old of (await stepsIn(folder)).slice(0, -keep)) await discard(folder, nameOf(old));
+  const old = (await stepsIn(folder)).slice(0, -newest);
+  for (const other of old.filter((k) => k % every !== 0)) await discard(folder, nameOf(other));
   return { step, path: join(target, PARAMETERS), sha256: content.sha256, extra };
 }
 
@@ -75,6 +82,11 @@ export async function latestCheckpoint(folder: string, onDamaged?: (path: string
   return null;
 }
 
+/** The checkpoint of one step, whole; null where there is none. */
+export async function checkpointAt(folder: string, step: number): Promise<Checkpoint | null> {
+  return readCheckpoint(join(folder, nameOf(step)));
+}
+
 /** Deletes what a killed process was writing or deleting. */
 export async function removeLeftovers(folder: string): Promise<void> {
   for (const name of await readNames(folder)) {
@@ -87,7 +99,7 @@ function nameOf(step: number): string {
 }
 
 /** Steps of all folders with a checkpoint's name, ascending. */
-async function stepsIn(folder: string): Promise<number[]> {
+export async function stepsIn(folder: string): Promise<number[]> {
   const steps = (await readNames(folder)).map((name) => Number(/^step-(\d{6,})$/.exec(name)?.[1] ?? Number.NaN));
   return steps.filter((step) => !Number.isNaN(step)).sort((a, b) => a - b);
 }

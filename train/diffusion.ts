@@ -59,6 +59,8 @@ export interface DiffusionRecipe {
   readonly init?: Initialiser;
   /** Steps between checkpoints; absent: about a minute of them. */
   readonly saveEvery?: number;
+  /** Checkpoints at multiples of this many steps stay; absent: the last two alone. */
+  readonly keepEvery?: number;
   /** Share of captions dropped, for guidance. Default 0.1. */
   readonly drop?: number;
   /** A tokenizer.json to use; absent: one is trained on the captions. */
@@ -137,6 +139,7 @@ export async function trainDiffusion(o: DiffusionRecipe): Promise<StageResult> {
       tokenizer: sha256(JSON.stringify(tokenizer.file)),
     },
     resume: o.resume,
+    keepEvery: o.keepEvery,
     adapter: device().name,
     notice: console.error,
   });
@@ -194,7 +197,7 @@ export async function trainDiffusion(o: DiffusionRecipe): Promise<StageResult> {
   const log = stepLog(run, { label: "diffusion", steps, batch: batch * accumulate, goOn: o.goOn });
   const rate = rateOf(o);
   const interrupt = interruptible();
-  const clock = new SaveClock(o.saveEvery);
+  const clock = new SaveClock(o.saveEvery, o.keepEvery);
   let checkpoint = run.resumed;
   try {
     for (let k = run.step; k < steps && !interrupt.requested; k++) {

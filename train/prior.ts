@@ -33,6 +33,8 @@ export interface PriorRecipe {
   readonly resume: boolean;
   /** Steps between checkpoints; absent: about a minute of them. */
   readonly saveEvery?: number;
+  /** Checkpoints at multiples of this many steps stay; absent: the last two alone. */
+  readonly keepEvery?: number;
   /** How the user goes on after an interrupt, see StepLogOptions. */
   readonly goOn?: string;
 }
@@ -73,6 +75,7 @@ export async function trainPrior(o: PriorRecipe): Promise<StageResult> {
       tags: tags && sha256(JSON.stringify([tags.words, ofRecords])),
     },
     resume: o.resume,
+    keepEvery: o.keepEvery,
     adapter: device().name,
     notice: console.error,
   });
@@ -95,7 +98,7 @@ export async function trainPrior(o: PriorRecipe): Promise<StageResult> {
   const log = stepLog(run, { label: "prior", steps, batch, goOn: o.goOn });
   const rate = warmupCosine({ lr: o.lr, warmup: Math.min(50, steps / 10), steps, floor: o.lr / 20 });
   const interrupt = interruptible();
-  const clock = new SaveClock(o.saveEvery);
+  const clock = new SaveClock(o.saveEvery, o.keepEvery);
   let checkpoint = run.resumed;
   try {
     for (let k = run.step; k < steps && !interrupt.requested; k++) {

@@ -8,7 +8,16 @@ import { join } from "node:path";
 import { replaceFile } from "../engine/atomic.ts";
 import { load } from "../engine/checkpoint.ts";
 import type { Parameter } from "../engine/index.ts";
-import { type Checkpoint, type Json, latestCheckpoint, removeLeftovers, writeCheckpoint } from "./checkpoints.ts";
+import {
+  type Checkpoint,
+  checkpointAt,
+  type Json,
+  type Keep,
+  latestCheckpoint,
+  removeLeftovers,
+  stepsIn,
+  writeCheckpoint,
+} from "./checkpoints.ts";
 import { type Environment, environment } from "./environment.ts";
 import { type Metrics, MetricsFile } from "./metrics.ts";
 
@@ -22,6 +31,8 @@ export interface RunOptions {
   readonly adapter: string;
   /** Checkpoints to keep (default 2). */
   readonly keep?: number;
+  /** Checkpoints at multiples of this many steps stay too. */
+  readonly keepEvery?: number;
   /** Told what a user should know about a resumed run, e.g. a damaged checkpoint that was passed over. */
   readonly notice?: (text: string) => void;
 }
@@ -50,12 +61,12 @@ export class Run {
   readonly dir: string;
   /** The checkpoint that this run goes on from; null for a run that starts at step 0. */
   readonly resumed: Checkpoint | null;
-  readonly #keep: number;
+  readonly #keep: Keep;
   readonly #metrics: MetricsFile;
   #record: RunRecord;
 
   /** Use `openRun`. */
-  constructor(dir: string, record: RunRecord, resumed: Checkpoint | null, keep: number) {
+  constructor(dir: string, record: RunRecord, resumed: Checkpoint | null, keep: Keep) {
     this.dir = dir;
     this.resumed = resumed;
     this.#record = record;
@@ -120,7 +131,7 @@ export function checkResume(dir: string, resume: boolean): void {
  * @throws Error when a run is there and `resume` is false, when none is there and it is true, or when the configs differ
  */
 export async function openRun(dir: string, options: RunOptions): Promise<Run> {
-  const { resume, adapter, keep = 2, notice = () => {} } = options;
+  const { resume, adapter, keep = 2, keepEvery, notice = () => {} } = options;
   const config = plain(options.config);
   checkResume(dir, resume);
   const exists = holdsRun(dir);
@@ -142,7 +153,7 @@ export async function openRun(dir: string, options: RunOptions): Promise<Run> {
   }
   await writeJson(join(dir, RECORD), record);
   if (!exists) await writeJson(join(dir, CONFIG), config); // last: from here on the folder is a run
-  return new Run(dir, record, resumed, keep);
+  return new Run(dir, record, resumed, { newest: keep, every: keepEvery });
 }
 
 /** What a finished or interrupted run has left, for those who use its model. */
@@ -152,10 +163,18 @@ export interface StoredRun {
   readonly checkpoint: Checkpoint;
 }
 
-/** @throws Error when `dir` holds no run, or one without a complete checkpoint */
-export async function readRun(dir: string): Promise<StoredRun> {
+/**
+ * With the newest checkpoint, or that of `step`.
+ * @throws Error when `dir` holds no run, or one without a complete checkpoint, or none of that step
+ */
+export async function readRun(dir: string, step?: number): Promise<StoredRun> {
   if (!holdsRun(dir)) throw new Error(`${dir} holds no run (no ${CONFIG}): train one first`);
-  const checkpoint = await latestCheckpoint(join(dir, CHECKPOINTS));
+  const folder = join(dir, CHECKPOINTS);
+  const checkpoint = step === undefined ? await latestCheckpoint(folder) : await checkpointAt(folder, step);
+  if (!checkpoint && step !== undefined) {
+    const kept = (await stepsIn(folder)).join(", ");
+    throw new Error(`${dir} has no complete checkpoint of step ${step}${kept ? `, only of ${kept}` : ""}`);
+  }
   if (!checkpoint) throw new Error(`${dir} has no complete checkpoint yet: train it further with --resume`);
   return { config: await readJson(dir, CONFIG), record: await readJson(dir, RECORD), checkpoint };
 }

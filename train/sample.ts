@@ -151,21 +151,31 @@ export class Sampler {
   }
 }
 
+export interface LoadOptions {
+  /** Whose checkpoint; absent: the newest. */
+  readonly step?: number;
+}
+
 /**
  * Loads a diffusion run folder (averaged weights). One that is not finished will do: `notice` is told.
  * @throws Error when there is none, it is of another recipe, or it has no checkpoint yet
  */
-export async function loadSampler(dir: string, notice?: (text: string) => void): Promise<Sampler> {
-  return new Sampler(await loadModel(dir, notice), await loadTokenizer(join(dir, TOKENIZER_FILE)));
+export async function loadSampler(dir: string, notice?: (text: string) => void, o: LoadOptions = {}): Promise<Sampler> {
+  return new Sampler(await loadModel(dir, notice, o), await loadTokenizer(join(dir, TOKENIZER_FILE)));
 }
 
 /** The model of a diffusion run folder, as `loadSampler` takes it. */
-export async function loadModel(dir: string, notice: (text: string) => void = () => {}): Promise<LatentDiffusion> {
-  const { config: record, checkpoint } = await readRun(dir);
+export async function loadModel(
+  dir: string,
+  notice: (text: string) => void = () => {},
+  { step }: LoadOptions = {},
+): Promise<LatentDiffusion> {
+  const { config: record, checkpoint } = await readRun(dir, step);
   if (record.recipe !== "diffusion")
     throw new Error(`${dir} holds a run of recipe "${String(record.recipe)}", not of a diffusion model`);
   const steps = Number(record.steps);
-  if (checkpoint.step < steps) notice(`${dir} is not finished: sampling from step ${checkpoint.step} of ${steps}`);
+  if (step === undefined && checkpoint.step < steps)
+    notice(`${dir} is not finished: sampling from step ${checkpoint.step} of ${steps}`);
   const model = new LatentDiffusion(record.config as unknown as SystemConfig).train(record.trained as Trained);
   await loadAutoencoder(model, dir);
   await loadFrozen(model, dir);

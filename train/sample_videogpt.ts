@@ -9,7 +9,7 @@ import { type ChoiceOptions, type DrawOptions, MaskedSampler, NextSampler } from
 import { VideoGpt, type VideoGptConfig } from "../models/videogpt.ts";
 import { loadVqVae, TAGS_FILE } from "./prior.ts";
 import { readRun } from "./run.ts";
-import type { Sticker } from "./sample.ts";
+import type { LoadOptions, Sticker } from "./sample.ts";
 
 export interface CodeSampleOptions {
   readonly seed: number;
@@ -111,13 +111,14 @@ export class VideoGptSampler {
 export async function loadVideoGptSampler(
   dir: string,
   notice: (text: string) => void = () => {},
-  o: CodeSamplerOptions = {},
+  { step, ...o }: CodeSamplerOptions & LoadOptions = {},
 ): Promise<VideoGptSampler> {
-  const { config: record, checkpoint } = await readRun(dir);
+  const { config: record, checkpoint } = await readRun(dir, step);
   if (record.recipe !== "prior")
     throw new Error(`${dir} holds a run of recipe "${String(record.recipe)}", not of VideoGPT's prior`);
   const steps = Number(record.steps);
-  if (checkpoint.step < steps) notice(`${dir} is not finished: sampling from step ${checkpoint.step} of ${steps}`);
+  if (step === undefined && checkpoint.step < steps)
+    notice(`${dir} is not finished: sampling from step ${checkpoint.step} of ${steps}`);
   const model = new VideoGpt(record.config as unknown as VideoGptConfig);
   await loadVqVae(model, dir);
   const into = joinState({ model: model.prior.state() });

@@ -56,14 +56,18 @@ const SAVE_MS = 60_000;
  */
 export class SaveClock {
   readonly #every: number | undefined;
+  readonly #kept: number;
   #last = performance.now();
   #cost = 0;
 
-  constructor(every?: number) {
+  /** Besides, at every multiple of `kept` steps, whose checkpoints stay. */
+  constructor(every?: number, kept = Number.POSITIVE_INFINITY) {
     this.#every = every;
+    this.#kept = kept;
   }
 
   due(step: number): boolean {
+    if (step % this.#kept === 0) return true;
     if (this.#every) return step % this.#every === 0;
     return performance.now() - this.#last >= Math.max(SAVE_MS, 20 * this.#cost);
   }
