@@ -5,7 +5,11 @@
 export interface Video {
   readonly shape: readonly [c: number, t: number, h: number, w: number];
   readonly data: Uint8Array;
+  /** Which frame is shown at each moment; absent: each once. A clip that is played again costs its own frames alone. */
+  readonly order?: readonly number[];
 }
+
+const moments = ({ shape, order }: Video): number => order?.length ?? shape[1];
 
 export interface FrameSampling {
   /** Frames of a clip, and the step between them. */
@@ -69,8 +73,8 @@ export interface Places {
 
 /** Random places for a video: all that go down, then all that go across, none where cells are as small as fragments. */
 export function drawPlaces(video: Video, grid: Grid, draw: (below: number) => number): Places {
-  const [, t, h, w] = video.shape;
-  const count = grid.rows * grid.columns * runsOf(t, grid);
+  const [, , h, w] = video.shape;
+  const count = grid.rows * grid.columns * runsOf(moments(video), grid);
   const places = (cell: number, size: number): Int32Array =>
     Int32Array.from({ length: count }, () => (cell > size ? draw(cell - size) : 0));
   return {
@@ -87,14 +91,15 @@ function runsOf(t: number, { aligned }: Grid): number {
 }
 
 /**
- * The mosaic of fragments, floats of 0 to 255, [c, t, rows height, columns width]. A video smaller than the mosaic is first
- * enlarged until it covers it; the grid stays that of the video as it was, as in the published code, so that fragments come
- * from its upper left part.
+ * The mosaic of fragments, floats of 0 to 255, [c, moments, rows height, columns width]. A video smaller than the mosaic is
+ * first enlarged until it covers it; the grid stays that of the video as it was, as in the published code, so that fragments
+ * come from its upper left part.
  */
 export function mosaic(video: Video, grid: Grid, { down, across }: Places): Float32Array {
-  const [c, t, h, w] = video.shape;
+  const [c, frames, h, w] = video.shape;
   if (h < grid.height || w < grid.width)
     throw new RangeError(`VQA: frames of ${w} x ${h} are smaller than a fragment of ${grid.width} x ${grid.height}`);
+  const t = moments(video);
   const [size, runs] = [[grid.rows * grid.height, grid.columns * grid.width], runsOf(t, grid)];
   const source = enlarged(video, Math.min(h / size[0], w / size[1]));
   const [, , sh, sw] = source.shape;
@@ -103,14 +108,16 @@ export function mosaic(video: Video, grid: Grid, { down, across }: Places): Floa
   const perRun = t / runs;
   for (let plane = 0, at = 0; plane < c * t; plane++) {
     const run = Math.floor((plane % t) / perRun);
+    const frame = video.order ? video.order[plane % t] : plane % t;
+    const top = (Math.floor(plane / t) * frames + frame) * sh;
     for (let y = 0; y < size[0]; y++) {
       const i = Math.floor(y / grid.height);
-      for (let x = 0; x < size[1]; x++, at++) {
-        const j = Math.floor(x / grid.width);
+      for (let j = 0; j < grid.columns; j++, at += grid.width) {
         const place = (i * grid.columns + j) * runs + run;
         const row = Math.min(cells[0] * i, h - grid.height) + down[place] + (y % grid.height);
-        const column = Math.min(cells[1] * j, w - grid.width) + across[place] + (x % grid.width);
-        out[at] = source.data[(plane * sh + row) * sw + column];
+        const column = Math.min(cells[1] * j, w - grid.width) + across[place];
+        const first = (top + row) * sw + column;
+        out.set(source.data.subarray(first, first + grid.width), at);
       }
     }
   }
@@ -130,22 +137,26 @@ function enlarged(video: Video, ratio: number): Video {
   const [rows, columns] = [between(h, nh, factor), between(w, nw, factor)];
   const data = new Uint8Array(c * t * nh * nw);
   for (let plane = 0, at = 0; plane < c * t; plane++)
-    for (let y = 0; y < nh; y++)
+    for (let y = 0; y < nh; y++) {
+      const [low, high] = [(plane * h + rows.low[y]) * w, (plane * h + rows.high[y]) * w];
+      const below = rows.part[y];
+      const above = f32(1 - below);
       for (let x = 0; x < nw; x++, at++) {
-        const [low, high] = [rows.low[y], rows.high[y]].map((row) => (plane * h + row) * w);
         const [left, right] = [columns.low[x], columns.high[x]];
-        const [below, after] = [rows.part[y], columns.part[x]];
-        const [above, before] = [f32(1 - below), f32(1 - after)];
-        const value = (i: number): number => f32(video.data[i] / 255);
-        let sum = f32(value(low + right) * f32(above * after));
-        sum = f32(value(low + left) * f32(above * before) + sum);
-        sum = f32(value(high + left) * f32(below * before) + sum);
-        sum = f32(value(high + right) * f32(below * after) + sum);
+        const after = columns.part[x];
+        const before = f32(1 - after);
+        let sum = f32(UNIT[video.data[low + right]] * f32(above * after));
+        sum = f32(UNIT[video.data[low + left]] * f32(above * before) + sum);
+        sum = f32(UNIT[video.data[high + left]] * f32(below * before) + sum);
+        sum = f32(UNIT[video.data[high + right]] * f32(below * after) + sum);
         data[at] = Math.floor(f32(sum * 255));
       }
-  return { shape: [c, t, nh, nw], data };
+    }
+  return { ...video, shape: [c, t, nh, nw], data };
 }
 
+/** Bytes as float32 in [0, 1]. */
+const UNIT = Float32Array.from({ length: 256 }, (_, byte) => byte / 255);
 const f32 = Math.fround;
 
 interface Between {
@@ -171,10 +182,10 @@ export const STD = [58.395, 57.12, 57.375];
 export function normalise(mosaic: ArrayLike<number>, frames: number): Float32Array {
   const pixels = mosaic.length / 3;
   if (!Number.isInteger(pixels / frames)) throw new RangeError(`VQA: ${mosaic.length} values are no ${frames} frames`);
-  return Float32Array.from({ length: mosaic.length }, (_, i) => {
-    const [pixel, c] = [Math.floor(i / 3), i % 3];
-    return (mosaic[c * pixels + pixel] - MEAN[c]) / STD[c];
-  });
+  const out = new Float32Array(mosaic.length);
+  for (let c = 0; c < 3; c++)
+    for (let pixel = 0; pixel < pixels; pixel++) out[3 * pixel + c] = (mosaic[c * pixels + pixel] - MEAN[c]) / STD[c];
+  return out;
 }
 
 /** Mean and deviation of the scores of published models on their training data. */

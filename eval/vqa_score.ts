@@ -81,25 +81,19 @@ function viewsOf(clip: Uint8Array, size: number, { model, extension, draw }: Vie
   const fast = model === "FAST-VQA";
   const chosen = fast ? sampleFrames(PLAYED) : sampleParts(PLAYED, draw);
   const played = extendFrames(clip.length / (size * size * 3), extension, PLAYED);
-  const video = planes(
-    clip,
-    size,
-    chosen.map((i) => played[i]),
-  );
+  const order = chosen.map((i) => played[i]);
+  const video = { ...planes(clip, size), order };
   const grid = fast ? FRAGMENTS : { ...FRAGMENTS, aligned: 8 };
   const fragments = mosaic(video, grid, drawPlaces(video, grid, draw));
   return { data: normalise(fragments, chosen.length), count: fast ? chosen.length / PLAYED : 1, frames: PLAYED };
 }
 
-/** Frames of a clip [t, size, size, 3] as planes [3, chosen, size, size]. */
-function planes(clip: Uint8Array, size: number, chosen: readonly number[]): Video {
-  const pixels = size * size;
-  const data = new Uint8Array(3 * chosen.length * pixels);
-  chosen.forEach((from, t) => {
-    for (let p = 0; p < pixels; p++)
-      for (let c = 0; c < 3; c++) data[(c * chosen.length + t) * pixels + p] = clip[3 * (from * pixels + p) + c];
-  });
-  return { shape: [3, chosen.length, size, size], data };
+/** A clip [t, size, size, 3] as planes [3, t, size, size]. */
+function planes(clip: Uint8Array, size: number): Video {
+  const pixels = clip.length / 3;
+  const data = new Uint8Array(clip.length);
+  for (let c = 0; c < 3; c++) for (let p = 0; p < pixels; p++) data[c * pixels + p] = clip[3 * p + c];
+  return { shape: [3, pixels / (size * size), size, size], data };
 }
 
 export interface VqaScoreOptions extends ExtractOptions {

@@ -9,6 +9,7 @@ import { compile, Rng, type Tensor, useDevice, zeros } from "../engine/index.ts"
 import { PlanningDevice } from "../engine/planning.ts";
 import { ReferenceDevice } from "../engine/reference.ts";
 import { directional } from "../engine/testing/index.ts";
+import { drawing } from "../eval/draw.ts";
 import {
   drawPlaces,
   FAST_VQA_FRAMES,
@@ -86,6 +87,24 @@ describe("fragments", () => {
     const both: Grid = { ...whole, columns: 2 };
     expect([...mosaic(still, both, { down: [0, 0], across: [0, 0] })]).toEqual([0, 25, 0, 25, 0, 25, 0, 25]);
     expect([...mosaic(still, whole, { down: [0], across: [0] })]).toEqual([0, 101, 0, 101]);
+  });
+  test("of a video that is played again are those of its frames written out, enlarged or not", () => {
+    const order = [1, 0, 1, 1];
+    const draw = drawing(1, "places");
+    for (const [h, w] of [
+      [6, 8],
+      [2, 3],
+    ]) {
+      const { shape, data } = video(2, h, w);
+      const frames = order.flatMap((t) => [...data.subarray(t * h * w, (t + 1) * h * w)]);
+      const written: Video = { shape: [1, 4, h, w], data: Uint8Array.from(frames) };
+      const places = drawPlaces(written, grid, draw);
+      expect(places.down.length).toBe(16);
+      expect(mosaic({ shape, data, order }, grid, places)).toEqual(mosaic(written, grid, places));
+      expect(drawPlaces({ shape, data, order }, grid, drawing(1, "a"))).toEqual(
+        drawPlaces(written, grid, drawing(1, "a")),
+      );
+    }
   });
   test("are normalised per channel and lie channels last", () => {
     const got = normalise([123.675, 0, 116.28, 0, 103.53, 57.375 + 103.53], 2);
