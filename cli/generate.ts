@@ -1,11 +1,12 @@
-// `gifgrad generate`: captions -> GIF files, from a trained run.
+// `gifgrad generate`: captions -> GIF files, from a trained run; in a folder with a metadata.jsonl, which `gifgrad eval` reads.
 
 import { existsSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
-import { dirname, extname, join } from "node:path";
+import { basename, dirname, extname, join } from "node:path";
+import { addRecords, captionFields } from "../data/add_records.ts";
 import { encodeGif } from "../data/encode/gif.ts";
 import { formatCaption, toRgba } from "../data/frames.ts";
-import { DOMAINS } from "../data/record.ts";
+import { DOMAINS, type StickerRecord } from "../data/record.ts";
 import { replaceFile } from "../engine/atomic.ts";
 import { openDevice } from "../engine/index.ts";
 import { progress } from "../train/progress.ts";
@@ -79,13 +80,33 @@ export async function generateAll(maker: Maker, o: GenerateOptions & GifOptions)
       await mkdir(dirname(path), { recursive: true });
       await replaceFile(path, (file) => file.writeFile(gifs[i]));
     }
+    if (!isFile(o.out)) {
+      const records = written.map((path, i) => recordOf(basename(path), some[i], maker, o));
+      await addRecords(dirname(written[0]), records);
+    }
     line.done(written.join("  "));
   }
 }
 
+/** Whether `-o` names a file: what else it names is a folder. */
+function isFile(out: string | undefined): out is string {
+  return out?.toLowerCase().endsWith(".gif") ?? false;
+}
+
+/** What metadata.jsonl says of a sticker: its caption, and how it was made. */
+function recordOf(file_name: string, { caption, index }: Sticker, maker: Maker, o: GifOptions): StickerRecord {
+  return { file_name, ...captionFields(caption), system: maker.system, ...settingsOf(maker, o), index };
+}
+
+/** Seed and options that made a difference. */
+function settingsOf(maker: Maker, o: GifOptions): Record<string, string | number> {
+  const all = Object.entries({ seed: o.seed, ...maker.settings(o) });
+  return Object.fromEntries(all.flatMap(([name, value]) => (value === undefined ? [] : [[name, value]])));
+}
+
 /** Where each sticker's GIF goes; those that would share a name are numbered. */
 function outputPaths(stickers: readonly Sticker[], { out, run, seed }: GenerateOptions): string[] {
-  if (out?.toLowerCase().endsWith(".gif")) return [out];
+  if (isFile(out)) return [out];
   const slugs = stickers.map(({ caption }) => slug(caption));
   const nth = (i: number): number => slugs.slice(0, i).filter((s) => s === slugs[i]).length;
   const name = (i: number): string => `${slugs[i]}-${seed}${nth(i) > 0 ? `-${nth(i) + 1}` : ""}.gif`;
@@ -104,8 +125,8 @@ export async function sampleGifs(maker: Maker, stickers: readonly Sticker[], o: 
   const clips = await maker.make(stickers, o);
   return stickers.map(({ caption, index }, i) => {
     const frames = toRgba(clips[i], size).map((data) => ({ data, delayMs }));
-    const settings = Object.entries({ seed: o.seed, index: index || undefined, ...maker.settings(o) });
-    const words = settings.filter(([, value]) => value !== undefined).flat();
+    const { seed, ...settings } = settingsOf(maker, o);
+    const words = Object.entries({ seed, ...(index > 0 && { index }), ...settings }).flat();
     return encodeGif(frames, size, size, { comment: `gifgrad ${oneLine(caption)} ${words.join(" ")}` });
   });
 }

@@ -1,7 +1,10 @@
 // What makes stickers of a run, behind one face: a diffusion system's sampler, that of an imported checkpoint, or VideoGPT's.
-// Called by generate.ts, start.ts and systems.ts.
+// Called by generate.ts, start.ts, systems.ts and eval_cost.ts.
 
 import { basename } from "node:path";
+import type { Parameter } from "../engine/index.ts";
+import type { SystemConfig, SystemName } from "../models/config.ts";
+import type { VideoGptConfig } from "../models/videogpt.ts";
 import { loadSystem, openImported, tokenizerOf } from "../train/foreign/imported.ts";
 import { holdsImport } from "../train/foreign/record.ts";
 import { type PictureInput, readPicture } from "../train/pictures.ts";
@@ -19,6 +22,11 @@ export interface MakeOptions extends SampleOptions {
 }
 
 export interface Maker {
+  /** Which of the six systems the model is one of. */
+  readonly system: SystemName;
+  readonly config: SystemConfig | VideoGptConfig;
+  /** Parameters of the whole model. */
+  state(): ReadonlyMap<string, Parameter>;
   /** Pixels a side. */
   readonly size: number;
   /** Stickers of one batch, each [frames, size, size, 3] in [-1, 1]. */
@@ -33,13 +41,16 @@ export interface Maker {
   picture(path: string): Promise<PictureInput>;
   /** What the model does not read of a caption, in a sentence; null where it reads all of it. */
   unread(caption: string): string | null;
-  /** The options that made a difference, by name: for the comment in a file. */
+  /** The options that made a difference, by name: for the comment in a file, and its line in metadata.jsonl. */
   settings(o: MakeOptions): Readonly<Record<string, string | number | undefined>>;
 }
 
 /** A caption in, noise removed step by step. */
 export function diffusionMaker(sampler: Sampler, { domains = true } = {}): Maker {
   return {
+    system: sampler.config.system,
+    config: sampler.config,
+    state: () => sampler.state(),
     size: sampler.config.size,
     unused: { options: ["temperature", "topK"], whom: "runs of VideoGPT" },
     domains,
@@ -69,6 +80,9 @@ export function diffusionMaker(sampler: Sampler, { domains = true } = {}): Maker
 /** Tags in, codes one after another. */
 export function videoGptMaker(sampler: VideoGptSampler): Maker {
   return {
+    system: "videogpt",
+    config: sampler.config,
+    state: () => sampler.state(),
     size: sampler.config.size,
     unused: {
       options: ["guidance", "sampler", "eta", "negative", ...(sampler.rounds === null ? ["steps"] : [])],

@@ -113,10 +113,10 @@ export async function readMetadata(dir: string): Promise<{ records: StickerRecor
   return { records, rejected };
 }
 
-/** The file name in a line that is not a valid record, so that the report can be searched for it. */
-function claimedName(line: string): string | undefined {
+/** The file name in a line, which need not be a valid record. */
+export function claimedName(line: string): string | undefined {
   try {
-    const { file_name } = JSON.parse(line) as { file_name?: unknown };
+    const { file_name } = (JSON.parse(line.replace(/^\uFEFF/, "")) ?? {}) as { file_name?: unknown };
     return typeof file_name === "string" && file_name !== "" ? file_name : undefined;
   } catch {
     return undefined;

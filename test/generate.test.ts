@@ -2,7 +2,7 @@
 // here has seen three steps, so its stickers look like nothing; that they can look like something is overfit.test.ts.
 
 import { existsSync, readFileSync } from "node:fs";
-import { appendFile, cp, mkdtemp, readdir, rm } from "node:fs/promises";
+import { appendFile, cp, mkdir, mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import sharp from "sharp";
@@ -15,6 +15,7 @@ import { decodeSticker } from "../data/decode/index.ts";
 import { trainTokenizer } from "../data/tokenizer_train.ts";
 import { useDevice } from "../engine/index.ts";
 import { ReferenceDevice } from "../engine/reference.ts";
+import { openClips } from "../eval/clips.ts";
 import { presetConfig, systemConfig } from "../models/config.ts";
 import { LatentDiffusion } from "../models/latent_diffusion.ts";
 import { loadSampler, Sampler, type Sticker } from "../train/sample.ts";
@@ -165,7 +166,7 @@ describe("the command", () => {
     expect(await made({ out: file })).toMatch(/Cartoon a disc, number 3 {2}3\/3 {2}in .*new\/heart\.gif\n$/);
     await made({ out: join(folder, "out"), captions: [CAPTION, "猫 Cat!", "cat? 猫", "Cat - 猫"] });
     expect((await readdir(join(folder, "out"))).sort()).toEqual(
-      ["cartoon-a-disc-number-3-7.gif", "猫-cat-7.gif", "cat-猫-7.gif", "cat-猫-7-2.gif"].sort(),
+      ["cartoon-a-disc-number-3-7.gif", "metadata.jsonl", "猫-cat-7.gif", "cat-猫-7.gif", "cat-猫-7-2.gif"].sort(),
     );
     await made({});
     const paths = [
@@ -175,6 +176,37 @@ describe("the command", () => {
     ];
     expect(new Set(paths.map((path) => readFileSync(path, "latin1"))).size).toBe(1);
   });
+
+  onGpu(
+    "lists what it made in the folder's metadata.jsonl, where nothing is lost and evaluation finds the captions",
+    async () => {
+      const out = join(folder, "listed");
+      await mkdir(out);
+      await appendFile(join(out, "metadata.jsonl"), '{"file_name": "mine.gif", "caption": "mine"}\nno JSON');
+      const lines = (): string[] => readFileSync(join(out, "metadata.jsonl"), "utf8").split("\n");
+      await made({ out, captions: [CAPTION], count: 2, batch: 2 });
+      const record = { caption: "a disc, number 3", domain: "Cartoon", system: "sti", ...settings, index: 0 };
+      const [mine, broken, first, second, end] = lines();
+      expect([mine, broken, end]).toEqual(['{"file_name": "mine.gif", "caption": "mine"}', "no JSON", ""]);
+      expect(JSON.parse(first)).toEqual({ file_name: "cartoon-a-disc-number-3-7.gif", ...record });
+      expect(JSON.parse(second)).toEqual({ file_name: "cartoon-a-disc-number-3-7-2.gif", ...record, index: 1 });
+      await made({ out, captions: [CAPTION, "猫"], steps: 1 }); // the first is written over, and so is its line
+      const names = lines().map((line) => /"file_name":\s*"([^"]*)"/.exec(line)?.[1]);
+      expect(names).toEqual([
+        "mine.gif",
+        undefined,
+        ...["-2.gif", ".gif"].map((end) => `cartoon-a-disc-number-3-7${end}`),
+        "猫-7.gif",
+        undefined,
+      ]);
+      expect(JSON.parse(lines()[3])).toMatchObject({ steps: 1 });
+      const clean = join(folder, "clean");
+      await made({ out: clean, captions: [CAPTION] });
+      const clips = await openClips(clean);
+      expect([clips.names, clips.captions]).toEqual([["cartoon-a-disc-number-3-7.gif"], ["a disc, number 3"]]);
+      clips.close();
+    },
+  );
 
   onGpu("says what of a caption that is too long is read", async () => {
     const out = join(folder, "long");

@@ -3,7 +3,7 @@
 import { join } from "node:path";
 import { loadTokenizer, type Tokenizer } from "../data/tokenizer.ts";
 import { load } from "../engine/checkpoint.ts";
-import { compile, Rng, type Tensor, tensor } from "../engine/index.ts";
+import { compile, type Parameter, Rng, type Tensor, tensor } from "../engine/index.ts";
 import { downsampling, type SystemConfig } from "../models/config.ts";
 import type { Picture } from "../models/i2vgen_xl.ts";
 import { type Guidance, LatentDiffusion, type Trained } from "../models/latent_diffusion.ts";
@@ -135,6 +135,11 @@ export class Sampler {
     const { latents, vector } = this.#guide(picture);
     const each = (t: Tensor): Tensor => t.expand([count, ...t.shape.slice(1)]).keep();
     return { latents: each(latents), vector: each(vector) };
+  }
+
+  /** Parameters of the whole model. */
+  state(): ReadonlyMap<string, Parameter> {
+    return this.#model.state();
   }
 
   /** The part of a caption that fits into the text encoder's context; null when all of it does. */

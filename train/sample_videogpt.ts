@@ -4,7 +4,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { inSlots, type ReadTags, Tags } from "../data/tags.ts";
 import { load } from "../engine/checkpoint.ts";
-import { compile, joinState, Rng, type Tensor, tensor } from "../engine/index.ts";
+import { compile, joinState, type Parameter, Rng, type Tensor, tensor } from "../engine/index.ts";
 import { type ChoiceOptions, type DrawOptions, MaskedSampler, NextSampler } from "../models/prior_sampling.ts";
 import { VideoGpt, type VideoGptConfig } from "../models/videogpt.ts";
 import { loadVqVae, TAGS_FILE } from "./prior.ts";
@@ -27,6 +27,7 @@ export interface CodeSamplerOptions extends ChoiceOptions {
 /** A model ready to sample. One compiled step serves all tokens and all stickers of a batch size. */
 export class VideoGptSampler {
   readonly config: VideoGptConfig;
+  readonly #model: VideoGpt;
   readonly #tags: Tags | null;
   readonly #length: number;
   readonly #masked: MaskedSampler | null;
@@ -36,6 +37,7 @@ export class VideoGptSampler {
 
   constructor(model: VideoGpt, tags: Tags | null, { rounds, ...o }: CodeSamplerOptions = {}) {
     this.config = model.config;
+    this.#model = model;
     this.#tags = tags;
     const { prior, vqvae } = model;
     const table = vqvae.codebook.embeddings;
@@ -57,6 +59,11 @@ export class VideoGptSampler {
   /** Steps of a batch, as `onStep` counts them. */
   get steps(): number {
     return this.#masked?.rounds ?? (this.config.prior.tags?.slots ?? 0) + this.#length;
+  }
+
+  /** Parameters of the whole model. */
+  state(): ReadonlyMap<string, Parameter> {
+    return this.#model.state();
   }
 
   /** What the model makes of a text: see `Tags.read`. */
