@@ -3,10 +3,14 @@
 
 import { type Command, Option } from "commander";
 import {
+  above,
+  type CostOptions,
   type EvalOptions,
   EXTENSIONS,
+  givenOptions,
   METRICS,
   pixels,
+  SAMPLER_NAMES,
   seedOption,
   type TrainFeaturesOptions,
   whole,
@@ -41,6 +45,19 @@ export function addEval(program: Command): void {
       if (weights === undefined) throw new Error(`eval: --weights is missing: ${WEIGHTS}`);
       await (await import("./eval.ts")).run({ generated, ...o, real, weights });
     });
+  command
+    .command("cost")
+    .description("what one sticker of a run costs: parameters, seconds, memory, operations")
+    .argument("<run>", "run folder of a trained model")
+    .option("--runs <n>", "stickers that are timed, after one that is not", whole(1, 10_000), 20)
+    .addOption(new Option("--sampler <name>", "as in generate").choices(SAMPLER_NAMES).default("ddim"))
+    .option("--steps <n>", "as in generate", whole(1, 1000), 25)
+    .option("--guidance <scale>", "as in generate", above(0, { orEqual: true }), 2)
+    .option("--json", "one JSON document instead of a table", false)
+    .addOption(seedOption())
+    .action(async (run: string, o: Omit<CostOptions, "run">, cost: Command) =>
+      (await import("./eval_cost.ts")).run({ run, ...o, given: givenOptions(cost) }),
+    );
   command
     .command("train-features")
     .description("train small networks on a data set, to score with where published weights are not at hand")

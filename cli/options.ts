@@ -238,6 +238,20 @@ export interface TrainFeaturesOptions {
   seed: number;
 }
 
+export interface CostOptions {
+  /** Which of these were on the command line. */
+  given?: readonly string[];
+  /** Run folder. */
+  run: string;
+  /** Stickers that are timed. */
+  runs: number;
+  sampler: (typeof SAMPLER_NAMES)[number];
+  steps: number;
+  guidance: number;
+  seed: number;
+  json: boolean;
+}
+
 /** A parser of whole numbers in [min, max] for commander's option(). */
 export function whole(min: number, max = Number.MAX_SAFE_INTEGER): (text: string) => number {
   return (text) => {

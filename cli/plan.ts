@@ -4,14 +4,14 @@
 
 import { Tags } from "../data/tags.ts";
 import { trainTokenizer } from "../data/tokenizer_train.ts";
-import { compile, kernels, type Named, openDevice, type Parameter, useDevice } from "../engine/index.ts";
+import { compile, kernels, type Named, openDevice, type Parameter } from "../engine/index.ts";
 import { type FamilyWork, heldBytes, sumFamilies } from "../engine/plan/summary.ts";
-import { type PlannedStep, PlanningDevice } from "../engine/planning.ts";
+import { type PlannedStep, type PlannedWork, type PlanningDevice, planWork } from "../engine/planning.ts";
 import { numel } from "../engine/shape.ts";
 import { type SystemConfig, systemConfig } from "../models/config.ts";
 import { LatentDiffusion } from "../models/latent_diffusion.ts";
 import { VideoGpt, type VideoGptConfig, videoGptConfig } from "../models/videogpt.ts";
-import { Sampler } from "../train/sample.ts";
+import { type SampleOptions, Sampler, type Sticker } from "../train/sample.ts";
 import { VideoGptSampler } from "../train/sample_videogpt.ts";
 import type { PlanOptions } from "./options.ts";
 import { type SampleStep, STEPS, VIDEOGPT_STEPS } from "./steps.ts";
@@ -25,16 +25,9 @@ interface Held {
 }
 
 /** What one process would do: sampling, or training one stage. */
-interface Stage {
+interface Stage extends Pick<PlannedWork<State>, "steps" | "dispatches" | "flops" | "peak"> {
   readonly name: string;
-  /** Compiled steps, in order of their first call. */
-  readonly steps: readonly Omit<PlannedStep, "plan">[];
-  /** Of all calls together. */
-  readonly dispatches: number;
-  readonly flops: number;
   readonly held: readonly Held[];
-  /** Bytes on the device: what is held, and what each step keeps for itself. */
-  readonly peak: number;
 }
 
 type PlanReport = Pick<PlanOptions, "system" | "preset" | "batch" | "dtype" | "adapter"> & {
@@ -57,23 +50,9 @@ export async function plan(o: PlanOptions): Promise<PlanReport> {
 type State = Readonly<Record<string, Iterable<Parameter>>>;
 
 /** Does `work`, which says what state it keeps, on a device of its own that only plans. */
-async function planStage(name: string, caps: kernels.Caps, work: () => State | Promise<State>): Promise<Stage> {
-  const device = useDevice(new PlanningDevice(caps));
-  try {
-    const state = await work();
-    const steps = device.steps().map(({ plan: _, ...summary }) => summary);
-    const sum = (of: (s: (typeof steps)[number]) => number): number => steps.reduce((n, s) => n + s.calls * of(s), 0);
-    return {
-      name,
-      steps,
-      dispatches: sum((s) => s.dispatches),
-      flops: sum((s) => s.flops),
-      held: heldTensors(state, device, steps),
-      peak: device.memory().bytes,
-    };
-  } finally {
-    useDevice(null);
-  }
+async function planStage(name: string, caps: kernels.Caps, work: Work): Promise<Stage> {
+  const { result, device, ...numbers } = await planWork(caps, work);
+  return { name, ...numbers, held: heldTensors(result, device, numbers.steps) };
 }
 
 type Work = () => State | Promise<State>;
@@ -109,7 +88,7 @@ function stagesOf(o: PlanOptions): Stages {
   const config = systemConfig(o.system, o.preset);
   const { autoencoder, diffusion } = STEPS;
   return {
-    sampling: () => sampling(o, config),
+    sampling: () => sampling(config, { ...o, guidance: 2 }),
     training: { autoencoder: () => autoencoder(config, o), diffusion: () => diffusion(config, o) },
   };
 }
@@ -122,23 +101,30 @@ async function capsOf(adapter: PlanOptions["adapter"]): Promise<kernels.Caps> {
   return device.caps;
 }
 
-/** Samples as `generate` does. */
-async function sampling(o: PlanOptions, config: SystemConfig): Promise<State> {
+/** Samples as `generate` does, with a model of its own, and returns that model's state. */
+export async function sampling(
+  config: SystemConfig,
+  o: Pick<PlanOptions, "batch" | "dtype"> & SamplingOptions,
+): Promise<State> {
   const model = new LatentDiffusion(config);
   if (o.dtype === "f16") model.convert("f16");
   const tokenizer = trainTokenizer([], { vocabSize: 514 });
-  const stickers = Array.from({ length: o.batch }, (_, index) => ({ caption: "", index }));
-  await new Sampler(model, tokenizer).sample(stickers, { seed: 1, steps: o.steps, guidance: 2 });
+  await new Sampler(model, tokenizer).sample(emptyStickers(o.batch), { seed: 1, ...o });
   return byPart(model.state());
 }
 
+type SamplingOptions = Pick<SampleOptions, "steps" | "guidance" | "sampler">;
+
 /** Samples as `generate` does for VideoGPT. */
-async function samplingCodes(config: VideoGptConfig, count: number): Promise<State> {
+export async function samplingCodes(config: VideoGptConfig, count: number): Promise<State> {
   const model = new VideoGpt(config);
   const sampler = new VideoGptSampler(model, config.prior.tags ? Tags.of([], config.prior.tags.count) : null);
-  const stickers = Array.from({ length: count }, (_, index) => ({ caption: "", index }));
-  await sampler.sample(stickers, { seed: 1 });
+  await sampler.sample(emptyStickers(count), { seed: 1 });
   return byPart(model.state());
+}
+
+function emptyStickers(count: number): Sticker[] {
+  return Array.from({ length: count }, (_, index) => ({ caption: "", index }));
 }
 
 /** Calls a training step. */
@@ -186,14 +172,14 @@ export async function run(o: PlanOptions): Promise<void> {
 /** Live values that are listed for each step. */
 const LISTED = 5;
 
-const bytes = (n: number): string =>
+export const bytes = (n: number): string =>
   n >= 1e9 ? `${(n / 1e9).toFixed(2)} GB` : n >= 1e6 ? `${(n / 1e6).toFixed(1)} MB` : `${(n / 1e3).toFixed(1)} kB`;
 const count = (n: number): string => n.toLocaleString("en");
-const work = (flops: number): string =>
+export const work = (flops: number): string =>
   flops >= 1e12 ? `${(flops / 1e12).toFixed(2)} T` : `${(flops / 1e9).toFixed(2)} G`;
 
 /** Rows of cells as lines: the first column to the left, the others to the right. */
-function table(rows: readonly (readonly string[])[]): string[] {
+export function table(rows: readonly (readonly string[])[]): string[] {
   const widths = rows[0].map((_, i) => Math.max(...rows.map((r) => r[i].length)));
   return rows.map((r) => `  ${r.map((c, i) => (i === 0 ? c.padEnd(widths[i]) : c.padStart(widths[i]))).join("  ")}`);
 }

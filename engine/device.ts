@@ -128,6 +128,19 @@ export async function openDevice(options: DeviceOptions = {}): Promise<Device> {
   return gpu;
 }
 
+/** Does `work` on the device that `opening` gives, and makes the one before it current again. Nothing else may run meanwhile. */
+export async function onDevice<D extends Device, T>(
+  opening: () => D | Promise<D>,
+  work: (device: D) => T | Promise<T>,
+): Promise<T> {
+  const before = open;
+  try {
+    return await work(useDevice(await opening()));
+  } finally {
+    open = before;
+  }
+}
+
 /** Makes `next` the current device and returns it; null closes nothing but forgets the current one. */
 export function useDevice<D extends Device | null>(next: D): D {
   open = next;

@@ -1,9 +1,9 @@
 // Device "planning": plans every program that it is given and computes nothing. What is run on it (a sampling loop, a training
 // step) thus says what it would cost on an adapter of the stated capabilities, without one and without allocating a weight.
-// For `gifgrad plan` and its tests; openDevice does not offer it.
+// For `gifgrad plan`, the costs of systems and tests; openDevice does not offer it.
 
 import type { Caps } from "../kernels/wgsl.ts";
-import type { Device, KernelTime, MemoryStats, Program, Tracing } from "./device.ts";
+import { type Device, type KernelTime, type MemoryStats, onDevice, type Program, type Tracing } from "./device.ts";
 import { type Data, emptyData } from "./dtype.ts";
 import { DeviceError } from "./error.ts";
 import { explainPlan } from "./plan/explain.ts";
@@ -85,4 +85,37 @@ export class PlanningDevice implements Device {
   }
   async settle(): Promise<void> {}
   close(): void {}
+}
+
+/** What some work would do: its compiled steps, and sums over all of their calls. */
+export interface PlannedWork<T> {
+  readonly result: T;
+  readonly device: PlanningDevice;
+  /** In order of their first call. */
+  readonly steps: readonly Omit<PlannedStep, "plan">[];
+  readonly dispatches: number;
+  readonly flops: number;
+  /** Bytes on the device: tensors that outlive a step, and what each step keeps for itself. */
+  readonly peak: number;
+}
+
+/** Does `work` on a planning device of its own; the device that was current is so again when it is done. */
+export function planWork<T>(caps: Caps, work: () => T | Promise<T>): Promise<PlannedWork<T>> {
+  return onDevice(
+    () => new PlanningDevice(caps),
+    async (device) => {
+      const result = await work();
+      const steps = device.steps().map(({ plan: _, ...summary }) => summary);
+      const sum = (of: (step: PlannedStep) => number): number =>
+        device.steps().reduce((n, step) => n + step.calls * of(step), 0);
+      return {
+        result,
+        device,
+        steps,
+        dispatches: sum((s) => s.dispatches),
+        flops: sum((s) => s.flops),
+        peak: device.memory().bytes,
+      };
+    },
+  );
 }

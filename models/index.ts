@@ -54,7 +54,7 @@ export {
   samplerStep,
 } from "./samplers.ts";
 export { SpatialTemporalInteraction } from "./sti.ts";
-export { countSystem, countSystems, SYSTEMS, type System, type SystemCount } from "./systems.ts";
+export { countParameters, countSystem, countSystems, SYSTEMS, type System, type SystemCount } from "./systems.ts";
 export { TextEncoder, type TextOptions } from "./text_encoder.ts";
 export { type ForwardOptions, VideoUNet, type VideoUNetOptions } from "./video_unet.ts";
 export { SwapAttention } from "./videofactory.ts";

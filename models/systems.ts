@@ -2,6 +2,7 @@
 // network it is at a preset, and which of its parameters belong to which component. Networks are built to be counted and
 // planned: their weights are made on first use. How they compute is in one file per system. Called by commands and tests.
 
+import type { Parameter } from "../engine/index.ts";
 import type { Module } from "../engine/nn/index.ts";
 import { type DiffusionSystem, PRESETS, type Preset, type SystemName, systemConfig } from "./config.ts";
 import { LatentDiffusion } from "./latent_diffusion.ts";
@@ -123,8 +124,16 @@ export interface SystemCount {
  * @throws Error when a parameter belongs to no component
  */
 export function countSystem(system: System, preset: Preset): SystemCount {
+  return { system: system.name, preset, ...countParameters(system, system.build(preset).state()) };
+}
+
+/** The same of a model that is there, whatever its sizes. */
+export function countParameters(
+  system: System,
+  state: ReadonlyMap<string, Parameter>,
+): Pick<SystemCount, "total" | "components" | "beyond"> {
   const sizes = new Map<ComponentRule, number>();
-  for (const [name, p] of system.build(preset).state()) {
+  for (const [name, p] of state) {
     if (p.buffer) continue;
     const rule = system.components.find(({ names }) => names.test(name));
     if (!rule) throw new Error(`${system.name}: ${name} belongs to no component`);
@@ -142,7 +151,7 @@ export function countSystem(system: System, preset: Preset): SystemCount {
     components[component] = { count: sum(Object.values(parts)), parts };
   }
   const total = sum(Object.values(components).map(({ count }) => count));
-  return { system: system.name, preset, total, components, beyond: named(present.filter((rule) => rule.beyond)) };
+  return { total, components, beyond: named(present.filter((rule) => rule.beyond)) };
 }
 
 /** Every system at every preset, or those that are named. */
