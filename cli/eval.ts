@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { openDevice } from "../engine/index.ts";
 import { clipScore } from "../eval/clip_similarity.ts";
 import { type Clips, openClips } from "../eval/clips.ts";
+import type { ExtractOptions } from "../eval/features.ts";
 import { fvdScore } from "../eval/fvd_score.ts";
 import { saveOwn } from "../eval/own_weights.ts";
 import { ProtocolError, rank, type Score } from "../eval/score.ts";
@@ -35,7 +36,7 @@ export async function run(o: EvalOptions): Promise<void> {
     const results: Result[] = [];
     for (const metric of o.metrics)
       for (const clips of sets.slice(0, o.generated.length)) {
-        const score = await SCORE[metric](clips, real, scorers, o);
+        const score = await scoreClips(metric, clips, real, scorers, shared(metric, clips, o));
         if (score) results.push({ generated: clips.dir, metric, score });
       }
     if (o.json) console.log(JSON.stringify({ adapter: device.name, scores: results, missing: scorers.missing }));
@@ -57,21 +58,32 @@ async function openSet(dir: string, size: number | undefined, frames: number): P
   return clips;
 }
 
-type ScoreOf = (clips: Clips, real: Clips, s: Scorers, o: EvalOptions) => Promise<Score | null>;
+interface ScoreOptions extends ExtractOptions {
+  readonly seed: number;
+}
+
+type ScoreOf = (clips: Clips, real: Clips, s: Scorers, o: ScoreOptions) => Promise<Score | null>;
 
 const SCORE: Readonly<Record<Metric, ScoreOf>> = {
-  fvd: async (clips, real, { published, fvd }, o) =>
-    fvd ? fvdScore(clips, real, fvd, { ...shared("fvd", clips, o), published }) : null,
+  fvd: async (clips, real, { published, fvd }, o) => (fvd ? fvdScore(clips, real, fvd, { ...o, published }) : null),
   clip: async (clips, real, { published, clip }, o) =>
-    clip
-      ? clipScore(clips, real, clip.extractor, clip, { ...shared("clip", clips, o), published, scale: clip.scale })
-      : null,
-  vqa: async (clips, real, { published, vqa }, o) =>
-    vqa ? vqaScore(clips, real, vqa, { ...shared("vqa", clips, o), published }) : null,
+    clip ? clipScore(clips, real, clip.extractor, clip, { ...o, published, scale: clip.scale }) : null,
+  vqa: async (clips, real, { published, vqa }, o) => (vqa ? vqaScore(clips, real, vqa, { ...o, published }) : null),
 };
 
+/** One metric of generated clips beside real ones; null where its network is missing. */
+export function scoreClips(
+  metric: Metric,
+  clips: Clips,
+  real: Clips,
+  scorers: Scorers,
+  o: ScoreOptions,
+): Promise<Score | null> {
+  return SCORE[metric](clips, real, scorers, o);
+}
+
 /** What all metrics take: features are kept beside the decoded clips of the set. */
-function shared(metric: Metric, clips: Clips, { seed, batch }: EvalOptions) {
+function shared(metric: Metric, clips: Clips, { seed, batch }: EvalOptions): ScoreOptions {
   let line: Progress | undefined;
   const onProgress = (done: number, total: number): void => {
     line = done <= batch ? progress(metric, total) : line;
@@ -122,31 +134,32 @@ export async function trainOwn(o: TrainFeaturesOptions): Promise<void> {
   const device = await openDevice();
   try {
     announce(device);
-    const lines = new Map<OwnNetwork, Progress>();
-    const own = await trainFeatures(clips, {
-      ...o,
-      onStep(network, step, loss) {
-        const shown = lines.get(network) ?? progress(network, o.steps);
-        lines.set(network, shown);
-        shown.update(step, `loss ${loss.toPrecision(3)}`);
-        if (step === o.steps) shown.done(`loss ${loss.toPrecision(3)}`);
-      },
-    });
-    const { size, frames, length, sha256 } = clips;
-    await saveOwn(o.out, own, {
-      data: sha256,
-      clips: length,
-      size,
-      frames,
-      steps: o.steps,
-      batch: o.batch,
-      seed: o.seed,
-    });
-    for (const [network, [first, last]] of Object.entries(own.losses))
-      console.log(`${network}: loss ${first.toPrecision(3)} at first, ${last.toPrecision(3)} at last`);
-    console.log(`${o.out}: networks for FVD-x, CLIP-x and VQA-x`);
+    await trainNetworks(clips, o);
   } finally {
     clips.close();
     device.close();
   }
+}
+
+/** Trains the three networks on the clips, on the open device, and leaves them in `out`. */
+export async function trainNetworks(
+  clips: Clips,
+  o: Pick<TrainFeaturesOptions, "out" | "steps" | "batch" | "seed">,
+): Promise<void> {
+  const { out, steps, batch, seed } = o;
+  const lines = new Map<OwnNetwork, Progress>();
+  const own = await trainFeatures(clips, {
+    ...o,
+    onStep(network, step, loss) {
+      const shown = lines.get(network) ?? progress(network, steps);
+      lines.set(network, shown);
+      shown.update(step, `loss ${loss.toPrecision(3)}`);
+      if (step === steps) shown.done(`loss ${loss.toPrecision(3)}`);
+    },
+  });
+  const { size, frames, length, sha256 } = clips;
+  await saveOwn(out, own, { data: sha256, clips: length, size, frames, steps, batch, seed });
+  for (const [network, [first, last]] of Object.entries(own.losses))
+    console.log(`${network}: loss ${first.toPrecision(3)} at first, ${last.toPrecision(3)} at last`);
+  console.log(`${out}: networks for FVD-x, CLIP-x and VQA-x`);
 }

@@ -1,5 +1,6 @@
 // Tags: what VideoGPT is told instead of a caption. The words that led to a sticker (trigger words) and its domain are
-// numbers of a fixed list, the most frequent ones of the data. Called by train/prior.ts and train/sample_videogpt.ts.
+// numbers of a fixed list, the most frequent ones of the data. Called by train/prior.ts, train/sample_videogpt.ts
+// and the benchmark.
 
 import { DOMAINS, type StickerRecord } from "./record.ts";
 
@@ -15,6 +16,11 @@ function wordsOf({ trigger_words, subject, action, caption }: StickerRecord): st
   const named = trigger_words?.length ? trigger_words : [subject, action].filter((word) => typeof word === "string");
   const words = named.length > 0 ? named : (caption.match(/[\p{L}\p{N}]+/gu) ?? []);
   return [...new Set(words.map(normal))].filter((word) => word !== "" && !DOMAIN_TAGS.includes(word));
+}
+
+/** A record as a text that `Tags.read` reads: "cartoon, cat, jumping". */
+export function tagText(record: StickerRecord): string {
+  return [normal(record.domain ?? DOMAINS[0]), ...wordsOf(record)].join(", ");
 }
 
 /** What a text says in tags. */

@@ -2,6 +2,7 @@
 // through our GIF encoder and decoder, because generated stickers are GIFs and a palette alone moves every score. Decoded
 // pixels lie in data/clip_cache.ts's file; one clip is in memory at a time.
 
+import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -74,9 +75,11 @@ export async function openClips(dir: string, o: ClipsOptions = {}): Promise<Clip
 /** The same clips in part: those at `places`. Closing the whole closes both. */
 export function clipsAt(clips: Clips, places: readonly number[]): Clips {
   const { names, captions } = clips;
+  const identity = JSON.stringify([clips.sha256, places]);
   return {
     ...clips,
     length: places.length,
+    sha256: createHash("sha256").update(identity).digest("hex"),
     names: places.map((i) => names[i]),
     captions: captions && places.map((i) => captions[i]),
     read: (i) => clips.read(places[i]),
@@ -112,15 +115,21 @@ async function commonSize(dir: string, names: readonly string[]): Promise<number
   return first?.width ?? 0;
 }
 
-/** What our GIF encoder and decoder make of a clip [t, size, size, 3]. */
-export async function throughGif(clip: Uint8Array, size: number): Promise<Uint8Array> {
+/** A clip [t, size, size, 3] as a GIF, white where it was transparent. */
+export function clipGif(clip: Uint8Array, size: number): Uint8Array {
   const pixels = size * size;
   const frames = Array.from({ length: clip.length / (3 * pixels) }, (_, t) => {
     const data = new Uint8ClampedArray(4 * pixels).fill(255);
     for (let p = 0; p < pixels; p++) for (let c = 0; c < 3; c++) data[4 * p + c] = clip[3 * (t * pixels + p) + c];
     return { data, delayMs: 100 };
   });
-  const decoded = (await decodeSticker(encodeGif(frames, size, size), "a clip")).frames;
+  return encodeGif(frames, size, size);
+}
+
+/** What our GIF encoder and decoder make of a clip [t, size, size, 3]. */
+export async function throughGif(clip: Uint8Array, size: number): Promise<Uint8Array> {
+  const pixels = size * size;
+  const decoded = (await decodeSticker(clipGif(clip, size), "a clip")).frames;
   const out = new Uint8Array(clip.length);
   decoded.forEach((rgba, t) => {
     for (let p = 0; p < pixels; p++) for (let c = 0; c < 3; c++) out[3 * (t * pixels + p) + c] = rgba[4 * p + c];

@@ -28,7 +28,7 @@ const starter = z.strictObject({
     .describe("stickers that the benchmark draws into its own folder"),
 });
 const folder = z.strictObject({ folder: z.string().min(1).describe("stickers with a metadata.jsonl") });
-const source = z.union([folder, starter]);
+const source = z.union([folder, starter], { error: 'expected {"folder": "path"} or {"starter": {"count": 500}}' });
 
 const trainingSet = z.strictObject({
   stickers: source,
@@ -100,12 +100,17 @@ const config = z.strictObject({
     .min(1)
     .default([...METRICS]),
   weights: z
-    .union([
-      z.strictObject({ folder: z.string().min(1).describe("published weights, or what eval train-features made") }),
-      z.strictObject({
-        train: z.strictObject({ steps: count, batch: z.int().min(2).max(256).default(16) }).describe("of each network"),
-      }),
-    ])
+    .union(
+      [
+        z.strictObject({ folder: z.string().min(1).describe("published weights, or what eval train-features made") }),
+        z.strictObject({
+          train: z
+            .strictObject({ steps: count, batch: z.int().min(2).max(256).default(16) })
+            .describe("of each network"),
+        }),
+      ],
+      { error: 'expected {"folder": "path"} or {"train": {"steps": 300}}' },
+    )
     .describe("networks to score with; those trained on `training` give FVD-x, CLIP-x and VQA-x"),
   cost: z
     .strictObject({ runs: count.default(5).describe("stickers that are timed, after a first one") })
@@ -124,12 +129,24 @@ export type SourceConfig = BenchmarkConfig["training"]["stickers"];
 export function parseBenchmark(value: unknown, where: string, base: string): BenchmarkConfig {
   const parsed = config.safeParse(value);
   if (!parsed.success) {
-    const faults = parsed.error.issues.map(({ path, message }) => `${path.join(".") || "the file"}: ${message}`);
+    const faults = parsed.error.issues.flatMap(told).map(({ path, message }) => `${path.join(".")}: ${message}`);
     throw new Error(`${where}: ${faults.join("; ")}`);
   }
   const fault = faultOf(parsed.data);
   if (fault !== null) throw new Error(`${where}: ${fault}`);
   return located(parsed.data, base);
+}
+
+type Issue = z.core.$ZodIssue;
+
+/** Of a union's issues those of the one shape that was meant: the one whose key is there. Its own message where none is. */
+function told(issue: Issue): Issue[] {
+  if (issue.code !== "invalid_union") return [{ ...issue, path: issue.path.length > 0 ? issue.path : ["the file"] }];
+  const meant = issue.errors.find(
+    (branch) => !branch.some(({ code, path }) => code === "unrecognized_keys" && path.length === 0),
+  );
+  if (!meant) return [issue];
+  return meant.flatMap((one) => told({ ...one, path: [...issue.path, ...one.path] }));
 }
 
 /** JSON Schema of the configuration, with the meaning of each key. */
