@@ -38,7 +38,7 @@ export interface TrainDomainOptions {
 
 /** The stages that are commands of their own, in the order in which `build` runs them. */
 export const STAGES = ["collect", "measure", "ocr", "domain", "describe", "summarise", "translate"] as const;
-export const FORMATS = ["imagefolder", "webdataset", "parquet"] as const;
+const FORMATS = ["imagefolder", "webdataset", "parquet"] as const;
 const REASONS = ["undecodable", "aspect", "entropy", "text", "near-duplicate"];
 
 const work = () => import("./dataset.ts");

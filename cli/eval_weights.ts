@@ -2,13 +2,14 @@
 // `eval train-features`. A metric whose network is not there is named with what is missing.
 
 import { join } from "node:path";
+import { fileSha256 } from "../data/hash.ts";
 import type { Tokenizer } from "../data/tokenizer.ts";
 import { openTokenizer } from "../data/tokenizer_folder.ts";
 import { clipExtractor, SCALE } from "../eval/clip_similarity.ts";
 import type { Extractor } from "../eval/features.ts";
 import { i3dExtractor } from "../eval/fvd_score.ts";
 import { ownExtractor } from "../eval/own_extractors.ts";
-import { fileHash, holdsOwn, loadOwn } from "../eval/own_weights.ts";
+import { holdsOwn, loadOwn } from "../eval/own_weights.ts";
 import { fastVqaExtractor, type VqaOptions } from "../eval/vqa_score.ts";
 import { loadForeign } from "../models/checkpoints/layout.ts";
 import { Clip, type ClipConfig } from "../models/clip.ts";
@@ -82,7 +83,7 @@ async function publishedScorers(o: EvalOptions): Promise<Scorers> {
       );
     const model = new I3d({ ...I3D_KINETICS, epsilon: found[1] });
     await loadForeign(join(dir, found[0]), model.state(), i3dLayout);
-    return i3dExtractor(model, await fileHash(join(dir, found[0])), { extension, count: fvdFrames });
+    return i3dExtractor(model, await fileSha256(join(dir, found[0])), { extension, count: fvdFrames });
   };
   const vqa = async (): Promise<Extractor | undefined> => {
     const found = VQA_FILES.find(([name]) => there.includes(name));
@@ -93,7 +94,7 @@ async function publishedScorers(o: EvalOptions): Promise<Scorers> {
       );
     const network = new FastVqa(FAST_VQA);
     await loadForeign(join(dir, found[0]), network.state(), fastVqaLayout);
-    return fastVqaExtractor(network, await fileHash(join(dir, found[0])), { model: found[1], seed, extension });
+    return fastVqaExtractor(network, await fileSha256(join(dir, found[0])), { model: found[1], seed, extension });
   };
   const clip = async (): Promise<Scorers["clip"]> => {
     const folder = await isFolder(join(dir, CLIP_FILES[0]));
@@ -119,7 +120,7 @@ async function publishedClip(dir: string, path: string, frames: number): Promise
     await loadPart(part, model);
     const tokenizer = await openTokenizer((await isFolder(path)) ? path : dir);
     const { place } = part;
-    const hash = await fileHash(place ? join(path, place.folder, place.weights) : path);
+    const hash = await fileSha256(place ? join(path, place.folder, place.weights) : path);
     return { extractor: clipExtractor(model, hash, frames), model, tokenizer, scale: SCALE };
   } finally {
     await checkpoint.close();

@@ -22,7 +22,7 @@ const FPS = 10;
  * As the model was trained to read it: "Domain \t Description". A bare description is taken as a cartoon, as in metadata.
  * Throws when a domain is named that does not exist.
  */
-export function captionFor(text: string): string {
+function captionFor(text: string): string {
   const [first, ...rest] = text.split("\t");
   if (rest.length === 0) return formatCaption(DOMAINS[0], text.trim());
   const domain = DOMAINS.find((d) => d.toLowerCase() === first.trim().toLowerCase());

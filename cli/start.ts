@@ -1,9 +1,9 @@
 // `gifgrad start` (npm start): the main job from nothing to a report page, in minutes: starter stickers, autoencoder,
 // diffusion model, four sampled captions. Every part is a command of its own; this file only puts them in a row.
 
-import { createHash } from "node:crypto";
 import { mkdir, readFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
+import { sha256, sha256Json } from "../data/hash.ts";
 import type { StickerRecord } from "../data/record.ts";
 import { replaceFile } from "../engine/atomic.ts";
 import { type Device, openDevice } from "../engine/index.ts";
@@ -114,14 +114,13 @@ interface Results {
 
 /** run.json and report.html, and a last word on where they are. */
 async function writeResults(out: string, r: Results): Promise<void> {
-  const sha256 = (bytes: Uint8Array): string => createHash("sha256").update(bytes).digest("hex");
   const stage = ({ losses: _, ...rest }: StageResult): object => rest;
   const record = {
     seed: r.seed,
     adapter: r.device.details(),
     preset: PRESET,
     seconds: r.seconds,
-    stickers: { count: r.records.length, sha256: sha256(Buffer.from(JSON.stringify(r.records))) },
+    stickers: { count: r.records.length, sha256: sha256Json(r.records) },
     stages: { autoencoder: stage(r.stages.autoencoder), diffusion: stage(r.stages.diffusion) },
     sampling: { ddimSteps: DDIM_STEPS, guidance: GUIDANCE },
     generated: r.generated.map(({ caption, file, gif, trained }) => ({

@@ -1,12 +1,11 @@
 // Stickers whose domain is known, for training the classifier of domains: an imagefolder export whose metadata.jsonl names
 // domains, or two folders called cartoon and real. Some are held out, by the hash of their pixels, so always the same ones.
 
-import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { openClipCache, type Rejected } from "./clip_cache.ts";
-
+import { sha256Json, unitHash } from "./hash.ts";
 import { DOMAINS, type Domain } from "./record.ts";
 import { readMetadata } from "./store.ts";
 
@@ -42,7 +41,7 @@ export async function openLabelled(dir: string, o: LabelledOptions): Promise<Lab
   const domains = cache.files.map((name) => labels.get(name)!);
   const [train, test] = [[] as number[], [] as number[]];
   for (let i = 0; i < domains.length; i++) {
-    const share = createHash("sha256").update(cache.read(i)).digest().readUInt32BE() / 2 ** 32;
+    const share = unitHash(cache.read(i));
     (share < o.heldOut ? test : train).push(i);
   }
   for (const domain of DOMAINS) {
@@ -50,9 +49,7 @@ export async function openLabelled(dir: string, o: LabelledOptions): Promise<Lab
     cache.close();
     throw new Error(`${dir} has too few ${domain} stickers to train on some and hold others out: label more of them`);
   }
-  const fingerprint = createHash("sha256")
-    .update(JSON.stringify([cache.sha256, domains]))
-    .digest("hex");
+  const fingerprint = sha256Json([cache.sha256, domains]);
   return { domains, train, test, rejected: cache.rejected, fingerprint, clip: cache.read, close: cache.close };
 }
 

@@ -29,7 +29,7 @@ const fileName = z
   });
 
 /** Only `file_name` and `caption` must be there; fields not listed are kept as they are. */
-export const stickerRecord = z.looseObject({
+const stickerRecord = z.looseObject({
   file_name: fileName,
   /** The description only; a model reads it as "<domain> \t <caption>". */
   caption: z.string().trim().min(1, "must not be empty"),

@@ -2,13 +2,13 @@
 // (record.ts) per line; pixels come from clip_cache.ts. A bad line or file is left out, counted and named in
 // rejected.jsonl; it never stops a run. Sampling order is the training recipe's business.
 
-import { createHash } from "node:crypto";
 import { createReadStream, existsSync } from "node:fs";
 import { readdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { type ClipCache, openClipCache, type Rejected } from "./clip_cache.ts";
 import { CLIP_FRAMES, formatCaption, toUnitRange } from "./frames.ts";
+import { sha256Json } from "./hash.ts";
 import { DEFAULT_DOMAIN, parseRecord, type StickerRecord } from "./record.ts";
 
 export type { Rejected } from "./clip_cache.ts";
@@ -85,8 +85,7 @@ function view(
     });
     return out;
   };
-  const identity = JSON.stringify([cache.sha256, records.map(({ file_name }) => slots.get(file_name)), captions]);
-  const fingerprint = createHash("sha256").update(identity).digest("hex");
+  const fingerprint = sha256Json([cache.sha256, records.map(({ file_name }) => slots.get(file_name)), captions]);
   return { length: records.length, records, captions, rejected, fingerprint, frame, batch, close: cache.close };
 }
 

@@ -1,6 +1,6 @@
 // A part of a data set as a data set: the stickers of one domain. Called by the commands that train.
 
-import { createHash } from "node:crypto";
+import { sha256Json } from "./hash.ts";
 import { DEFAULT_DOMAIN, type Domain } from "./record.ts";
 import type { Dataset } from "./store.ts";
 
@@ -20,9 +20,7 @@ export function ofDomain(data: Dataset, domain: Domain): Dataset {
     records: kept.map((i) => data.records[i]),
     captions: kept.map((i) => data.captions[i]),
     rejected: data.rejected,
-    fingerprint: createHash("sha256")
-      .update(JSON.stringify([data.fingerprint, kept]))
-      .digest("hex"),
+    fingerprint: sha256Json([data.fingerprint, kept]),
     frame: (i) => data.frame(kept[i] ?? -1),
     batch: (indices) => data.batch(indices.map((i) => kept[i] ?? -1)),
     close: data.close,

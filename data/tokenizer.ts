@@ -16,7 +16,7 @@ import {
 } from "./tokenizer_format.ts";
 
 /** Tokens of a caption in CLIP's text encoder. */
-export const CONTEXT_LENGTH = 77;
+const CONTEXT_LENGTH = 77;
 
 export interface TokenizerOptions {
   /** Fills encodePadded after the end token. 0 as in Stable Diffusion 2.x; OpenAI's CLIP for ViT-L pads with `endId`. */

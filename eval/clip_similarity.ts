@@ -3,11 +3,12 @@
 // caption is the likeliest, or among the five likeliest. The network is models/clip.ts, pictures data/clip_preprocess.ts.
 
 import { CLIP_PREPROCESS, type ClipPreprocess, clipPreprocess } from "../data/clip_preprocess.ts";
+import { sha256Json } from "../data/hash.ts";
 import type { Tokenizer } from "../data/tokenizer.ts";
 import { compile, type Tensor, tensor } from "../engine/index.ts";
 import type { Clip } from "../models/clip.ts";
-import { CLIPS_VERSION, type Clips } from "./clips.ts";
-import { type ExtractOptions, type Extractor, extractFeatures, sha256 } from "./features.ts";
+import type { Clips } from "./clips.ts";
+import { type ExtractOptions, type Extractor, extractFeatures, protocolOf } from "./features.ts";
 import { bootstrap, mean, type Score } from "./score.ts";
 
 /** What D1's cosines are multiplied by: the factor that OpenAI's models were trained to. */
@@ -40,7 +41,7 @@ export function clipExtractor(model: Clip, hash: string, frames: number): Extrac
 const TEXTS = 16;
 
 /** The vector of each text, of length 1, one after another. */
-export async function embedTexts(model: Clip, tokenizer: Tokenizer, texts: readonly string[]): Promise<Float32Array> {
+async function embedTexts(model: Clip, tokenizer: Tokenizer, texts: readonly string[]): Promise<Float32Array> {
   const { length, projection = 0 } = model.config.text;
   const step = compile(({ ids }: { ids: Tensor }) => ({ y: model.embedText(ids) }), { name: "clip texts" });
   const out = new Float32Array(texts.length * projection);
@@ -140,18 +141,7 @@ export async function clipScore(
     name: o.published ? "CLIP" : "CLIP-x",
     value: of(rows),
     better: "higher",
-    protocol: {
-      n: generated.length,
-      size: generated.size,
-      frames: generated.frames,
-      extension: extractor.extension,
-      clips: CLIPS_VERSION,
-      preprocessing: extractor.preprocessing,
-      extractor: extractor.name,
-      extractorHash: extractor.hash,
-      real: null,
-      captions: sha256(JSON.stringify(candidates)),
-    },
+    protocol: protocolOf(generated, extractor, { captions: sha256Json(candidates) }),
     floor: theirs && { value: of(theirs.rows), n: theirs.rows.length },
     interval: bootstrap(rows.length, (draw) => mean(Float64Array.from(draw(), (i) => rows[i].d1)), {
       seed: o.seed,

@@ -5,9 +5,11 @@
 import { createHash } from "node:crypto";
 import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { sha256Json } from "../data/hash.ts";
 import { replaceFile } from "../engine/atomic.ts";
 import { CLIPS_VERSION, type Clips } from "./clips.ts";
 import type { Features } from "./fvd.ts";
+import type { Protocol } from "./score.ts";
 
 /** A network that turns clips into rows of numbers, each clip alone. */
 export interface Extractor {
@@ -32,13 +34,26 @@ export interface ExtractOptions {
   readonly onProgress?: (done: number, total: number) => void;
 }
 
+/** How clips were measured with a network: what every score says of itself. `n`: where it is not all of them. */
+export function protocolOf(
+  clips: Clips,
+  { extension, preprocessing, name, hash }: Extractor,
+  { n = clips.length, real = null, captions = null }: Partial<Pick<Protocol, "n" | "real" | "captions">> = {},
+): Protocol {
+  const { size, frames } = clips;
+  return {
+    ...{ n, size, frames, extension, clips: CLIPS_VERSION, preprocessing },
+    ...{ extractor: name, extractorHash: hash, real, captions },
+  };
+}
+
 /** A row of features per clip. The last batch is filled up with its last clip, so that there is one shape and one program. */
 export async function extractFeatures(clips: Clips, extractor: Extractor, o: ExtractOptions = {}): Promise<Features> {
   const { batch = 4, cacheDir, onProgress } = o;
   const { name, hash, preprocessing, extension, width, drawn = null } = extractor;
   const count = clips.length;
   const identity = [CLIPS_VERSION, clips.sha256, clips.names, clips.size, clips.frames];
-  const key = sha256(JSON.stringify([1, name, hash, preprocessing, extension, drawn, width, ...identity]));
+  const key = sha256Json([1, name, hash, preprocessing, extension, drawn, width, ...identity]);
   const path = cacheDir && join(cacheDir, `features-${key.slice(0, 16)}.f32`);
   const kept = path ? await readKept(path, count * width) : null;
   if (kept) return { count, width, data: kept };
@@ -78,8 +93,4 @@ async function readKept(path: string, values: number): Promise<Float32Array | nu
   )
     return null;
   return new Float32Array(Uint8Array.from(body).buffer);
-}
-
-export function sha256(text: string): string {
-  return createHash("sha256").update(text).digest("hex");
 }

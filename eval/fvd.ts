@@ -68,7 +68,7 @@ function nuclearNorm(m: Matrix): number {
 export type Extension = "loop" | "ping-pong" | "resample";
 
 /** I3D divides time by 8 and averages over windows of 2. */
-export const LEAST_FRAMES = 9;
+const LEAST_FRAMES = 9;
 
 /**
  * Indices of the frames that stand for a clip of `n`: again from the start, as GIFs play ("loop"); forwards and backwards

@@ -4,9 +4,9 @@
 
 import { compile, type Tensor, tensor } from "../engine/index.ts";
 import { type I3d, i3dVideo } from "../models/i3d.ts";
-import { CLIPS_VERSION, type Clips, clipsAt } from "./clips.ts";
+import { type Clips, clipsAt } from "./clips.ts";
 import { drawing, shuffled } from "./draw.ts";
-import { type ExtractOptions, type Extractor, extractFeatures } from "./features.ts";
+import { type ExtractOptions, type Extractor, extractFeatures, protocolOf } from "./features.ts";
 import { type Extension, extendFrames, type Features, frechetDistance } from "./fvd.ts";
 import { bootstrap, type Score } from "./score.ts";
 
@@ -87,18 +87,7 @@ export async function fvdScore(generated: Clips, real: Clips, extractor: Extract
     name: o.published ? "FVD" : "FVD-x",
     value,
     better: "lower",
-    protocol: {
-      n,
-      size: generated.size,
-      frames: generated.frames,
-      extension: extractor.extension,
-      clips: CLIPS_VERSION,
-      preprocessing: extractor.preprocessing,
-      extractor: extractor.name,
-      extractorHash: extractor.hash,
-      real: real.sha256,
-      captions: null,
-    },
+    protocol: protocolOf(generated, extractor, { n, real: real.sha256 }),
     floor: { value: Math.max(0, frechetDistance(halves[0], halves[1])), n: half },
     interval: bootstrap(n, resampled, { seed: o.seed, rounds: o.rounds ?? 50, centre: value }),
     seed: o.seed,
@@ -116,7 +105,7 @@ function equally(clips: Clips, n: number, seed: number): Clips {
   );
 }
 
-export function rowsAt({ width, data }: Features, places: ArrayLike<number>): Features {
+function rowsAt({ width, data }: Features, places: ArrayLike<number>): Features {
   const out = new Float64Array(places.length * width);
   for (let row = 0; row < places.length; row++)
     for (let i = 0; i < width; i++) out[row * width + i] = data[places[row] * width + i];

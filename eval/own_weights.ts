@@ -1,10 +1,10 @@
 // The folder of networks that train_features.ts has trained: weights, tokenizer, and features.json, which is written last, so
 // that a folder that has it is whole.
 
-import { createHash } from "node:crypto";
-import { createReadStream, existsSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { fileSha256 } from "../data/hash.ts";
 import { loadTokenizer, saveTokenizer, type Tokenizer } from "../data/tokenizer.ts";
 import { replaceFile } from "../engine/atomic.ts";
 import { load, save } from "../engine/index.ts";
@@ -32,7 +32,7 @@ export async function saveOwn(
   for (const name of NETWORKS) await save(join(dir, file(name)), own[name].state());
   await saveTokenizer(own.tokenizer, join(dir, TOKENIZER));
   const hashes = Object.fromEntries(
-    await Promise.all(NETWORKS.map(async (name) => [name, await fileHash(join(dir, file(name)))])),
+    await Promise.all(NETWORKS.map(async (name) => [name, await fileSha256(join(dir, file(name)))])),
   );
   const { video, quality, tokenizer, losses } = own;
   const record = {
@@ -68,7 +68,7 @@ export async function loadOwn(dir: string): Promise<OwnWeights> {
   r.only("format", 1);
   const sha256 = {} as Record<OwnNetwork, string>;
   for (const name of NETWORKS) {
-    sha256[name] = await fileHash(join(dir, file(name)));
+    sha256[name] = await fileSha256(join(dir, file(name)));
     if (sha256[name] !== r.inside("sha256").text(name))
       throw new Error(`${join(dir, file(name))} is not the file that ${RECORD} speaks of; train the features again`);
   }
@@ -89,11 +89,4 @@ function videoConfig(r: ConfigReader): VideoFeaturesConfig {
     features: r.count("features"),
     outputs: r.count("outputs"),
   };
-}
-
-/** sha256 of a file's bytes, read piece by piece. */
-export async function fileHash(path: string): Promise<string> {
-  const hash = createHash("sha256");
-  for await (const piece of createReadStream(path)) hash.update(piece as Uint8Array);
-  return hash.digest("hex");
 }

@@ -176,7 +176,7 @@ function between(from: number, to: number, factor: number): Between {
 
 /** Per channel of bytes. */
 export const MEAN = [123.675, 116.28, 103.53];
-export const STD = [58.395, 57.12, 57.375];
+const STD = [58.395, 57.12, 57.375];
 
 /** A mosaic [3, t, h, w] of bytes as the network takes it: normalised, channels last. */
 export function normalise(mosaic: ArrayLike<number>, frames: number): Float32Array {

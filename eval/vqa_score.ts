@@ -4,9 +4,9 @@
 
 import { compile, type Tensor, tensor } from "../engine/index.ts";
 import type { FastVqa } from "../models/fast_vqa.ts";
-import { CLIPS_VERSION, type Clips } from "./clips.ts";
+import type { Clips } from "./clips.ts";
 import { type Draw, drawing } from "./draw.ts";
-import { type ExtractOptions, type Extractor, extractFeatures } from "./features.ts";
+import { type ExtractOptions, type Extractor, extractFeatures, protocolOf } from "./features.ts";
 import { type Extension, extendFrames, type Features } from "./fvd.ts";
 import { bootstrap, mean, type Score } from "./score.ts";
 import {
@@ -116,18 +116,7 @@ export async function vqaScore(
     name: o.published ? "VQA" : "VQA-x",
     value: mean(data),
     better: "higher",
-    protocol: {
-      n: count,
-      size: generated.size,
-      frames: generated.frames,
-      extension: extractor.extension,
-      clips: CLIPS_VERSION,
-      preprocessing: extractor.preprocessing,
-      extractor: extractor.name,
-      extractorHash: extractor.hash,
-      real: null,
-      captions: null,
-    },
+    protocol: protocolOf(generated, extractor),
     floor: theirs && { value: mean(theirs.data), n: theirs.count },
     interval: bootstrap(count, (draw) => mean(Float64Array.from(draw(), (i) => data[i])), {
       seed: o.seed,

@@ -87,7 +87,7 @@ export const widthOf = (n: number): 1 | 4 => (n % 4 === 0 ? 4 : 1);
  * 57 -> 45 ms on a 3x3 weight gradient); on a GPU so that a small result still fills the machine. The parts of a result
  * must stay small, since they are written and read once more.
  */
-export function splitsOf(g: Gemm, tile: Tile, caps: Caps): number {
+function splitsOf(g: Gemm, tile: Tile, caps: Caps): number {
   if (g.epilogue) return 1;
   const tiles = Math.ceil(g.m / tile.rows) * Math.ceil(g.n / tile.cols) * g.batch;
   if (caps.adapter === "cpu") {

@@ -256,7 +256,7 @@ const inputSize = (s: PoolSpec): number => s.batch * volume(s.in) * s.channels;
 const windowCount = (s: PoolSpec): number => s.batch * volume(s.out) * s.channels;
 
 /** Most taps of an adaptive window of an axis. */
-export function adaptiveTaps(input: number, output: number): number {
+function adaptiveTaps(input: number, output: number): number {
   const sizes = Array.from(
     { length: output },
     (_, o) => Math.ceil(((o + 1) * input) / output) - Math.floor((o * input) / output),

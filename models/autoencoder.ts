@@ -7,7 +7,7 @@ import { Attention, Conv, GroupNorm, interpolate, Module, mse } from "../engine/
 import { type AutoencoderConfig, downsampling } from "./config.ts";
 
 /** Latents of Stable Diffusion times this have unit variance. */
-export const SD_SCALE = 0.18215;
+const SD_SCALE = 0.18215;
 
 const NORM_EPS = 1e-6;
 

@@ -10,7 +10,7 @@ import { perFrame, sinusoids, TIME_STEPS } from "./unet_blocks.ts";
 import { type ForwardOptions, VideoUNet, type VideoUNetOptions } from "./video_unet.ts";
 
 /** Frames per second that the paper's comparison feeds, text only. */
-export const TEXT_ONLY_FPS = 8;
+const TEXT_ONLY_FPS = 8;
 
 /** A picture that guides. A type, not an interface, so that it can be part of a step's feed. */
 export type Picture = {

@@ -47,6 +47,16 @@ export function onGpu(name: string, body: (device: GpuDevice) => Promise<void>):
   });
 }
 
+/** A test in float64, on one reference device per test file. */
+export function onReference(name: string, body: () => Promise<void>): void {
+  test(name, async () => {
+    useDevice(reference);
+    await body();
+  });
+}
+
+const reference = new ReferenceDevice();
+
 /** A law of programs that must hold on the reference and on the GPU. */
 export function onEach(name: string, body: (device: Device) => Promise<void>): void {
   test(`${name} (reference)`, async () => {

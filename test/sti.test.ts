@@ -2,7 +2,7 @@
 // gradients flow first, and its gradients against central differences.
 
 import fc from "fast-check";
-import { afterEach, describe, expect, test, vi } from "vitest";
+import { afterEach, describe, expect, vi } from "vitest";
 import { grad, Rng, type Tensor, useDevice } from "../engine/index.ts";
 import { ReferenceDevice } from "../engine/reference.ts";
 import { drawer } from "../engine/testing/draw.ts";
@@ -10,19 +10,12 @@ import { directional } from "../engine/testing/index.ts";
 import type { StiConfig } from "../models/config.ts";
 import { SpatialTemporalInteraction } from "../models/sti.ts";
 import { expectClose } from "./close.ts";
-import { onGpu } from "./device.ts";
+import { onGpu, onReference } from "./device.ts";
 import { describeFolder } from "./golden.ts";
 import { goldenFailures, outputFailures } from "./golden_failures.ts";
 import { drawnInput, scramble } from "./scramble.ts";
 
 const reference = new ReferenceDevice();
-
-function onReference(name: string, body: () => Promise<void>): void {
-  test(name, async () => {
-    useDevice(reference);
-    await body();
-  });
-}
 
 const config: StiConfig = { heads: 2, dim: 4, pool: 2, outNorm: false };
 

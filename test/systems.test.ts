@@ -21,19 +21,12 @@ import { VideoUNet } from "../models/video_unet.ts";
 import { SwapAttention } from "../models/videofactory.ts";
 import { MixedTemporalConv, MixedTemporalTransformer } from "../models/videoldm.ts";
 import { expectClose } from "./close.ts";
-import { onGpu } from "./device.ts";
+import { onGpu, onReference } from "./device.ts";
 import { describeFolder } from "./golden.ts";
 import { goldenFailures, outputFailures } from "./golden_failures.ts";
 import { drawnInput, scramble } from "./scramble.ts";
 
 const reference = new ReferenceDevice();
-
-function onReference(name: string, body: () => Promise<void>): void {
-  test(name, async () => {
-    useDevice(reference);
-    await body();
-  });
-}
 
 afterEach(() => vi.restoreAllMocks());
 

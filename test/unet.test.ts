@@ -13,19 +13,11 @@ import { perFrame } from "../models/unet_blocks.ts";
 import { VideoUNet } from "../models/video_unet.ts";
 import { MixedTemporalConv } from "../models/videoldm.ts";
 import { expectClose } from "./close.ts";
-import { gpu } from "./device.ts";
+import { gpu, onReference } from "./device.ts";
 import { describeFolder } from "./golden.ts";
 import { goldenFailures, outputFailures } from "./golden_failures.ts";
 
 const reference = new ReferenceDevice();
-
-/** A test on the float64 reference. */
-function onReference(name: string, body: () => Promise<void>): void {
-  test(name, async () => {
-    useDevice(reference);
-    await body();
-  });
-}
 
 // ---- golden data ----------------------------------------------------------------------------------------------------
 

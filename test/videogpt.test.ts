@@ -2,9 +2,9 @@
 // and laws: what a prediction may depend on, that remembering keys and values changes no code, how the codebook moves.
 
 import { describe, expect, test } from "vitest";
-import { compile, grad, type Parameter, Rng, type Tensor, tensor, useDevice } from "../engine/index.ts";
+import { compile, grad, type Parameter, Rng, type Tensor, tensor } from "../engine/index.ts";
 import { normalInit } from "../engine/nn/index.ts";
-import { ReferenceDevice } from "../engine/reference.ts";
+
 import { directional } from "../engine/testing/index.ts";
 import type { Check } from "../eval/golden/kind.ts";
 import { videogpt } from "../eval/golden/videogpt.ts";
@@ -17,18 +17,8 @@ import { priorConfig, VideoGpt, videoGptConfig } from "../models/videogpt.ts";
 import { MultiHeadAttention, OuterLayerNorm, PositionTables } from "../models/videogpt_blocks.ts";
 import { VqVae, type VqVaeConfig } from "../models/vqvae.ts";
 import { CollapseAlarm } from "../train/collapse.ts";
-import { onEach } from "./device.ts";
+import { onEach, onReference } from "./device.ts";
 import { describeFolder } from "./golden.ts";
-
-const reference = new ReferenceDevice();
-
-/** A test on the float64 reference. */
-function onReference(name: string, body: () => Promise<void>): void {
-  test(name, async () => {
-    useDevice(reference);
-    await body();
-  });
-}
 
 const list = async (t: Tensor): Promise<number[]> => [...(await t.data())];
 

@@ -1,7 +1,7 @@
 // Captions as the diffusion recipe feeds them: token ids where the text encoder learns; where it is frozen, its features of
 // every different caption, computed once and kept on disk.
 
-import { createHash } from "node:crypto";
+import { sha256Json } from "../data/hash.ts";
 import type { Tokenizer } from "../data/tokenizer.ts";
 import { compile, device, type Tensor, tensor } from "../engine/index.ts";
 import type { TextEncoder } from "../models/text_encoder.ts";
@@ -43,7 +43,7 @@ export async function featureSet(
     dir: cache,
     name: "text",
     key: {
-      ids: hash(different.map((c) => [...tokenizer.encodePadded(c, length)])),
+      ids: sha256Json(different.map((c) => [...tokenizer.encodePadded(c, length)])),
       weights: await weightsHash(encoder),
       adapter: device().name,
     },
@@ -71,8 +71,4 @@ export async function featureSet(
     empty: tensor(features.read([0]), [length, width]),
     close: features.close,
   };
-}
-
-function hash(value: unknown): string {
-  return createHash("sha256").update(JSON.stringify(value)).digest("hex");
 }

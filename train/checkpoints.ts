@@ -2,10 +2,9 @@
 // a resumed run needs (state.json). A folder gets its name when all of it is on the disk, so a killed process leaves either
 // a whole checkpoint or none. What the run folder holds besides is run.ts.
 
-import { createHash } from "node:crypto";
-import { createReadStream } from "node:fs";
 import { mkdir, readdir, readFile, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
+import { fileSha256 } from "../data/hash.ts";
 import { replaceFile, syncFolder } from "../engine/atomic.ts";
 import { save } from "../engine/checkpoint.ts";
 import type { Parameter } from "../engine/index.ts";
@@ -61,7 +60,7 @@ export async function writeCheckpoint(
   const path = join(aside, PARAMETERS);
   await save(path, state, { step: String(step) });
   const { size: bytes } = await stat(path);
-  const content: StateFile = { step, bytes, sha256: await hashFile(path), extra };
+  const content: StateFile = { step, bytes, sha256: await fileSha256(path), extra };
   await replaceFile(join(aside, STATE), (file) => file.writeFile(`${JSON.stringify(content, null, 2)}\n`));
   await discard(folder, nameOf(step)); // a damaged one
   await rename(aside, target);
@@ -116,7 +115,7 @@ async function readCheckpoint(folder: string): Promise<Checkpoint | null> {
   const path = join(folder, PARAMETERS);
   try {
     const { step, bytes, sha256, extra } = JSON.parse(await readFile(join(folder, STATE), "utf8")) as StateFile;
-    const whole = (await stat(path)).size === bytes && (await hashFile(path)) === sha256;
+    const whole = (await stat(path)).size === bytes && (await fileSha256(path)) === sha256;
     return whole ? { step, path, sha256, extra } : null;
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
@@ -136,11 +135,4 @@ async function discard(folder: string, name: string): Promise<void> {
     throw error;
   }
   await rm(aside, { recursive: true });
-}
-
-/** sha256 of a file, read in pieces. */
-export async function hashFile(path: string): Promise<string> {
-  const hash = createHash("sha256");
-  for await (const piece of createReadStream(path)) hash.update(piece as Buffer);
-  return hash.digest("hex");
 }

@@ -2,9 +2,9 @@
 // `out` all that sampling needs: the autoencoder's weights, the tokenizer, checkpoints with averaged weights, and what the
 // trainable set leaves frozen.
 
-import { createHash } from "node:crypto";
 import { copyFile } from "node:fs/promises";
 import { join } from "node:path";
+import { sha256Json } from "../data/hash.ts";
 import type { Dataset } from "../data/store.ts";
 import { loadTokenizer, saveTokenizer, type Tokenizer } from "../data/tokenizer.ts";
 import { trainTokenizer } from "../data/tokenizer_train.ts";
@@ -136,7 +136,7 @@ export async function trainDiffusion(o: DiffusionRecipe): Promise<StageResult> {
       init: o.init?.identity ?? null,
       data: data.fingerprint,
       autoencoder: first.checkpoint.sha256,
-      tokenizer: sha256(JSON.stringify(tokenizer.file)),
+      tokenizer: sha256Json(tokenizer.file),
     },
     resume: o.resume,
     keepEvery: o.keepEvery,
@@ -241,8 +241,4 @@ function checkAutoencoder(dir: string, trained: Config, { autoencoder, preset, s
     );
   if (theirs.size !== size)
     throw new Error(`${dir} holds an autoencoder for ${theirs.size} pixels: give --size ${theirs.size}, not ${size}`);
-}
-
-function sha256(text: string): string {
-  return createHash("sha256").update(text).digest("hex");
 }

@@ -64,7 +64,7 @@ export interface DomainReport {
   readonly confusion: Readonly<Record<Domain, Readonly<Record<Domain, number>>>>;
 }
 
-export const REPORT = "held_out.json";
+const REPORT = "held_out.json";
 const WEIGHT_DECAY = 1e-2;
 
 /**

@@ -11,7 +11,7 @@ import type { LatentDiffusion } from "../models/latent_diffusion.ts";
 
 /** Names of the files in the run folder. */
 export const AUTOENCODER_FILE = "autoencoder.safetensors";
-export const FROZEN_FILE = "frozen.safetensors";
+const FROZEN_FILE = "frozen.safetensors";
 
 /** What training updates and checkpoints hold. */
 export function trainable(model: LatentDiffusion): Map<string, Parameter> {

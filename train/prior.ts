@@ -1,9 +1,9 @@
 // Recipe: train VideoGPT's prior on the codes that a trained VQ-VAE gives, told by tags. The loop is below, whole. Leaves in
 // `out` all that sampling needs: the VQ-VAE's weights, the list of tags, and checkpoints.
 
-import { createHash } from "node:crypto";
 import { copyFile } from "node:fs/promises";
 import { join } from "node:path";
+import { sha256Json } from "../data/hash.ts";
 import type { Dataset } from "../data/store.ts";
 import { inSlots, someTags, Tags } from "../data/tags.ts";
 import { replaceFile } from "../engine/atomic.ts";
@@ -40,7 +40,7 @@ export interface PriorRecipe {
 }
 
 /** Names of the files in the run folder that sampling reads. */
-export const VQVAE_FILE = "vqvae.safetensors";
+const VQVAE_FILE = "vqvae.safetensors";
 export const TAGS_FILE = "tags.json";
 
 /**
@@ -72,7 +72,7 @@ export async function trainPrior(o: PriorRecipe): Promise<StageResult> {
       seed,
       data: data.fingerprint,
       vqvae: first.checkpoint.sha256,
-      tags: tags && sha256(JSON.stringify([tags.words, ofRecords])),
+      tags: tags && sha256Json([tags.words, ofRecords]),
     },
     resume: o.resume,
     keepEvery: o.keepEvery,
@@ -193,8 +193,4 @@ function checkVqVae(dir: string, trained: Config, { vqvae, preset, size, frames 
 export async function loadVqVae(model: VideoGpt, dir: string): Promise<void> {
   const into = joinState({ model: model.vqvae.state() });
   await load(join(dir, VQVAE_FILE), into, { rename: (name) => (name.startsWith("model.") ? name : null) });
-}
-
-function sha256(text: string): string {
-  return createHash("sha256").update(text).digest("hex");
 }

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import * as z from "zod";
 import { replaceFile } from "../../engine/atomic.ts";
-import { sha256 } from "./collection.ts";
+import { sha256 } from "../hash.ts";
 import type { CurateConfig } from "./config.ts";
 import { NotNow } from "./stage.ts";
 

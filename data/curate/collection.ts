@@ -6,12 +6,13 @@
 //     DIR/journal/<stage>/*.jsonl   what has been done, a line per item, appended as it is done
 //     DIR/annotations/<stage>.parquet   the same as a table, made from the journal when a stage is complete
 
-import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
 import { mkdir, readdir, readFile, stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { replaceFile } from "../../engine/atomic.ts";
+import { sha256 } from "../hash.ts";
 import { type CurateConfig, parseConfig } from "./config.ts";
+import { Fetcher } from "./fetch.ts";
 import { sweep } from "./files.ts";
 
 const FORMAT = 1;
@@ -20,6 +21,8 @@ const FILE = "dataset.json";
 export class Collection {
   readonly dir: string;
   readonly config: CurateConfig;
+  /** One for all that is fetched: a host's limits hold for listings and files together. */
+  readonly fetcher: Fetcher;
   /** Files being written: two entries may bring the same bytes at once. */
   readonly #writing = new Map<string, Promise<void>>();
 
@@ -27,6 +30,7 @@ export class Collection {
   constructor(dir: string, config: CurateConfig) {
     this.dir = dir;
     this.config = config;
+    this.fetcher = new Fetcher(config.fetch);
   }
 
   /** Where the file of sticker `id` is, or will be. */
@@ -69,10 +73,6 @@ export class Collection {
     await mkdir(join(path, ".."), { recursive: true });
     await replaceFile(path, (file) => file.writeFile(bytes));
   }
-}
-
-export function sha256(data: string | Uint8Array): string {
-  return createHash("sha256").update(data).digest("hex");
 }
 
 /**

@@ -60,28 +60,6 @@ async function linkDuplicates(db: Database, bits: number): Promise<void> {
     FROM pair WHERE pair.id = verdict.id`);
 }
 
-/** Columns of "records" that statistics and exports rely on. */
-export interface StickerRow {
-  readonly id: string;
-  readonly format: string;
-  readonly bytes: bigint;
-  readonly width: number;
-  readonly height: number;
-  readonly frames: number;
-  readonly duration_ms: number;
-  readonly animated: boolean;
-  readonly domain: "Cartoon" | "Real" | null;
-  readonly subject: string | null;
-  readonly action: string | null;
-  readonly caption: string | null;
-  readonly caption_zh: string | null;
-  readonly ocr: string;
-  readonly trigger_words: readonly string[];
-  readonly sources: readonly string[];
-  readonly license: string;
-  readonly attribution: string;
-}
-
 /**
  * Writes the table "records": a row for each sticker that is kept, with the best that is known of every field: a human's edit,
  * else an annotator's answer, else what the source said.

@@ -3,7 +3,8 @@
 import { mkdir, readdir, readFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { replaceFile } from "../../engine/atomic.ts";
-import { type Collection, sha256 } from "./collection.ts";
+import { sha256 } from "../hash.ts";
+import type { Collection } from "./collection.ts";
 import { copyWhole } from "./files.ts";
 import { journals } from "./journal.ts";
 

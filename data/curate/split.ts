@@ -2,13 +2,13 @@
 // other word has taken. What is like a test sticker is not trained on. Where records say who does what, pairs of subject and
 // action are held out besides, to see whether a model can put together what it has only met apart.
 
-import { createHash } from "node:crypto";
+import { unitHash } from "../hash.ts";
 import type { Collection } from "./collection.ts";
 import { nearAny } from "./near.ts";
 import { type Database, table, text, withDatabase } from "./tables.ts";
 
 /** Domain -> the paper's name of its test set. */
-export const TEST_SETS = { Real: "VSD-R", Cartoon: "VSD-C" } as const;
+const TEST_SETS = { Real: "VSD-R", Cartoon: "VSD-C" } as const;
 
 /** Candidates looked at for a word before more are asked for. */
 const CANDIDATES = 64;
@@ -97,16 +97,11 @@ async function heldOut(db: Database, records: string, share: number, seed: numbe
     WHERE subject IS NOT NULL AND action IS NOT NULL ORDER BY ALL`);
   const out = pairs
     .map(({ subject, action }) => [subject as string, action as string])
-    .filter((pair) => unit(JSON.stringify([seed, ...pair])) < share);
+    .filter((pair) => unitHash(JSON.stringify([seed, ...pair])) < share);
   const chosen = new Set(out.map((pair) => JSON.stringify(pair)));
   const kept = pairs.filter(({ subject, action }) => !chosen.has(JSON.stringify([subject, action])));
   const [subjects, actions] = [new Set(kept.map((p) => p.subject)), new Set(kept.map((p) => p.action))];
   return out.filter(([subject, action]) => subjects.has(subject) && actions.has(action));
-}
-
-/** A number in [0, 1) that follows from a text. */
-function unit(value: string): number {
-  return createHash("sha256").update(value).digest().readUInt32BE(0) / 2 ** 32;
 }
 
 async function insert(db: Database, into: string, rows: readonly (readonly string[])[]): Promise<void> {

@@ -5,7 +5,8 @@
 import { createWriteStream } from "node:fs";
 import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { type Collection, sha256 } from "./collection.ts";
+import { sha256, sha256Json } from "../hash.ts";
+import type { Collection } from "./collection.ts";
 import type { CurateConfig } from "./config.ts";
 import { aside, sweep } from "./files.ts";
 import { finished, openJournal } from "./journal.ts";
@@ -25,6 +26,13 @@ export interface Items<I extends Item> {
 
 /** No items: the configuration does not ask for the stage. */
 export const NONE = { total: 0, each: (async function* () {})() };
+
+/** The rows of a SELECT that has a column "key", in its order. */
+export async function queried<I extends Item>(db: Database, sql: string): Promise<Items<I>> {
+  const [{ total }] = await db.all(`SELECT count(*)::INT AS total FROM (${sql})`);
+  const rows: AsyncGenerator<unknown> = db.rows(`SELECT * FROM (${sql}) ORDER BY "key"`);
+  return { total: total as number, each: rows as AsyncGenerator<I> };
+}
 
 /** What a stage holds while it runs: processes, models, connections. */
 export interface Work<I extends Item, Row> {
@@ -64,7 +72,7 @@ export interface Shard {
   readonly count: number;
 }
 
-export const WHOLE: Shard = { index: 0, count: 1 };
+const WHOLE: Shard = { index: 0, count: 1 };
 
 export interface StageOptions {
   readonly shard?: Shard;
@@ -86,7 +94,7 @@ export interface StageResult {
 
 /** Hash of what determines the row of `item`. */
 function inputOf(stage: Stage, settings: string, item: Item): string {
-  return sha256(JSON.stringify([stage.name, stage.version, settings, item])).slice(0, 16);
+  return sha256Json([stage.name, stage.version, settings, item]).slice(0, 16);
 }
 
 /** Runs `stage`, or this shard of it, and makes its table when it ran over everything. */

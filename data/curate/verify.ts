@@ -5,6 +5,7 @@ import { existsSync } from "node:fs";
 import { readdir, readFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { replaceFile } from "../../engine/atomic.ts";
+import { fileSha256 } from "../hash.ts";
 import { type Collection, parseJson } from "./collection.ts";
 import { hashFile, sweep } from "./files.ts";
 import { table, withDatabase } from "./tables.ts";
@@ -23,7 +24,7 @@ export async function rememberTables(collection: Collection): Promise<void> {
   const dir = join(collection.dir, "annotations");
   await sweep(dir, SUMS);
   const sums = Object.fromEntries(
-    await Promise.all((await tables(dir)).map(async (file) => [file, await hashFile(join(dir, file))])),
+    await Promise.all((await tables(dir)).map(async (file) => [file, await fileSha256(join(dir, file))])),
   );
   await replaceFile(join(dir, SUMS), (file) => file.writeFile(`${JSON.stringify(sums, null, 2)}\n`));
 }
@@ -47,7 +48,7 @@ export async function* verify(
     const checked = files.slice(at, at + PARALLEL).map(async ({ id, format }): Promise<Fault | null> => {
       const path = collection.mediaPath(String(id), String(format));
       if (!existsSync(path)) return { path, fault: "missing" };
-      return (await hashFile(path)) === id ? null : { path, fault: "changed" };
+      return (await fileSha256(path)) === id ? null : { path, fault: "changed" };
     });
     for (const fault of await Promise.all(checked)) if (fault) yield fault;
     done = Math.min(files.length, at + PARALLEL);
@@ -63,7 +64,7 @@ async function* verifyTables(dir: string): AsyncGenerator<Fault> {
   const known = existsSync(path) ? (parseJson(await readFile(path, "utf8"), path) as Record<string, string>) : {};
   for (const [file, sum] of Object.entries(known)) {
     if (!existsSync(join(dir, file))) yield { path: join(dir, file), fault: "missing" };
-    else if ((await hashFile(join(dir, file))) !== sum) yield { path: join(dir, file), fault: "changed" };
+    else if ((await fileSha256(join(dir, file))) !== sum) yield { path: join(dir, file), fault: "changed" };
   }
 }
 

@@ -27,7 +27,7 @@ export interface Shape {
 }
 
 /** Distance functions after Inigo Quilez, "Distance functions", with the sizes chosen here. */
-export const SHAPES: readonly Shape[] = [
+const SHAPES: readonly Shape[] = [
   {
     en: "striped ball",
     zh: "条纹球",

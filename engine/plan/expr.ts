@@ -69,7 +69,7 @@ export function identity(space: Space): Index {
 }
 
 /** One index per dimension of `shape`, for a space with the same number of points in the same order. */
-export function pointOf(space: Space, shape: Shape): Index[] {
+function pointOf(space: Space, shape: Shape): Index[] {
   if (space.length === shape.length && space.every((n, i) => n === shape[i])) {
     return shape.map(
       (_, i) =>

@@ -73,7 +73,7 @@ export interface PlanOptions {
 }
 
 /** Bytes of a buffer that holds `n` elements: a whole number of vec4s, so that kernels may run over the end. */
-export function paddedBytes(n: number, element = 4): number {
+function paddedBytes(n: number, element = 4): number {
   return Math.max(16, Math.ceil((n * element) / 16) * 16);
 }
 

@@ -41,7 +41,7 @@ export interface PlanSummary {
 }
 
 /** Uniform structs of a recording lie at multiples of this, WebGPU's minUniformBufferOffsetAlignment. */
-export const UNIFORM_ALIGNMENT = 256;
+const UNIFORM_ALIGNMENT = 256;
 
 /** Bytes of the buffer that holds the scalars of all dispatches. */
 export function uniformBytes(sources: readonly { readonly uniforms: readonly number[] }[]): number {

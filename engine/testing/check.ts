@@ -132,7 +132,7 @@ export function hasGpu(): boolean {
   return open !== null && !(open instanceof ReferenceDevice);
 }
 
-export function budgetOf(check: Check, { cases = 30, seed = 1 }: CheckOptions): Budget {
+function budgetOf(check: Check, { cases = 30, seed = 1 }: CheckOptions): Budget {
   return { seed, cases: check.needs === "gpu" ? Math.ceil(cases / 10) : cases };
 }
 

@@ -155,7 +155,7 @@ function machine(): Machine {
 }
 
 /** The machines a kernel may be emitted for; the one at hand can run the kernels of all of them. */
-export function machinesOf(real: Caps): readonly Caps[] {
+function machinesOf(real: Caps): readonly Caps[] {
   return [
     real,
     MINIMUM_CAPS,
@@ -205,7 +205,7 @@ async function variantsProblem(
 }
 
 /** What the errors of each output are relative to. */
-export function scalesOf(
+function scalesOf(
   family: AnyFamily,
   spec: unknown,
   inputs: readonly Values[],

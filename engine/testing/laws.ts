@@ -83,7 +83,7 @@ export function programOf(outs: readonly Tensor[]): Program {
 }
 
 /** Results against the float64 definition, relative to the largest of each or to 1. */
-export async function programProblem(
+async function programProblem(
   outs: readonly Tensor[],
   got: (out: Tensor, index: number) => ArrayLike<number> | Promise<ArrayLike<number>>,
   rtol: number,
@@ -119,7 +119,7 @@ export async function wgslProblem(outs: readonly Tensor[], seed: number, on: Dev
  * Would the definition itself give something else if every value were off by a float32 rounding? Then neither result is
  * wrong: a sum that cancels to zero, or a floor of a whole number.
  */
-export async function illConditioned(outs: readonly Tensor[], seed: number): Promise<boolean> {
+async function illConditioned(outs: readonly Tensor[], seed: number): Promise<boolean> {
   const roots = outs.map((t) => t.node);
   const leaves = await leavesOf(outs);
   const exact = evaluate64(roots, leaves);

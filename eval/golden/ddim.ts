@@ -2,8 +2,9 @@
 // scheduler's arguments of each trajectory; io.safetensors the answers of a network that does not look at its input, and
 // what came of them.
 
-import { NoiseSchedule, type NoiseScheduleOptions, type Prediction } from "../../models/diffusion.ts";
-import { type PlanOptions, SAMPLERS } from "../../models/samplers.ts";
+import { BETAS, PREDICTIONS, SPACINGS } from "../../models/checkpoints/scheduler.ts";
+import { NoiseSchedule } from "../../models/diffusion.ts";
+import { SAMPLERS } from "../../models/samplers.ts";
 import { need, peekJson, readJson, readTensors, type Stored, upload } from "./files.ts";
 import { boundOf, broken, type Check, compare, type Kind, SLACK } from "./kind.ts";
 import { follow } from "./trajectory.ts";
@@ -65,18 +66,6 @@ async function* run(folder: string): AsyncGenerator<Check> {
     }
   }
 }
-
-const SPACINGS: Readonly<Record<string, PlanOptions["spacing"]>> = {
-  leading: "leading",
-  trailing: "trailing",
-  linspace: "linspace",
-};
-const PREDICTIONS: Readonly<Record<string, Prediction>> = { epsilon: "epsilon", v_prediction: "v", sample: "sample" };
-const BETAS: Readonly<Record<string, NoiseScheduleOptions["betas"]>> = {
-  linear: "linear",
-  scaled_linear: "scaled-linear",
-  squaredcos_cap_v2: "cosine",
-};
 
 /** `table[value]`, where the scheduler's own default is the first. */
 function choice<T>(table: Readonly<Record<string, T>>, what: string, value: string): T {

@@ -12,9 +12,10 @@ export interface SchedulerDescription {
   readonly plan: Pick<PlanOptions, "spacing" | "offset" | "end" | "next">;
 }
 
-const BETAS = { linear: "linear", scaled_linear: "scaled-linear", squaredcos_cap_v2: "cosine" } as const;
-const PREDICTIONS = { epsilon: "epsilon", v_prediction: "v", sample: "sample" } as const;
-const SPACINGS = { leading: "leading", trailing: "trailing", linspace: "linspace" } as const;
+/** That library's words for what is known here. */
+export const BETAS = { linear: "linear", scaled_linear: "scaled-linear", squaredcos_cap_v2: "cosine" } as const;
+export const PREDICTIONS = { epsilon: "epsilon", v_prediction: "v", sample: "sample" } as const;
+export const SPACINGS = { leading: "leading", trailing: "trailing", linspace: "linspace" } as const;
 
 /** Fields that are left out have the library's defaults. Throws ConfigError for what is not known here. */
 export function readSchedulerConfig(json: unknown, label: string): SchedulerDescription {

@@ -84,7 +84,7 @@ interface NameOptions {
 }
 
 /** Name in a VGen file of the tensor that holds our parameter `name`: blocks are counted through, layer after layer. */
-export function vgenName(
+function vgenName(
   name: string,
   { layers, channels, attended }: UNetConfig,
   { temporal = true }: NameOptions = {},

@@ -3,8 +3,8 @@
 
 import { stickerFormat } from "../../decode/index.ts";
 import { checkFileSize } from "../../decode/limits.ts";
-import { type Collection, sha256 } from "../collection.ts";
-import { Fetcher } from "../fetch.ts";
+import { sha256Json } from "../../hash.ts";
+import type { Collection } from "../collection.ts";
 import { entries, journals } from "../journal.ts";
 import { sourceEntries } from "../sources/index.ts";
 import type { SourceEntry } from "../sources/source.ts";
@@ -68,8 +68,7 @@ export const collect: Stage<CollectItem, Collected> = {
   folders: (collection) => collection.mediaFolders(),
   items: async (collection) => ({ each: allEntries(collection) }),
   open: async (collection) => {
-    const fetcher = new Fetcher(collection.config.fetch);
-    const fetched = await fetchedBefore(collection);
+    let fetched: ReturnType<typeof fetchedBefore> | undefined; // of no use where no source has addresses
     const licences = new Map(collection.config.sources.map((source) => [source.name, source]));
     return {
       run: async ({ source, entry }) => {
@@ -89,7 +88,10 @@ export const collect: Stage<CollectItem, Collected> = {
           attribution: entry.attribution ?? attribution,
         };
         try {
-          return { ...row, ...(await take(collection, entry, fetcher, fetched)), error: null };
+          if (typeof entry.bytes === "function")
+            return { ...row, ...(await store(collection, await entry.bytes())), error: null };
+          fetched ??= fetchedBefore(collection);
+          return { ...row, ...(await fetchOnce(collection, entry.bytes.url, await fetched)), error: null };
         } catch (error) {
           if (error instanceof NotNow) throw error;
           return { ...row, id: null, format: null, bytes: null, error: (error as Error).message };
@@ -101,24 +103,16 @@ export const collect: Stage<CollectItem, Collected> = {
 };
 
 async function* allEntries(collection: Collection): AsyncGenerator<CollectItem> {
-  const fetcher = new Fetcher(collection.config.fetch);
   for (const source of collection.config.sources) {
-    for await (const entry of sourceEntries(source, fetcher)) {
-      yield { key: sha256(JSON.stringify([source.name, entry.at])), source: source.name, entry };
+    for await (const entry of sourceEntries(source, collection.fetcher)) {
+      yield { key: sha256Json([source.name, entry.at]), source: source.name, entry };
     }
   }
 }
 
 /** Many words lead to one address: it is fetched once. */
-async function take(
-  collection: Collection,
-  entry: SourceEntry,
-  fetcher: Fetcher,
-  fetched: Map<string, Promise<File>>,
-): Promise<File> {
-  if (typeof entry.bytes === "function") return store(collection, await entry.bytes());
-  const { url } = entry.bytes;
-  const known = fetched.get(url) ?? fetcher.get(url).then((bytes) => store(collection, bytes));
+function fetchOnce(collection: Collection, url: string, fetched: Map<string, Promise<File>>): Promise<File> {
+  const known = fetched.get(url) ?? collection.fetcher.get(url).then((bytes) => store(collection, bytes));
   fetched.set(url, known);
   return known;
 }

@@ -4,7 +4,7 @@
 import { readFile } from "node:fs/promises";
 import type { Domain } from "../../record.ts";
 import type { CurateConfig } from "../config.ts";
-import { type Item, NONE, type Stage } from "../stage.ts";
+import { type Item, NONE, queried, type Stage } from "../stage.ts";
 import { table } from "../tables.ts";
 
 export interface DomainVerdict {
@@ -52,9 +52,7 @@ export function domainStage(classifiers: DomainClassifiers): Stage<File, Row> {
       const sql = `SELECT c.id AS "key", min(c.format) AS format FROM ${table(collection, "collect")} c
         JOIN ${table(collection, "filter")} f ON f.id = c.id AND f.kept
         GROUP BY c.id HAVING count(c.domain) = 0`; // what a source says need not be guessed
-      const [{ total }] = await db.all(`SELECT count(*)::INT AS total FROM (${sql})`);
-      const rows = db.rows(`${sql} ORDER BY "key"`);
-      return { total: total as number, each: rows as AsyncGenerator<unknown> as AsyncGenerator<File> };
+      return queried(db, sql);
     },
     open: async (collection) => {
       const { config, dir } = collection;

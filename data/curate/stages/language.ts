@@ -11,7 +11,7 @@ import { pickFrames, prepareFrame } from "../../frames.ts";
 import { BudgetSpent, ChatClient, estimate, type Question, TooManyImages } from "../chat.ts";
 import type { Collection } from "../collection.ts";
 import { optional } from "../derived.ts";
-import { type Item, NONE, NotNow, type Stage } from "../stage.ts";
+import { type Item, NONE, NotNow, queried, type Stage } from "../stage.ts";
 import { table } from "../tables.ts";
 
 interface Answered {
@@ -51,12 +51,7 @@ function asking<I extends Item>({ name, about, version, prompt, vision, query, a
     folders: async (collection) => [answers(collection)],
     cost: (item, { annotate }) =>
       estimate(prompt.length + JSON.stringify(item).length, vision ? annotate.frames : 0, annotate),
-    items: async (collection, db) => {
-      if (!collection.config.annotate.server) return NONE;
-      const [{ total }] = await db.all(`SELECT count(*)::INT AS total FROM (${query(collection)})`);
-      const rows = db.rows(`${query(collection)} ORDER BY "key"`);
-      return { total: total as number, each: rows as AsyncGenerator<unknown> as AsyncGenerator<I> };
-    },
+    items: async (collection, db) => (collection.config.annotate.server ? queried(db, query(collection)) : NONE),
     open: async (collection) => {
       const client = new ChatClient(collection.config.annotate, answers(collection));
       const model = modelOf(collection);

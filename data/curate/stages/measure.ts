@@ -4,7 +4,7 @@
 import { cpus } from "node:os";
 import type { Measures } from "../measure.ts";
 import { Pool } from "../pool.ts";
-import type { Item, Stage } from "../stage.ts";
+import { type Item, queried, type Stage } from "../stage.ts";
 import { table } from "../tables.ts";
 
 interface File extends Item {
@@ -45,12 +45,8 @@ export const measureStage: Stage<File, Row> = {
   },
   settings: () => null,
   parallel: (config) => 2 * processes(config.processes),
-  items: async (collection, db) => {
-    const files = `(SELECT DISTINCT id AS "key", format FROM ${table(collection, "collect")} WHERE id IS NOT NULL)`;
-    const [{ total }] = await db.all(`SELECT count(*)::INT AS total FROM ${files}`);
-    const rows = db.rows(`SELECT * FROM ${files} ORDER BY "key"`);
-    return { total: total as number, each: rows as AsyncGenerator<unknown> as AsyncGenerator<File> };
-  },
+  items: (collection, db) =>
+    queried(db, `SELECT DISTINCT id AS "key", format FROM ${table(collection, "collect")} WHERE id IS NOT NULL`),
   open: async (collection) => {
     const pool = new Pool({ processes: processes(collection.config.processes) });
     return {

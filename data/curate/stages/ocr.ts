@@ -6,7 +6,7 @@ import sharp from "sharp";
 import { decodeSticker } from "../../decode/index.ts";
 import { pickFrames } from "../../frames.ts";
 import { openRecogniser, type Reading, recogniserInstalled, vote } from "../ocr.ts";
-import { type Item, NONE, type Stage } from "../stage.ts";
+import { type Item, NONE, queried, type Stage } from "../stage.ts";
 import { table } from "../tables.ts";
 
 interface File extends Item {
@@ -39,9 +39,7 @@ export const ocr: Stage<File, Row> = {
     const sql = `SELECT c.id AS "key", min(c.format) AS format FROM ${table(collection, "collect")} c
       JOIN ${table(collection, "measure")} m ON m."key" = c.id AND m.error IS NULL
       GROUP BY c.id HAVING count(c.text) = 0`; // what a source says need not be read
-    const [{ total }] = await db.all(`SELECT count(*)::INT AS total FROM (${sql})`);
-    const rows = db.rows(`${sql} ORDER BY "key"`);
-    return { total: total as number, each: rows as AsyncGenerator<unknown> as AsyncGenerator<File> };
+    return queried(db, sql);
   },
   open: async (collection) => {
     const recogniser = await openRecogniser();
