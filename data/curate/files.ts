@@ -1,11 +1,8 @@
 // Files of a data set that are whole or not there: copying, hashing, and clearing away what killed processes were writing.
 // Whatever is written, here and by engine/atomic.ts, is written as "<name>.<process>.tmp" beside its place and then renamed.
 
-import { createHash } from "node:crypto";
-import { createReadStream } from "node:fs";
 import { copyFile, readdir, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { pipeline } from "node:stream/promises";
 
 /** Where a file is while it is written. */
 export function aside(path: string): string {
@@ -42,11 +39,4 @@ export async function copyWhole(from: string, to: string): Promise<void> {
   if (there?.size === source.size) return;
   await copyFile(from, aside(to));
   await rename(aside(to), to);
-}
-
-/** sha256 in hex. */
-export async function hashFile(path: string): Promise<string> {
-  const hash = createHash("sha256");
-  await pipeline(createReadStream(path), hash);
-  return hash.digest("hex");
 }

@@ -7,7 +7,7 @@ import { basename, join } from "node:path";
 import { replaceFile } from "../../engine/atomic.ts";
 import { fileSha256 } from "../hash.ts";
 import { type Collection, parseJson } from "./collection.ts";
-import { hashFile, sweep } from "./files.ts";
+import { sweep } from "./files.ts";
 import { table, withDatabase } from "./tables.ts";
 
 export interface Fault {

@@ -5,8 +5,9 @@ import { existsSync } from "node:fs";
 import { mkdir, readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { replaceFile } from "../../../engine/atomic.ts";
-import { type Collection, sha256 } from "../collection.ts";
-import { hashFile, sweep } from "../files.ts";
+import { fileSha256, sha256Json } from "../../hash.ts";
+import type { Collection } from "../collection.ts";
+import { sweep } from "../files.ts";
 
 const MARK = ".unfinished";
 
@@ -16,8 +17,8 @@ const MARK = ".unfinished";
  */
 export async function beginExport(collection: Collection, out: string, how: object): Promise<() => Promise<void>> {
   const mark = join(out, MARK);
-  const tables = await Promise.all(["records", "split"].map((table) => hashFile(collection.tablePath(table))));
-  const what = `${sha256(JSON.stringify([how, tables]))}\n`;
+  const tables = await Promise.all(["records", "split"].map((table) => fileSha256(collection.tablePath(table))));
+  const what = `${sha256Json([how, tables])}\n`;
   const there = await readdir(out).catch((error: NodeJS.ErrnoException) => {
     if (error.code === "ENOENT") return [];
     throw new Error(`export: ${out} is not a folder`);
