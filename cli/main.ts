@@ -3,6 +3,7 @@
 
 import { Argument, Command, Option } from "commander";
 import { version } from "../package.json";
+import { addBenchmark } from "./benchmark_commands.ts";
 import { addDataset } from "./dataset_commands.ts";
 import { addEval } from "./eval_commands.ts";
 import {
@@ -75,6 +76,7 @@ function createProgram(): Command {
     addGolden,
     addDataset,
     addEval,
+    addBenchmark,
     addParams,
     addImport,
     addExport,

@@ -252,6 +252,16 @@ export interface CostOptions {
   json: boolean;
 }
 
+export interface BenchmarkOptions {
+  /** The configuration, a JSON file. */
+  config?: string;
+  out: string;
+  /** Only say how much there is to do. */
+  estimate: boolean;
+  /** Only print the configuration's JSON Schema. */
+  schema: boolean;
+}
+
 /** A parser of whole numbers in [min, max] for commander's option(). */
 export function whole(min: number, max = Number.MAX_SAFE_INTEGER): (text: string) => number {
   return (text) => {

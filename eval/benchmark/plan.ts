@@ -4,7 +4,7 @@
 import type { SystemName } from "../../models/config.ts";
 import { SYSTEMS, type System } from "../../models/systems.ts";
 import type { BenchmarkConfig, SourceConfig } from "./config.ts";
-import { type Cell, type Part, TEST_NAMES, type TestName } from "./result.ts";
+import { type Cell, type Metric, type Part, TEST_NAMES, type TestName } from "./result.ts";
 
 export type Domain = "Real" | "Cartoon";
 
@@ -102,6 +102,11 @@ function cell(part: Part, system: string, set: string, test: TestName, steps: nu
     test,
     steps,
   };
+}
+
+/** What a system is scored by. VideoGPT is told tags and no captions: as in the paper it has no CLIP similarity. */
+export function metricsOf(system: string, { metrics }: Pick<BenchmarkConfig, "metrics">): Metric[] {
+  return metrics.filter((metric) => !(metric === "clip" && system === "videogpt"));
 }
 
 /** Every so many steps, and the last one. */

@@ -84,7 +84,8 @@ export interface TrainingResult {
   readonly system: string;
   /** Name of the training set: "real", "cartoon", "joint", or that of Table 5. */
   readonly set: string;
-  readonly stickers: number;
+  /** Null of a run that was taken. */
+  readonly stickers: number | null;
   readonly state: "done" | "failed" | "pending";
   readonly reason?: string;
   /** The run folder, from the benchmark's own where it lies in it. */

@@ -3,6 +3,7 @@
 
 import { ProtocolError, rank, type Score } from "../score.ts";
 import { JOINT, METHODS, PARAMETERS, type PaperColumn, SECONDS, SEPARATE, TRAINING_SETS } from "./paper.ts";
+import { metricsOf } from "./plan.ts";
 import {
   type BenchmarkResult,
   type BenchmarkSystem,
@@ -73,7 +74,7 @@ function systemsTable(result: BenchmarkResult, part: "separate" | "joint"): Tabl
     columns: asked(result, METRICS).map((metric) => {
       const paper = (separate ? SEPARATE : JOINT)[test][metric];
       const cells = systems.map(({ name, title }) =>
-        metric === "clip" && name === "videogpt"
+        metricsOf(name, { metrics: [metric] }).length === 0
           ? none(`${title} is told tags, not captions`)
           : scored(result, { part, test, metric, row: name, paper }, (cell) => cell.system === name),
       );
@@ -269,7 +270,7 @@ function commonNotes(result: BenchmarkResult, groups: Layout["groups"]): string[
   const close = columns.filter(overlapping);
   const compared = columns.filter(({ cells }) => cells.some((cell) => cell.kind === "value" && cell.place === 1));
   const notes: string[] = [];
-  if (compared.length > 0)
+  if (close.length > 0)
     notes.push(
       `In ${close.length} of ${compared.length} ranked columns the intervals of the best and the worst overlap: ` +
         "the order there is no finding.",
