@@ -6,6 +6,7 @@ import { grad } from "../engine/autograd.ts";
 import { useDevice } from "../engine/device.ts";
 import { type Node, print } from "../engine/graph.ts";
 import { allOps, type OpDef } from "../engine/ops/op.ts";
+import { KERNEL_LOADS } from "../engine/plan/fuse/sizes.ts";
 import { makePlan } from "../engine/plan/plan.ts";
 import { type GpuDevice, openGpu } from "../engine/runtime/gpu.ts";
 import { apply, full, type Tensor, tensor, zeros } from "../engine/tensor.ts";
@@ -107,6 +108,36 @@ describe("limits", () => {
           .add(x),
       ).length,
     ).toBeLessThan(100);
+  });
+});
+
+describe("many places of one tensor", () => {
+  const n = 530;
+  const x = tensor(
+    Float32Array.from({ length: n }, (_, i) => Math.sin(i)),
+    [n],
+  );
+  const shifted = (count: number): Tensor[] =>
+    Array.from({ length: count }, (_, k) => x.slice(0, k, k + n - count).mul(Math.cos(k)));
+  const cases: [string, (count: number) => Tensor][] = [
+    ["a sum of shifted views", (count) => sumOf(shifted(count))],
+    ["its gradient", (count) => grad(sumOf(shifted(count)).square().sum(), [x])[0]],
+    ["behind a reduction", (count) => sumOf(shifted(count)).add(x.sum())],
+    ["a concat of pieces", (count) => shifted(count)[0].concat(shifted(count).slice(1), 0)],
+  ];
+  const texts = (out: Tensor): string[] =>
+    makePlan(programOf([out]), MINIMUM_CAPS).dispatches.map((d) => d.source.wgsl);
+  const loads = (text: string): number => text.match(/b\d+\[/g)?.length ?? 0;
+  test.each(cases)("%s: no kernel loads more than a few dozen values, and the result is right", async (_, make) => {
+    for (const count of [128, 512]) {
+      const all = texts(make(count));
+      expect(Math.max(...all.map(loads))).toBeLessThanOrEqual(66); // a concat of four, each as large as may be
+      expect(all.length).toBeGreaterThan(count / 66);
+    }
+    await onHost([make(128)], { maxBindings: 8, fuse: true });
+  });
+  test("up to the bound they are one kernel", () => {
+    expect(texts(sumOf(shifted(KERNEL_LOADS)))).toHaveLength(1);
   });
 });
 
