@@ -10,11 +10,11 @@ import { type Device, openDevice } from "../engine/index.ts";
 import { type BenchmarkConfig, benchmarkSchema, parseBenchmark } from "../eval/benchmark/config.ts";
 import { renderBenchmarkMarkdown } from "../eval/benchmark/markdown.ts";
 import { estimate, type PlannedSet, type PlannedTraining, planBenchmark } from "../eval/benchmark/plan.ts";
-import type { BenchmarkResult, Cell, GalleryRow, TrainingResult } from "../eval/benchmark/result.ts";
+import type { BenchmarkResult, BenchmarkSystem, Cell, GalleryRow, TrainingResult } from "../eval/benchmark/result.ts";
 import { systemConfig } from "../models/config.ts";
 import { SYSTEMS } from "../models/systems.ts";
 import { environment } from "../train/environment.ts";
-import { exitCode } from "../train/log.ts";
+import { exitCode, interruptible } from "../train/log.ts";
 import { makeCell, Trained } from "./benchmark_cells.ts";
 import {
   type Bench,
@@ -24,10 +24,12 @@ import {
   openBenchmarkScorers,
   openSet,
   openTests,
+  shortHash,
   stickersOf,
   writeReferences,
 } from "./benchmark_sets.ts";
 import { Stopped, trainAutoencoder, trainSystem } from "./benchmark_train.ts";
+import { costOfRun } from "./eval_cost.ts";
 import type { Scorers } from "./eval_weights.ts";
 import type { BenchmarkOptions } from "./options.ts";
 import { announce } from "./train.ts";
@@ -42,18 +44,27 @@ export async function run({ config: path, out, estimate: only, schema }: Benchma
   const plan = planBenchmark(config);
   console.error(inWords(config, plan));
   if (only) return;
-  const size = config.size ?? systemConfig("sti", config.preset).size;
   const device = await openDevice();
   try {
     announce(device);
-    const work = new Benchmark({ config, out, size }, plan, device);
-    await work.run();
+    await runBenchmark(config, plan, out, device);
   } finally {
     device.close();
   }
 }
 
-async function readConfig(path: string): Promise<BenchmarkConfig> {
+/** Does what is not done yet, on the open device. The exit code is set: 1 where something failed, that of Ctrl-C after it. */
+export async function runBenchmark(
+  config: BenchmarkConfig,
+  plan: readonly PlannedTraining[],
+  out: string,
+  device: Device,
+): Promise<void> {
+  const size = config.size ?? systemConfig("sti", config.preset).size;
+  await new Benchmark({ config, out, size }, plan, device).run();
+}
+
+export async function readConfig(path: string): Promise<BenchmarkConfig> {
   const text = await readFile(path, "utf8").catch((error: NodeJS.ErrnoException) => {
     throw new Error(`benchmark: the configuration ${path} cannot be read (${error.code})`, { cause: error });
   });
@@ -84,6 +95,7 @@ class Benchmark {
   readonly #started = performance.now();
   readonly #cells: Map<string, Cell>;
   readonly #trainings = new Map<string, TrainingResult>();
+  readonly #costs = new Map<string, Pick<BenchmarkSystem, "cost" | "costFailed">>();
   readonly #references = new Map<string, Map<number, string>>();
   #before: Pick<BenchmarkResult, "began" | "seconds"> = { began: new Date().toISOString(), seconds: 0 };
   #tests: readonly OpenTest[] = [];
@@ -106,6 +118,7 @@ class Benchmark {
     try {
       await this.#prepare();
       await this.#work();
+      await this.#measureCosts();
     } catch (error) {
       if (!(error instanceof Stopped)) throw error;
       console.error("stopped: the same command goes on from here");
@@ -114,8 +127,10 @@ class Benchmark {
       for (const { clips } of this.#tests) clips.close();
     }
     await this.#write();
-    const failed = [...this.#cells.values(), ...this.#trainings.values()].filter(({ state }) => state === "failed");
-    for (const { id, reason } of failed) console.error(`failed: ${id}: ${reason}`);
+    const parts = [...this.#trainings.values(), ...this.#cells.values()];
+    const failed = parts.flatMap(({ id, state, reason }) => (state === "failed" ? [`${id}: ${reason}`] : []));
+    for (const [name, { costFailed }] of this.#costs) if (costFailed) failed.push(`cost of ${name}: ${costFailed}`);
+    for (const line of failed) console.error(`failed: ${line}`);
     if (failed.length > 0) process.exitCode ??= 1;
     for (const name of ["benchmark.md", "benchmark.json"]) console.log(resolve(out, name));
   }
@@ -177,6 +192,34 @@ class Benchmark {
     }
   }
 
+  /** What one sticker of each system takes, on a device of its own. Weights make no difference: any training will do. */
+  async #measureCosts(): Promise<void> {
+    const { config, out, size } = this.#bench;
+    const { cost, sampling, preset, seed, systems } = config;
+    if (!cost) return;
+    for (const { name } of SYSTEMS.filter((system) => systems.includes(system.name))) {
+      const training = [...this.#trainings.values()].find(({ system, state }) => system === name && state === "done");
+      if (!training) continue; // said to have failed already
+      const key = shortHash(1, name, preset, size, name === "videogpt" ? null : sampling, cost, this.#device.name);
+      const path = join(out, "cells", `cost-${name}-${key}.json`);
+      const interrupt = interruptible();
+      try {
+        const text = await readFile(path, "utf8").catch(() => null);
+        const run = training.taken ? training.run : join(out, training.run);
+        if (text === null) console.error(`cost: ${name}`);
+        const known = text === null ? (await costOfRun(run, { ...sampling, ...cost, seed })).cost : JSON.parse(text);
+        this.#costs.set(name, { cost: known });
+        if (text === null) await replaceFile(path, (file) => file.writeFile(`${JSON.stringify(known, null, 2)}\n`));
+      } catch (error) {
+        this.#costs.set(name, { cost: null, costFailed: reasonOf(error) });
+      } finally {
+        interrupt.release();
+      }
+      await this.#write();
+      if (interrupt.signal) throw new Stopped(interrupt.signal);
+    }
+  }
+
   /** A training that failed, and its cells with it. */
   #fail({ id, system, set, cells, take }: PlannedTraining, reason: string): void {
     const about = { id, system: system.name, set: set.name, stickers: null, taken: take !== null, stages: [] };
@@ -233,7 +276,8 @@ class Benchmark {
       published: this.#scorers?.published ?? false,
       missing: this.#scorers?.missing ?? {},
       systems: SYSTEMS.filter(({ name }) => config.systems.includes(name)).map(({ name, title, conditions }) => ({
-        ...{ name, title, conditions, cost: null },
+        ...{ name, title, conditions },
+        ...(this.#costs.get(name) ?? { cost: null }),
       })),
       trainings: [...this.#trainings.values()],
       tests: this.#tests.map(({ name, domain, clips }) => ({

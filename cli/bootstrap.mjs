@@ -1,6 +1,6 @@
-// `npm start` and `npm test`: takes a fresh clone to a state in which everything runs, then starts the main job or the
-// tests. Plain JavaScript without dependencies, because it is what installs them. No other logic lives here: the job is
-// `gifgrad start` (cli/start.ts), the tests are vitest's.
+// `npm start`, `npm test` and `npm run benchmark:nano`: takes a fresh clone to a state in which everything runs, then starts
+// the main job, the tests or the benchmark. Plain JavaScript without dependencies, because it is what installs them. No other
+// logic lives here: the job is `gifgrad start` (cli/start.ts), the benchmark cli/benchmark.ts, the tests are vitest's.
 
 import { spawn, spawnSync } from "node:child_process";
 import { existsSync, readFileSync, rmSync } from "node:fs";
@@ -73,12 +73,13 @@ const installAdvice = [
   "without a GPU, install the Vulkan loader and Mesa >= 23.2 (libvulkan1 and mesa-vulkan-drivers on Debian and Ubuntu).",
 ];
 
-// ---- the two commands
+// ---- the commands
 
-async function start() {
+/** The main job, or the benchmark. */
+async function job() {
   const adapter = findAdapter();
   if (adapter.error) fail(`no WebGPU adapter: ${adapter.error}`, ...installAdvice);
-  await import("./gifgrad.mjs"); // reads "start" and its options from the same process.argv
+  await import("./gifgrad.mjs"); // reads the command and its options from the same process.argv
 }
 
 /** Runs one of the installed tools to its end, its output going straight through. Resolves to its exit code. */
@@ -134,6 +135,7 @@ async function test(args) {
 requireNode();
 prepareEnvironment();
 const [command, ...args] = process.argv.slice(2);
-if (command !== "start" && command !== "test") fail(`bootstrap.mjs takes "start" or "test", not "${command ?? ""}"`);
+if (!["start", "test", "benchmark"].includes(command))
+  fail(`bootstrap.mjs takes "start", "test" or "benchmark", not "${command ?? ""}"`);
 installPackages();
-await (command === "start" ? start() : test(args));
+await (command === "test" ? test(args) : job());
