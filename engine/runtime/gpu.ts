@@ -1,13 +1,12 @@
-// Device "gpu": plans become pipelines, buffers and pre-built bind groups; a call of a program is one command buffer with one
-// compute pass. Nothing waits except `read` and `settle`.
+// Device "gpu": a program is planned and recorded at its first call (recording.ts); a call is one command buffer with one
+// compute pass that replays the recording. Nothing waits except `read` and `settle`. Opened by engine/device.ts.
 
 import type { Caps } from "../../kernels/wgsl.ts";
 import type { Device, FeedValue, MemoryStats, Program, Tracing } from "../device.ts";
-import { type Data, elementBytes, packHalves, roundHalf, unpackHalf } from "../dtype.ts";
-import { DeviceError, type DeviceLostError, StaleTensorError } from "../error.ts";
-import { dispatchInfos, explainPlan, opsOf } from "../plan/explain.ts";
-import { type Dispatch, makePlan, type Place, type Plan, type PlanOptions, tensorBytes } from "../plan/plan.ts";
-import { uniformBytes } from "../plan/summary.ts";
+import { type Data, elementBytes } from "../dtype.ts";
+import { DeviceError, type DeviceLostError } from "../error.ts";
+import { dispatchInfos, explainPlan } from "../plan/explain.ts";
+import { makePlan, type Place, type Plan, type PlanOptions, tensorBytes } from "../plan/plan.ts";
 import { numel } from "../shape.ts";
 import { Storage } from "../storage.ts";
 import { debugging, observed, timed } from "../timeline.ts";
@@ -18,48 +17,9 @@ import { patiently } from "./patience.ts";
 import { Pipelines } from "./pipelines.ts";
 import { Pool } from "./pool.ts";
 import { type KernelTime, profile } from "./profile.ts";
+import { type Memory, type Recorded, Recorder, type Recording, type ResultSet } from "./recording.ts";
+import { Residents } from "./residents.ts";
 import { Tracer } from "./tracing.ts";
-
-interface Resident {
-  readonly buffer: GPUBuffer;
-  version: number;
-}
-
-interface Memory {
-  readonly buffer: GPUBuffer;
-  readonly offset: number;
-}
-
-/** One recorded dispatch: everything needed to replay it. */
-interface Recorded {
-  readonly pipeline: GPUComputePipeline;
-  readonly group: GPUBindGroup;
-  readonly x: number;
-  readonly y: number;
-  readonly z: number;
-}
-
-/** The memory of a plan, besides storages. */
-interface Where {
-  readonly plan: Plan;
-  /** The arena's slabs. */
-  readonly arena: readonly GPUBuffer[];
-  readonly constants: readonly GPUBuffer[];
-  readonly inputs: ReadonlyMap<string, GPUBuffer>;
-}
-
-/** Memory for the results of one call, by name, and the dispatches that write there. */
-interface ResultSet {
-  readonly results: ReadonlyMap<string, GPUBuffer>;
-  readonly dispatches: readonly Recorded[];
-}
-
-interface Recording extends Where {
-  readonly uniforms: GPUBuffer | null;
-  /** Two for a program that is run again, used in turn: a step may be fed its own last results. */
-  readonly sets: readonly ResultSet[];
-  calls: number;
-}
 
 export interface GpuOptions {
   /** Overrides of what the adapter offers. */
@@ -94,7 +54,8 @@ export class GpuDevice implements Device {
   readonly #device: GPUDevice;
   readonly #pool: Pool;
   readonly #planOptions: PlanOptions;
-  readonly #resident = new WeakMap<Storage, Resident>();
+  readonly #residents: Residents;
+  readonly #recorder: Recorder;
   readonly #recordings = new WeakMap<Program, Recording>();
   readonly #pipelines: Pipelines;
   readonly #assistant: Assistant | null;
@@ -112,6 +73,8 @@ export class GpuDevice implements Device {
     const fail = (error: DeviceError): void => this.#fail(error);
     this.#pool = new Pool(dawn.device, { memoryLimit, maxBuffer: this.caps.maxBuffer, onOutOfMemory: fail });
     this.#pipelines = new Pipelines(dawn.device, fail);
+    this.#residents = new Residents(dawn.device, this.#pool, this.caps);
+    this.#recorder = new Recorder(dawn.device, this.#pool, this.#pipelines, this.#residents);
     this.#assistant = dawn.another ? new Assistant(dawn.another) : null;
     this.#planOptions = plan ?? {};
     dawn.device.onuncapturederror = (e) => fail(new DeviceError(e.error.message));
@@ -139,25 +102,21 @@ export class GpuDevice implements Device {
       out = timed("encode", program.name, () => this.#submit(recording, feed, program.reused));
       void this.#assistant?.help(this.#pipelines.takeFresh(), () => this.#device.queue.onSubmittedWorkDone());
       if (observed()) void timed("first run", program.name, () => this.#device.queue.onSubmittedWorkDone());
-      if (program.reused) this.#hold(program, recording);
+      if (program.reused) this.#recordings.set(program, recording);
+      if (program.reused) this.#recorder.follow(program, recording);
       return out;
     } finally {
-      if (!program.reused || !out) this.#discard(recording, !out); // a program that runs once, or one that failed
+      if (!program.reused || !out) this.#recorder.discard(recording, !out); // a program that runs once, or one that failed
     }
   }
 
   async read(storage: Storage): Promise<Data> {
     this.#check();
-    const { buffer } = this.#use(storage);
+    const buffer = this.#residents.use(storage);
     const copy = await timed("wait", `[${storage.shape.join(", ")}]`, () => this.#copyBack(buffer, storage));
     await Promise.all(this.#pending.splice(0));
     this.#check();
-    if (storage.dtype === "f16" && this.caps.f16) return Float32Array.from(new Uint16Array(copy), unpackHalf);
-    return storage.dtype === "f32" || storage.dtype === "f16"
-      ? new Float32Array(copy)
-      : storage.dtype === "i32"
-        ? new Int32Array(copy)
-        : new Uint32Array(copy);
+    return this.#residents.unpack(storage, copy);
   }
 
   #wait<T>(promise: Promise<T>): Promise<T> {
@@ -255,121 +214,16 @@ export class GpuDevice implements Device {
   #record(program: Program): Recording {
     const plan = timed("plan", program.name, () => makePlan(program, this.caps, this.#planOptions));
     if (debugging("plan")) console.error(explainPlan(plan));
-    const taken: GPUBuffer[] = [];
-    try {
-      return timed("record", program.name, () => this.#recordPlan(plan, program.reused ? 2 : 1, taken));
-    } catch (e) {
-      for (const b of taken) this.#pool.release(b); // out of memory half way
-      throw e;
-    }
-  }
-
-  /** Every buffer that it takes from the pool is put into `taken` as well. */
-  #recordPlan(plan: Plan, sets: number, taken: GPUBuffer[]): Recording {
-    const take = (bytes: number, what: string): GPUBuffer => {
-      const buffer = this.#pool.take(bytes, `${what} of ${plan.name}`);
-      taken.push(buffer);
-      return buffer;
-    };
-    const arena = slabsOf(plan.arena).map((bytes) => take(bytes, "arena"));
-    const inputs = new Map(plan.inputs.map((i) => [i.name, take(i.bytes, `input ${i.name}`)]));
-    const constants = plan.setup.map((d) => take((d.places[0] as { bytes: number }).bytes, "table"));
-    const memory = { plan, arena, constants, inputs };
-    const all = [...plan.setup, ...plan.dispatches];
-    const { buffer: uniforms, offsets } = this.#uniforms(plan.name, all);
-    if (uniforms) taken.push(uniforms);
-    const made: Recorded[][] = [];
-    const results = Array.from(
-      { length: sets },
-      () => new Map(plan.outputs.map((o) => [o.name, take(o.bytes, `result ${o.name}`)])),
-    );
-    for (const set of results) {
-      const range = (p: Place): GPUBufferBinding => {
-        const { buffer, offset } = this.#memoryOf(memory, set, p);
-        return { buffer, offset, size: p.bytes }; // the buffer may be larger
-      };
-      const record = (d: Dispatch, i: number): Recorded =>
-        made.length > 0 && !d.places.some((p) => p.kind === "result")
-          ? made[0][i]
-          : this.#recordDispatch(d, plan, d.places.map(range), uniforms, offsets[i]);
-      made.push(all.map(record));
-    }
-    this.#runOnce(made[0].slice(0, plan.setup.length));
-    const dispatches = made.map((recorded) => recorded.slice(plan.setup.length));
-    return { ...memory, uniforms, sets: results.map((r, i) => ({ results: r, dispatches: dispatches[i] })), calls: 0 };
-  }
-
-  #recordDispatch(
-    { source, group }: Dispatch,
-    plan: Plan,
-    places: readonly GPUBufferBinding[],
-    uniforms: GPUBuffer | null,
-    offset: number,
-  ): Recorded {
-    const entries: GPUBindGroupEntry[] = places.map((resource, binding) => ({ binding, resource }));
-    if (source.uniforms.length > 0) {
-      entries.push({
-        binding: places.length,
-        resource: { buffer: uniforms as GPUBuffer, offset, size: Math.ceil(source.uniforms.length / 4) * 16 },
-      });
-    }
-    const pipeline = this.#pipelines.get(source, places.length, { step: plan.name, ops: () => opsOf(group, plan) });
-    const [x, y, z] = source.workgroups;
-    return {
-      pipeline,
-      group: this.#device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries }),
-      x,
-      y,
-      z,
-    };
-  }
-
-  #runOnce(dispatches: readonly Recorded[]): void {
-    if (dispatches.length === 0) return;
-    const encoder = this.#device.createCommandEncoder();
-    const pass = encoder.beginComputePass();
-    for (const d of dispatches) this.#encode(pass, d);
-    pass.end();
-    this.#device.queue.submit([encoder.finish()]);
-  }
-
-  /** The scalars of all dispatches in one buffer, written once: they are constants of the recording. */
-  #uniforms(name: string, dispatches: Plan["dispatches"]): { buffer: GPUBuffer | null; offsets: number[] } {
-    let bytes = 0;
-    const offsets = dispatches.map(({ source }) => {
-      const at = bytes;
-      bytes += uniformBytes([source]);
-      return at;
-    });
-    if (bytes === 0) return { buffer: null, offsets };
-    const words = new Uint32Array(bytes / 4);
-    dispatches.forEach(({ source }, i) => {
-      words.set(source.uniforms, offsets[i] / 4);
-    });
-    const buffer = this.#pool.take(bytes, `uniforms of ${name}`, "scalars");
-    this.#device.queue.writeBuffer(buffer, 0, words);
-    return { buffer, offsets };
-  }
-
-  /** Keeps a recording for as long as its program lives; afterwards its memory goes back to the pool. */
-  #hold(program: Program, recording: Recording): void {
-    this.#recordings.set(program, recording);
-    for (const buffer of buffersOf(recording)) this.#pool.follow(program, buffer);
-    // Results outlive the program as long as one of them is held: each keeps its recording.
-    for (const buffer of resultsOf(recording)) this.#pool.follow(recording, buffer);
-  }
-
-  /** `results`: they were not given to a caller. */
-  #discard(recording: Recording, results: boolean): void {
-    for (const buffer of [...buffersOf(recording), ...(results ? resultsOf(recording) : [])])
-      this.#pool.release(buffer);
+    const recording = timed("record", program.name, () => this.#recorder.record(plan, program.reused ? 2 : 1));
+    this.#runOnce(recording.setup);
+    return recording;
   }
 
   // ---- running -----------------------------------------------------------------------------------------------------
 
   #submit(recording: Recording, feed: Readonly<Record<string, FeedValue>>, reused: boolean): Record<string, Storage> {
     const { plan } = recording;
-    for (const s of plan.storages) this.#use(s); // uploads what the host has written since
+    for (const s of plan.storages) this.#residents.use(s); // uploads what the host has written since
     const encoder = this.#device.createCommandEncoder({ label: plan.name });
     for (const input of plan.inputs)
       this.#feed(encoder, recording.inputs.get(input.name) as GPUBuffer, feed[input.name], input, plan);
@@ -382,7 +236,7 @@ export class GpuDevice implements Device {
     }
     const copy = (from: Memory, to: Memory, bytes: number): void =>
       encoder.copyBufferToBuffer(from.buffer, from.offset, to.buffer, to.offset, bytes);
-    const memory = (p: Place): Memory => this.#memoryOf(recording, set.results, p);
+    const memory = (p: Place): Memory => this.#recorder.memoryOf(recording, set.results, p);
     for (const { name, place, bytes } of plan.outputs) {
       const to = { buffer: set.results.get(name) as GPUBuffer, offset: 0 };
       // A result that is an input, state, or another result as well was not written where it belongs.
@@ -392,6 +246,15 @@ export class GpuDevice implements Device {
     this.#device.queue.submit([encoder.finish()]);
     traced?.submitted();
     return this.#handOut(recording, set, reused);
+  }
+
+  #runOnce(dispatches: readonly Recorded[]): void {
+    if (dispatches.length === 0) return;
+    const encoder = this.#device.createCommandEncoder();
+    const pass = encoder.beginComputePass();
+    for (const d of dispatches) this.#encode(pass, d);
+    pass.end();
+    this.#device.queue.submit([encoder.finish()]);
   }
 
   #encode(pass: GPUComputePassEncoder, { pipeline, group, x, y, z }: Recorded): void {
@@ -411,25 +274,10 @@ export class GpuDevice implements Device {
     if (typeof value === "number") this.#device.queue.writeBuffer(target, 0, new Float32Array([value]));
     else {
       // Values that only the host has, such as a fresh batch, go straight into the input: no buffer of their own to collect.
-      const host = this.#resident.has(value) || value.mutable ? null : value.host();
-      if (host) this.#write(target, value, host);
-      else encoder.copyBufferToBuffer(this.#use(value).buffer, 0, target, 0, bytes);
+      const host = this.#residents.hostOnly(value);
+      if (host) this.#residents.write(target, value, host);
+      else encoder.copyBufferToBuffer(this.#residents.use(value), 0, target, 0, bytes);
     }
-  }
-
-  #memoryOf({ plan, arena, constants, inputs }: Where, results: ReadonlyMap<string, GPUBuffer>, place: Place): Memory {
-    if (place.kind === "arena") {
-      const { offsets, slab } = plan.arena;
-      const at = offsets[place.index];
-      const i = Math.floor(at / slab);
-      return { buffer: arena[i], offset: i === 0 ? at : at - i * slab };
-    }
-    if (place.kind === "constant") return { buffer: constants[place.index], offset: 0 };
-    if (place.kind === "result") return { buffer: results.get(place.name) as GPUBuffer, offset: 0 };
-    return {
-      buffer: place.kind === "input" ? (inputs.get(place.name) as GPUBuffer) : this.#use(place.storage).buffer,
-      offset: 0,
-    };
   }
 
   /** The results of a call. Whoever still holds those of the last but one is told when this one has overwritten them. */
@@ -446,34 +294,10 @@ export class GpuDevice implements Device {
             ? `result "${name}" of call ${call + 1} of ${plan.name} was overwritten by call ${call + 3} (use keep() to hold on to it)`
             : null;
       } else this.#pool.follow(storage, buffer);
-      this.#resident.set(storage, { buffer, version: 0 });
+      this.#residents.place(storage, buffer);
       storages[name] = storage;
     }
     return storages;
-  }
-
-  /** Host values as they lie in a buffer. Parameters of f16 may have values that no f16 is: they are rounded here. */
-  #write(buffer: GPUBuffer, { dtype }: Storage, host: Data): void {
-    const data = dtype !== "f16" ? host : this.caps.f16 ? packHalves(host) : Float32Array.from(host, roundHalf);
-    this.#device.queue.writeBuffer(buffer, 0, data.buffer as ArrayBuffer, data.byteOffset, data.byteLength);
-  }
-
-  /** The storage's buffer on this device, uploaded if the host has newer values. */
-  #use(storage: Storage): Resident {
-    const stale = storage.stale?.();
-    if (stale) throw new StaleTensorError(stale);
-    const held = this.#resident.get(storage);
-    if (held && held.version === storage.version) return held;
-    const host = storage.host();
-    if (!host) throw new DeviceError("a tensor's values live on another device or were lost with it");
-    const bytes = tensorBytes(storage, this.caps);
-    const buffer = held?.buffer ?? this.#pool.take(bytes, `tensor [${storage.shape.join(", ")}]`);
-    if (!held) this.#pool.follow(storage, buffer);
-    if (host.length > 0) this.#write(buffer, storage, host);
-    const resident = { buffer, version: storage.version };
-    this.#resident.set(storage, resident);
-    if (storage.mutable) storage.releaseHost();
-    return resident;
   }
 
   // ---- errors ------------------------------------------------------------------------------------------------------
@@ -501,20 +325,4 @@ export class GpuDevice implements Device {
     Error.captureStackTrace?.(error, this.#check); // where it is thrown, not where it was found out
     throw error;
   }
-}
-
-function resultsOf({ sets }: Recording): GPUBuffer[] {
-  return sets.flatMap((s) => [...s.results.values()]);
-}
-
-/** Everything a recording took from the pool, besides its results. */
-function buffersOf({ arena, constants, inputs, uniforms }: Recording): GPUBuffer[] {
-  return [...arena, ...constants, ...inputs.values(), ...(uniforms ? [uniforms] : [])];
-}
-
-/** Sizes of the buffers that make up an arena. */
-function slabsOf({ bytes, slab }: Plan["arena"]): number[] {
-  const full = Math.floor(bytes / slab);
-  const rest = full > 0 ? bytes - full * slab : bytes;
-  return [...Array.from({ length: full }, () => slab), ...(rest > 0 ? [rest] : [])];
 }
