@@ -142,10 +142,10 @@ type Issue = z.core.$ZodIssue;
 /** Of a union's issues those of the one shape that was meant: the one whose key is there. Its own message where none is. */
 function told(issue: Issue): Issue[] {
   if (issue.code !== "invalid_union") return [{ ...issue, path: issue.path.length > 0 ? issue.path : ["the file"] }];
-  const meant = issue.errors.find(
+  const [meant, another] = issue.errors.filter(
     (branch) => !branch.some(({ code, path }) => code === "unrecognized_keys" && path.length === 0),
   );
-  if (!meant) return [issue];
+  if (!meant || another) return [issue];
   return meant.flatMap((one) => told({ ...one, path: [...issue.path, ...one.path] }));
 }
 
