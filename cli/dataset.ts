@@ -41,7 +41,7 @@ export async function build(configPath: string, out: string): Promise<void> {
   });
   const config = parseConfig(parseJson(given, configPath), configPath, dirname(resolve(configPath)));
   const collection = await createCollection(out, config);
-  if (config.annotate.ocr === "auto" && !(await recogniserInstalled())) console.error(`note: ${MISSING}`);
+  if (config.annotate.ocr === "auto" && !recogniserInstalled()) console.error(`note: ${MISSING}`);
   for (const one of STAGES.before) {
     if (!(await runOne(collection, one, {}))) return;
   }

