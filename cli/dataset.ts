@@ -1,9 +1,9 @@
 // The commands of `gifgrad dataset`: open the data set, run a stage, say what came of it. What stages do is in data/curate.
 
-import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { mkdir, readFile } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { dataCard } from "../data/curate/card.ts";
-import { type Collection, createCollection, openCollection, parseJson } from "../data/curate/collection.ts";
+import { type Collection, checkBuild, createCollection, openCollection, parseJson } from "../data/curate/collection.ts";
 import { configSchema, parseConfig } from "../data/curate/config.ts";
 import { filterTable, recordsTable, verdicts, wordsTable } from "../data/curate/derived.ts";
 import { editsTable } from "../data/curate/edits.ts";
@@ -12,6 +12,7 @@ import { exportImagefolder } from "../data/curate/export/imagefolder.ts";
 import { exportParquet } from "../data/curate/export/parquet.ts";
 import { exported } from "../data/curate/export/rows.ts";
 import { exportWebDataset } from "../data/curate/export/webdataset.ts";
+import { sweep } from "../data/curate/files.ts";
 import { history } from "../data/curate/history.ts";
 import { mergeInto } from "../data/curate/merge.ts";
 import { MISSING, recogniserInstalled } from "../data/curate/ocr.ts";
@@ -36,10 +37,13 @@ import type { ExportOptions, ShowOptions, StageCommandOptions, TrainDomainOption
 const STAGES = stages(domainClassifiers);
 
 export async function build(configPath: string, out: string): Promise<void> {
-  const given = await readFile(configPath, "utf8").catch(() => {
-    throw new Error(`there is no configuration ${configPath}`);
+  const given = await readFile(configPath, "utf8").catch(({ code }: NodeJS.ErrnoException) => {
+    throw new Error(
+      code === "ENOENT" ? `there is no configuration ${configPath}` : `${configPath} cannot be read (${code})`,
+    );
   });
   const config = parseConfig(parseJson(given, configPath), configPath, dirname(resolve(configPath)));
+  await checkBuild(out, config, configPath);
   const collection = await createCollection(out, config);
   if (config.annotate.ocr === "auto" && !recogniserInstalled()) console.error(`note: ${MISSING}`);
   for (const one of STAGES.before) {
@@ -120,6 +124,7 @@ export async function stats(dir: string, out: string): Promise<void> {
     if (shown.length > 0) sheets.push({ title: `${domain} samples`, png: await contactSheet(collection, shown) });
   }
   await mkdir(out, { recursive: true });
+  await sweep(out, "stats.");
   const page = join(out, "stats.html");
   await replaceFile(join(out, "stats.json"), (file) => file.writeFile(`${JSON.stringify(found, null, 2)}\n`));
   await replaceFile(page, (file) => file.writeFile(statsPage(found, sheets)));
@@ -134,7 +139,9 @@ export async function show(dir: string, { rejected, count, out }: ShowOptions): 
     : table(collection, "records");
   const label = rejected ? "coalesce(round(value, 2)::VARCHAR, duplicate_of, detail)" : "coalesce(caption, '')";
   const shown = await samples(from, label, count);
-  await writeFile(out, await contactSheet(collection, shown));
+  const sheet = await contactSheet(collection, shown);
+  await mkdir(dirname(out), { recursive: true });
+  await replaceFile(out, (file) => file.writeFile(sheet));
   console.log(`${out}: ${shown.length} stickers`);
 }
 

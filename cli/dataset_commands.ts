@@ -87,7 +87,7 @@ export function addDataset(program: Command): void {
     (await work()).verifyAll(dir),
   );
   command("history", "where everything that is said of one sticker comes from: tool, model, version, time")
-    .argument("<id>", "the sticker's sha256")
+    .argument("<id>", "the sticker's sha256, or its beginning")
     .action(async (dir: string, id: string) => (await work()).tellHistory(dir, id));
   dataset
     .command("cache")

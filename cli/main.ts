@@ -335,9 +335,26 @@ function oneLine(text: string): string {
     .replaceAll(/\s*\n\s*/g, " ");
 }
 
+const SYSTEM_ERRORS: Readonly<Record<string, string>> = {
+  ENOENT: "there is no such file or folder",
+  ENOTDIR: "a file stands where a folder should be",
+  EEXIST: "a file stands where a folder should be",
+  EISDIR: "a folder stands where a file should be",
+  EACCES: "no permission",
+  EPERM: "no permission",
+  EROFS: "the disk cannot be written",
+  ENOSPC: "the disk is full",
+};
+
+/** What the operating system refused, and of which path; undefined for other errors. */
+function ofSystem({ code, path }: NodeJS.ErrnoException): string | undefined {
+  const what = SYSTEM_ERRORS[code ?? ""];
+  return what && path ? `${what}: ${path}` : what;
+}
+
 /** Prints what went wrong. Errors of the language itself are our mistakes, not the user's, and say so. */
 function report(error: unknown): void {
-  const message = error instanceof Error ? error.message : String(error);
+  const message = error instanceof Error ? (ofSystem(error) ?? error.message) : String(error);
   console.error(`gifgrad: ${message}`);
   if (error instanceof Error && process.env.DEBUG?.split(",").includes("stack")) console.error(error.stack);
   else if (error instanceof TypeError || error instanceof ReferenceError) {

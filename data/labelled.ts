@@ -35,6 +35,7 @@ const IMAGE = /\.(gif|webp|a?png|jpe?g)$/i;
 
 /** @throws Error when `dir` has no labels, or no sticker that can be used of either domain on both sides */
 export async function openLabelled(dir: string, o: LabelledOptions): Promise<Labelled> {
+  if (!existsSync(dir)) throw new Error(`the folder ${dir} does not exist`);
   const labels = await readLabels(dir);
   const shape = { size: o.size, frames: o.frames };
   const cache = await openClipCache(dir, [...labels.keys()], shape, join(dir, ".gifgrad"), o.onProgress);

@@ -106,7 +106,9 @@ describe("a language model", () => {
     expect(records.map(({ caption, caption_zh }) => [caption, caption_zh])).toEqual(
       new Array(3).fill(["a disc (summary)", "一个圆盘"]),
     );
-    const origins = await history(c, String(records[0].id), stages().all);
+    const origins = await history(c, String(records[0].id).slice(0, 12), stages().all);
+    await expect(history(c, "", stages().all)).rejects.toThrow(/is the beginning of 3 stickers/);
+    await expect(history(c, "xyz", stages().all)).rejects.toThrow(/no sticker xyz/);
     expect(origins.map(({ stage: s, tool }) => `${s}: ${tool}`)).toEqual([
       "collect: s",
       "measure: gifgrad",

@@ -7,8 +7,8 @@
 //     DIR/annotations/<stage>.parquet   the same as a table, made from the journal when a stage is complete
 
 import { existsSync } from "node:fs";
-import { mkdir, readdir, readFile, stat } from "node:fs/promises";
-import { join, resolve } from "node:path";
+import { mkdir, readdir, readFile, realpath, stat } from "node:fs/promises";
+import { basename, dirname, join, resolve, sep } from "node:path";
 import { replaceFile } from "../../engine/atomic.ts";
 import { sha256 } from "../hash.ts";
 import { type CurateConfig, parseConfig } from "./config.ts";
@@ -73,6 +73,31 @@ export class Collection {
     await mkdir(join(path, ".."), { recursive: true });
     await replaceFile(path, (file) => file.writeFile(bytes));
   }
+}
+
+/**
+ * Whether a data set may be built in `dir` from this configuration, asked before anything is touched.
+ * @throws Error without sources, of which a data set without stickers would be made; and when `dir` is in a folder of stickers
+ * that it would be made from: the next build would collect what this one wrote
+ */
+export async function checkBuild(dir: string, { sources }: CurateConfig, where: string): Promise<void> {
+  if (sources.length === 0) throw new Error(`${where} names no sources: sources is a list of folders, archives, ...`);
+  const place = await placeOf(dir);
+  for (const source of sources) {
+    if (source.type !== "folder") continue;
+    const from = await placeOf(source.path);
+    if (`${place}${sep}`.startsWith(`${from}${sep}`))
+      throw new Error(
+        `${dir} is in ${source.path}, from which source "${source.name}" takes stickers: build elsewhere`,
+      );
+  }
+}
+
+/** The real path, also of what does not exist yet. */
+async function placeOf(path: string): Promise<string> {
+  const whole = resolve(path);
+  const up = dirname(whole);
+  return realpath(whole).catch(async () => (up === whole ? whole : join(await placeOf(up), basename(whole))));
 }
 
 /**

@@ -15,13 +15,21 @@ export interface Origin {
   readonly row: Readonly<Record<string, unknown>>;
 }
 
-/** Every row that was made about sticker `id`, in the order of the stages. @throws Error for an id that is not there */
-export async function history(collection: Collection, id: string, stages: readonly Stage[]): Promise<Origin[]> {
+/**
+ * Every row that was made about the sticker whose id begins with `start`, in the order of the stages.
+ * @throws Error when there is none, or more than one
+ */
+export async function history(collection: Collection, start: string, stages: readonly Stage[]): Promise<Origin[]> {
   const collected = await withDatabase((db) =>
-    db.all(`SELECT "key" FROM ${table(collection, "collect")} WHERE id = ${text(id)}`),
+    db.all(`SELECT id, "key" FROM ${table(collection, "collect")} WHERE starts_with(id, ${text(start)}) ORDER BY id`),
   );
-  if (collected.length === 0) throw new Error(`${collection.dir} has no sticker ${id}`);
-  const keys = new Set([id, ...collected.map(({ key }) => String(key))]);
+  const ids = [...new Set(collected.map(({ id }) => String(id)))];
+  if (ids.length === 0) throw new Error(`${collection.dir} has no sticker ${start}`);
+  if (ids.length > 1) {
+    const some = `${ids.slice(0, 3).join(", ")}${ids.length > 3 ? ", ..." : ""}`;
+    throw new Error(`${start} is the beginning of ${ids.length} stickers: ${some}`);
+  }
+  const keys = new Set([ids[0], ...collected.map(({ key }) => String(key))]);
   const found: Origin[] = [];
   for (const { name, version } of stages) {
     const latest = new Map<string, Origin>();

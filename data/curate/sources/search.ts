@@ -31,7 +31,11 @@ export async function* searchEntries(source: SourceOf<"search">, fetcher: Fetche
 }
 
 async function searchWords({ words }: SourceOf<"search">): Promise<string[]> {
-  const list = typeof words === "string" ? (await readFile(words, "utf8")).split("\n") : words;
+  const file = (path: string): Promise<string> =>
+    readFile(path, "utf8").catch(() => {
+      throw new Error(`the file of words ${path} does not exist`);
+    });
+  const list = typeof words === "string" ? (await file(words)).split("\n") : words;
   return [...new Set(list.map((word) => word.trim()).filter((word) => word !== ""))];
 }
 
