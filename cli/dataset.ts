@@ -32,7 +32,13 @@ import { openDevice } from "../engine/index.ts";
 import { domainClassifiers, FRAMES, trainDomain } from "../train/domain.ts";
 import { exitCode } from "../train/log.ts";
 import { progress } from "../train/progress.ts";
-import type { ExportOptions, ShowOptions, StageCommandOptions, TrainDomainOptions } from "./dataset_commands.ts";
+import type {
+  CacheOptions,
+  ExportOptions,
+  ShowOptions,
+  StageCommandOptions,
+  TrainDomainOptions,
+} from "./dataset_commands.ts";
 
 const STAGES = stages(domainClassifiers);
 
@@ -189,12 +195,12 @@ export async function verifyAll(dir: string): Promise<void> {
 }
 
 /** What training would do at its start: on a machine without a GPU, say, before one is rented. */
-export async function cache(dir: string, { size, frames }: { size: number; frames: number }): Promise<void> {
+export async function cache(dir: string, o: CacheOptions): Promise<void> {
   const line = progress("decode", 0);
-  const data = await openDataset(dir, { size, frames, onProgress: (done, total) => line.update(done, "", total) });
+  const data = await openDataset(dir, { ...o, onProgress: (done, total) => line.update(done, "", total) });
   line.done();
   const rejected = data.rejected.length > 0 ? `; ${data.rejected.length} cannot be used, see rejected.jsonl` : "";
-  console.log(`${join(dir, ".gifgrad")}: ${data.length} stickers, ${frames} frames of ${size} pixels${rejected}`);
+  console.log(`${join(dir, ".gifgrad")}: ${data.length} stickers, ${o.frames} frames of ${o.size} pixels${rejected}`);
   data.close();
 }
 

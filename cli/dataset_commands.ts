@@ -23,6 +23,12 @@ export interface ExportOptions {
   readonly strips?: boolean;
 }
 
+export interface CacheOptions {
+  readonly size: number;
+  readonly frames: number;
+  readonly processes?: number;
+}
+
 export interface TrainDomainOptions {
   readonly out: string;
   readonly size: number;
@@ -95,7 +101,8 @@ export function addDataset(program: Command): void {
     .argument("<folder>", "a folder with a metadata.jsonl, as export writes it")
     .option("--size <pixels>", "width and height of the frames: what will be trained at", pixels, 64)
     .option("--frames <n>", "frames of each sticker", whole(1, 64), 8)
-    .action(async (dir: string, o: { size: number; frames: number }) => (await work()).cache(dir, o));
+    .option("--processes <n>", "decoding processes (default: one per core)", whole(1, 1024))
+    .action(async (dir: string, o: CacheOptions) => (await work()).cache(dir, o));
   dataset
     .command("train-domain")
     .description(

@@ -1,19 +1,18 @@
 // Every file of a data set decoded once, as raw clips [t, size, size, 3] uint8 in one file: training then reads fixed
-// records by position instead of decoding GIFs. Keyed by names, sizes and modification times of the files, written
-// aside and renamed, so a crash or a second process never leaves half a cache. Used by store.ts, labelled.ts and evaluation.
+// records by position instead of decoding GIFs. Keyed by names, sizes and modification times of the files; a cache is there
+// when its manifest is, which is written last. Filled by clip_build.ts. Used by store.ts, labelled.ts and evaluation.
 
 import { createHash } from "node:crypto";
-import { closeSync, openSync, readSync, writeFileSync } from "node:fs";
-import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
-import { isAbsolute, join, relative, resolve, sep } from "node:path";
-import { type ClipShape, decodeClip } from "./clip.ts";
-import { DecodeError } from "./decode/index.ts";
-import { checkFileSize } from "./decode/limits.ts";
+import { closeSync, openSync } from "node:fs";
+import { mkdir, readdir, readFile, rm, stat } from "node:fs/promises";
+import { basename, isAbsolute, join, relative, resolve, sep } from "node:path";
+import { replaceFile } from "../engine/atomic.ts";
+import { type ClipShape, clipBytes } from "./clip.ts";
+import { type BuildOptions, buildClips, journalPath, type Source } from "./clip_build.ts";
+import { readAt, readAtOnce } from "./file_at.ts";
 
 /** Raise when decoding, frame choice or resizing changes what ends up in the cache. */
-const CACHE_VERSION = 1;
-/** Files being read or decoded at a time; sharp works on its own threads, our GIF decoder on this one. */
-const PARALLEL = 4;
+const CACHE_VERSION = 2;
 const ABANDONED_MS = 60 * 60 * 1000;
 
 /** A file that was left out, and why. */
@@ -24,51 +23,56 @@ export interface Rejected {
 
 /** The part of the cache that is stored as JSON beside the pixels. */
 interface Manifest {
-  /** Files in the order of their clips. */
+  /** Files that have a clip, in the order in which they were named. */
   readonly files: readonly string[];
+  /** The place of each one's clip in the pixel file, which has a place for every file that was named. */
+  readonly places: readonly number[];
   readonly rejected: readonly Rejected[];
-  /** sha256 of the pixel file. */
+  /** sha256 of the clips' sha256, in hex, in the order of the files. */
   readonly sha256: string;
 }
 
-export interface ClipCache extends Manifest {
-  /** Clip `slot` as [t, size, size, 3] bytes, read from disk. */
-  read(slot: number): Uint8Array;
+export interface ClipCache extends Omit<Manifest, "places"> {
+  /** The clip of file `i` as [t, size, size, 3] bytes, read from disk. */
+  read(i: number): Uint8Array;
+  /** The same, read while the caller goes on. */
+  load(i: number): Promise<Uint8Array>;
   close(): void;
 }
 
-interface Source {
-  readonly name: string;
-  readonly path: string;
-  readonly bytes: number;
-  readonly modified: number;
-  /** Why the file cannot even be opened. */
-  readonly reason?: string;
+export interface ClipCacheOptions extends BuildOptions {
+  /** Folder of the cache; made where it is missing. */
+  readonly cacheDir: string;
 }
 
-/** Opens the cache of `names` (relative to `dir`) in `cacheDir`, building it if the files or the shape changed. */
+/** Opens the cache of `names` (relative to `dir`), building it if the files or the shape changed. */
 export async function openClipCache(
   dir: string,
   names: readonly string[],
   shape: ClipShape,
-  cacheDir: string,
-  onProgress: (done: number, total: number) => void = () => {},
+  o: ClipCacheOptions,
 ): Promise<ClipCache> {
   const sources = await Promise.all(names.map((name) => locate(dir, name)));
   const prefix = `clips-${shape.frames}x${shape.size}-`;
-  const base = join(cacheDir, prefix + fingerprint(sources, shape));
-  const manifest = (await readManifest(base, shape)) ?? (await build(sources, shape, base, prefix, onProgress));
-  const clipBytes = bytesOf(shape);
+  const base = join(o.cacheDir, prefix + fingerprint(sources, shape));
+  const manifest = (await readManifest(base, shape)) ?? (await build(sources, shape, base, prefix, o));
+  const { places, ...told } = manifest;
+  const bytes = clipBytes(shape);
   const file = openSync(`${base}.u8`, "r");
-  const read = (slot: number) => {
-    const clip = new Uint8Array(clipBytes);
-    if (readSync(file, clip, 0, clipBytes, slot * clipBytes) === clipBytes) return clip;
+  const whole = (clip: Uint8Array, read: boolean) => {
+    if (read) return clip;
     throw new Error(`the frame cache ${base}.u8 was cut short while in use; start again to rebuild it`);
   };
-  return { ...manifest, read, close: () => closeSync(file) };
+  const read = (i: number) => {
+    const clip = new Uint8Array(bytes);
+    return whole(clip, readAtOnce(file, clip, places[i] * bytes));
+  };
+  const load = async (i: number) => {
+    const clip = new Uint8Array(bytes);
+    return whole(clip, await readAt(file, clip, places[i] * bytes));
+  };
+  return { ...told, read, load, close: () => closeSync(file) };
 }
-
-const bytesOf = ({ size, frames }: ClipShape): number => frames * size * size * 3;
 
 /** Links inside the folder may point anywhere; a name that itself leads out of the folder is refused. */
 async function locate(dir: string, name: string): Promise<Source> {
@@ -99,50 +103,45 @@ async function readManifest(base: string, shape: ClipShape): Promise<Manifest | 
   try {
     const manifest = JSON.parse(await readFile(`${base}.json`, "utf8")) as Manifest;
     const { size } = await stat(`${base}.u8`);
-    return size === manifest.files.length * bytesOf(shape) ? manifest : undefined;
+    const places = manifest.files.length + manifest.rejected.length;
+    return size === places * clipBytes(shape) ? manifest : undefined;
   } catch {
     return undefined; // absent or damaged: both are cured by building it
   }
 }
 
+/** Makes the cache. Several processes may be at it at once: they write the same bytes into the same places. */
 async function build(
   sources: readonly Source[],
   shape: ClipShape,
   base: string,
   prefix: string,
-  onProgress: (done: number, total: number) => void,
+  o: ClipCacheOptions,
 ): Promise<Manifest> {
-  const cacheDir = resolve(base, "..");
-  const aside = `${base}.${process.pid}.tmp`;
-  const out = await openForWriting(cacheDir, aside);
+  await makeFolder(o.cacheDir);
+  await rm(`${base}.json`, { force: true }); // of pixels that are not all there any more
+  const results = await buildClips(sources, shape, base, o);
   const hash = createHash("sha256");
-  const files: string[] = [];
-  const rejected: Rejected[] = [];
-  try {
-    let done = 0;
-    for await (const { name, result } of inOrder(sources, PARALLEL, (source) => clipOf(source, shape))) {
-      if (result instanceof Uint8Array) {
-        writeFileSync(out, result); // at the descriptor's position, and all of it
-        hash.update(result);
-        files.push(name);
-      } else rejected.push({ file_name: name, reason: result.reason });
-      onProgress(++done, sources.length);
+  const [files, places, rejected] = [[] as string[], [] as number[], [] as Rejected[]];
+  results.forEach((result, place) => {
+    const { name } = sources[place];
+    if ("reason" in result) rejected.push({ file_name: name, reason: result.reason });
+    else {
+      files.push(name);
+      places.push(place);
+      hash.update(result.sha256);
     }
-  } finally {
-    closeSync(out);
-  }
-  const manifest: Manifest = { files, rejected, sha256: hash.digest("hex") };
-  await removeOld(cacheDir, prefix, base);
-  await rename(aside, `${base}.u8`);
-  await writeFile(aside, JSON.stringify(manifest));
-  await rename(aside, `${base}.json`);
+  });
+  const manifest: Manifest = { files, places, rejected, sha256: hash.digest("hex") };
+  await replaceFile(`${base}.json`, (file) => file.writeFile(JSON.stringify(manifest)));
+  await rm(journalPath(base), { force: true });
+  await removeOld(o.cacheDir, prefix, basename(base));
   return manifest;
 }
 
-async function openForWriting(cacheDir: string, path: string): Promise<number> {
+async function makeFolder(cacheDir: string): Promise<void> {
   try {
     await mkdir(cacheDir, { recursive: true });
-    return openSync(path, "w");
   } catch (error) {
     throw new Error(`cannot write the frame cache in ${cacheDir}; choose another cacheDir (${String(error)})`, {
       cause: error,
@@ -151,40 +150,17 @@ async function openForWriting(cacheDir: string, path: string): Promise<number> {
 }
 
 /**
- * Removes what a changed data set left behind, and builds that a crash cut off: another process may be building now,
- * so an unfinished file goes only when nothing has been written to it for a while.
+ * Removes what a changed data set left behind, and builds that were given up: another process may be building now, so files with a
+ * journal, and those on their way to a name, go only when nothing has been written for a while.
  */
-async function removeOld(cacheDir: string, prefix: string, base: string): Promise<void> {
-  for (const name of await readdir(cacheDir)) {
-    const path = join(cacheDir, name);
-    if (!name.startsWith(prefix) || path === `${base}.u8` || path === `${base}.json`) continue;
-    const written = name.endsWith(".tmp") ? ((await stat(path).catch(() => undefined))?.mtimeMs ?? Date.now()) : 0;
-    if (Date.now() - written > ABANDONED_MS) await rm(path, { force: true });
-  }
-}
-
-/** Runs `work` on at most `limit` items at a time and yields the results in the order of the items. */
-async function* inOrder<T, R>(items: readonly T[], limit: number, work: (item: T) => Promise<R>): AsyncGenerator<R> {
-  const running: Promise<R>[] = [];
-  for (const item of items) {
-    running.push(work(item));
-    if (running.length >= limit) yield await running.shift()!;
-  }
-  yield* running;
-}
-
-/** The clip of one file, or why there is none; never rejects, since one bad file must not stop a run. */
-async function clipOf(
-  source: Source,
-  shape: ClipShape,
-): Promise<{ name: string; result: Uint8Array | { reason: string } }> {
-  const { name, path, bytes } = source;
-  try {
-    if (source.reason) throw new DecodeError(name, source.reason);
-    checkFileSize(bytes);
-    return { name, result: await decodeClip(await readFile(path), name, shape) };
-  } catch (error) {
-    const reason = error instanceof DecodeError ? error.reason : (error as Error).message;
-    return { name, result: { reason } };
+async function removeOld(cacheDir: string, prefix: string, current: string): Promise<void> {
+  const written = async (name: string): Promise<number> =>
+    (await stat(join(cacheDir, name)).catch(() => undefined))?.mtimeMs ?? 0;
+  const names = (await readdir(cacheDir)).filter((name) => name.startsWith(prefix));
+  for (const name of names) {
+    const [stem] = name.split(".");
+    if (stem === current) continue;
+    const latest = Math.max(await written(journalPath(stem)), name.endsWith(".tmp") ? await written(name) : 0);
+    if (Date.now() - latest > ABANDONED_MS) await rm(join(cacheDir, name), { force: true });
   }
 }

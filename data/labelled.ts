@@ -27,7 +27,7 @@ export interface Labelled {
   /** Of pixels and labels. */
   readonly fingerprint: string;
   /** [frames, size, size, 3] bytes. */
-  clip(i: number): Uint8Array;
+  clip(i: number): Promise<Uint8Array>;
   close(): void;
 }
 
@@ -38,11 +38,14 @@ export async function openLabelled(dir: string, o: LabelledOptions): Promise<Lab
   if (!existsSync(dir)) throw new Error(`the folder ${dir} does not exist`);
   const labels = await readLabels(dir);
   const shape = { size: o.size, frames: o.frames };
-  const cache = await openClipCache(dir, [...labels.keys()], shape, join(dir, ".gifgrad"), o.onProgress);
+  const cache = await openClipCache(dir, [...labels.keys()], shape, {
+    cacheDir: join(dir, ".gifgrad"),
+    onProgress: o.onProgress,
+  });
   const domains = cache.files.map((name) => labels.get(name)!);
   const [train, test] = [[] as number[], [] as number[]];
   for (let i = 0; i < domains.length; i++) {
-    const share = unitHash(cache.read(i));
+    const share = unitHash(await cache.load(i));
     (share < o.heldOut ? test : train).push(i);
   }
   for (const domain of DOMAINS) {
@@ -51,7 +54,7 @@ export async function openLabelled(dir: string, o: LabelledOptions): Promise<Lab
     throw new Error(`${dir} has too few ${domain} stickers to train on some and hold others out: label more of them`);
   }
   const fingerprint = sha256Json([cache.sha256, domains]);
-  return { domains, train, test, rejected: cache.rejected, fingerprint, clip: cache.read, close: cache.close };
+  return { domains, train, test, rejected: cache.rejected, fingerprint, clip: cache.load, close: cache.close };
 }
 
 /** File -> domain. */

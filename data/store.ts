@@ -6,6 +6,7 @@ import { createReadStream, existsSync } from "node:fs";
 import { readdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import type { BuildOptions } from "./clip_build.ts";
 import { type ClipCache, openClipCache, type Rejected } from "./clip_cache.ts";
 import { CLIP_FRAMES, formatCaption, toUnitRange } from "./frames.ts";
 import { sha256Json } from "./hash.ts";
@@ -13,15 +14,13 @@ import { DEFAULT_DOMAIN, parseRecord, type StickerRecord } from "./record.ts";
 
 export type { Rejected } from "./clip_cache.ts";
 
-export interface DatasetOptions {
+export interface DatasetOptions extends BuildOptions {
   /** Pixels a side of the training clips. */
   readonly size: number;
   /** Frames of a clip (default 8). */
   readonly frames?: number;
   /** Where the decoded clips and rejected.jsonl go; default: the data folder (clips under .gifgrad). */
   readonly cacheDir?: string;
-  /** Called while files are decoded, which happens once per data set and clip shape. */
-  readonly onProgress?: (done: number, total: number) => void;
 }
 
 export interface Dataset {
@@ -35,8 +34,8 @@ export interface Dataset {
   readonly fingerprint: string;
   /** The clip of record i: [t, size, size, 3] bytes, white under alpha. */
   frame(i: number): Uint8Array;
-  /** Clips of the records: [b, t, size, size, 3] in [-1, 1]. */
-  batch(indices: readonly number[]): Float32Array;
+  /** Clips of the records: [b, t, size, size, 3] in [-1, 1]. The disk is read while the caller goes on. */
+  batch(indices: readonly number[]): Promise<Float32Array>;
   /** Closes the cache file; the data set cannot be read afterwards. */
   close(): void;
 }
@@ -48,12 +47,13 @@ export const METADATA = "metadata.jsonl";
  * @throws Error when metadata.jsonl is missing (with an example), no record is usable, or the cache cannot be written
  */
 export async function openDataset(dir: string, options: DatasetOptions): Promise<Dataset> {
-  const { size, frames = CLIP_FRAMES, cacheDir, onProgress } = options;
+  const { size, frames = CLIP_FRAMES, cacheDir, processes, onProgress } = options;
   if (!Number.isInteger(size) || size < 1)
     throw new RangeError(`openDataset: size must be a positive whole number, got ${size}`);
   const lines = await readMetadata(dir);
   const names = [...new Set(lines.records.map((record) => record.file_name))];
-  const cache = await openClipCache(dir, names, { size, frames }, cacheDir ?? join(dir, ".gifgrad"), onProgress);
+  const where = { cacheDir: cacheDir ?? join(dir, ".gifgrad"), processes, onProgress };
+  const cache = await openClipCache(dir, names, { size, frames }, where);
   const rejected = [...lines.rejected, ...cache.rejected];
   const report = join(cacheDir ?? dir, "rejected.jsonl");
   await writeRejected(report, rejected);
@@ -73,16 +73,16 @@ function view(
   const slots = new Map(cache.files.map((name, slot) => [name, slot]));
   const records = all.filter((record) => slots.has(record.file_name));
   const captions = records.map(({ domain, caption }) => formatCaption(domain ?? DEFAULT_DOMAIN, caption));
-  const frame = (i: number) => {
+  const slotOf = (i: number): number => {
     const record = records[i];
     if (!record) throw new RangeError(`dataset: record ${i} does not exist; there are ${records.length}`);
-    return cache.read(slots.get(record.file_name)!);
+    return slots.get(record.file_name)!;
   };
-  const batch = (indices: readonly number[]) => {
+  const frame = (i: number) => cache.read(slotOf(i));
+  const batch = async (indices: readonly number[]) => {
     const out = new Float32Array(indices.length * clipLength);
-    indices.forEach((i, b) => {
-      toUnitRange(frame(i), out, b * clipLength);
-    });
+    const clips = indices.map((i) => cache.load(slotOf(i)));
+    await Promise.all(clips.map(async (clip, b) => toUnitRange(await clip, out, b * clipLength)));
     return out;
   };
   const fingerprint = sha256Json([cache.sha256, records.map(({ file_name }) => slots.get(file_name)), captions]);

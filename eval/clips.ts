@@ -52,7 +52,8 @@ export async function openClips(dir: string, o: ClipsOptions = {}): Promise<Clip
   if (listed.length === 0) throw new Error(`${dir} has no stickers to score`);
   const size = o.size ?? (await commonSize(dir, listed));
   const frames = o.frames ?? CLIP_FRAMES;
-  const cache = await openClipCache(dir, listed, { size, frames }, o.cacheDir ?? join(dir, ".gifgrad"), o.onProgress);
+  const { cacheDir = join(dir, ".gifgrad"), onProgress } = o;
+  const cache = await openClipCache(dir, listed, { size, frames }, { cacheDir, onProgress });
   if (cache.files.length === 0) {
     cache.close();
     const { file_name, reason } = cache.rejected[0];

@@ -87,7 +87,7 @@ describe("labelled stickers", () => {
     expect(first.train.length + first.test.length).toBe(24);
     expect(first.test).toEqual(again.test);
     expect(first.fingerprint).toBe(again.fingerprint);
-    expect(first.clip(0)).toHaveLength(3 * 16 * 16 * 3);
+    expect(await first.clip(0)).toHaveLength(3 * 16 * 16 * 3);
     expect(first.rejected).toMatchObject([{ file_name: join("cartoon", "bad.gif") }]);
     first.close();
     again.close();

@@ -234,7 +234,7 @@ describe("gradients of several batches", () => {
 });
 
 describe("one domain of two", () => {
-  test("is a data set of its own", () => {
+  test("is a data set of its own", async () => {
     const records = data.records.map((record, i) => ({ ...record, domain: i % 3 === 0 ? ("Real" as const) : null }));
     const mixed = { ...data, records };
     const [real, cartoon] = [ofDomain(mixed, "Real"), ofDomain(mixed, "Cartoon")];
@@ -242,7 +242,7 @@ describe("one domain of two", () => {
     expect(real.records.map((r) => r.file_name)).toEqual([0, 3, 6].map((i) => data.records[i].file_name));
     expect(real.captions[1]).toBe(data.captions[3]);
     expect(Buffer.from(cartoon.frame(1)).equals(Buffer.from(data.frame(2)))).toBe(true);
-    expect(real.batch([2, 0]).join()).toBe(data.batch([6, 0]).join());
+    expect((await real.batch([2, 0])).join()).toBe((await data.batch([6, 0])).join());
     expect(new Set([data.fingerprint, real.fingerprint, cartoon.fingerprint]).size).toBe(3);
     expect(() => real.frame(3)).toThrow("does not exist");
     expect(ofDomain(data, "Cartoon")).toBe(data);

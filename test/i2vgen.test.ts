@@ -251,13 +251,13 @@ describe("training and guidance", () => {
     const cache = mkdtempSync(join(tmpdir(), "pictures-"));
     try {
       const vectors = await pictureVectors(data, encoder, { size: 8, cache });
-      const [got, want] = [vectors.batch([4, 2]), [4, 2].map((i) => pictureInput(frame(i).slice(0, 192), seen))];
+      const [got, want] = [await vectors.batch([4, 2]), [4, 2].map((i) => pictureInput(frame(i).slice(0, 192), seen))];
       const embedded = want.map(({ prepared }) => encoder.embed(prepared!));
       expectClose(await got.data(), await embedded[0].concat([embedded[1]], 0).data(), "vectors", { rtol: 1e-6 });
       vectors.close();
       const unread = { ...data, frame: () => expect.fail("read again") } as Dataset;
       const again = await pictureVectors(unread, encoder, { size: 8, cache });
-      expect(await again.batch([4, 2]).data()).toEqual(await got.data());
+      expect(await (await again.batch([4, 2])).data()).toEqual(await got.data());
       again.close();
     } finally {
       rmSync(cache, { recursive: true });

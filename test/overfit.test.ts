@@ -88,7 +88,7 @@ function broken(model: LatentDiffusion, changes: Partial<LatentDiffusion>): Late
 }
 
 onGpu("one sticker is memorised and sampled again, and broken samplers are found out", async () => {
-  const truth = data.batch([0]);
+  const truth = await data.batch([0]);
   const model = await memorise();
   const tokenizer = await loadTokenizer(join(folder, "diffusion", TOKENIZER_FILE));
   const sticker = { caption: `Cartoon \t ${CAPTION}`, index: 0 };

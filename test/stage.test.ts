@@ -70,18 +70,18 @@ describe("the loss of a constant answer", () => {
       }
       variance += (second - first ** 2) / 2;
     }
-    const latents = { square, meanSquare, scale: 1, batch: () => ({ mean: zeros([1]), logvar: zeros([1]) }) };
+    const latents = { square, meanSquare, scale: 1, batch: async () => ({ mean: zeros([1]), logvar: zeros([1]) }) };
     expect(constantLoss("v", schedule, latents)).toBeCloseTo(variance, 10);
     expect(constantLoss("epsilon", schedule, latents)).toBe(1);
   });
 
-  test("for pictures equals the variance around the mean frame", () => {
+  test("for pictures equals the variance around the mean frame", async () => {
     const clips = [Float32Array.of(1, -1, 0, 1), Float32Array.of(1, 1, 0, -1)]; // two clips of two frames of two values
-    const data = { length: 2, batch: ([i]: readonly number[]) => clips[i] } as unknown as Dataset;
+    const data = { length: 2, batch: async ([i]: readonly number[]) => clips[i] } as unknown as Dataset;
     const frames = clips.flatMap((c) => [c.slice(0, 2), c.slice(2)]);
     const mean = [0, 1].map((j) => frames.reduce((s, f) => s + f[j], 0) / 4);
     const expected = frames.reduce((s, f) => s + (f[0] - mean[0]) ** 2 + (f[1] - mean[1]) ** 2, 0) / 8;
-    expect(meanFrameLoss(data, 2)).toBeCloseTo(expected, 12);
+    expect(await meanFrameLoss(data, 2)).toBeCloseTo(expected, 12);
   });
 });
 

@@ -204,12 +204,12 @@ describe("openDataset", () => {
   it("gives batches [b, 8, size, size, 3] in [-1, 1] and names an index that does not exist", async () => {
     const dir = await mixedFolder();
     const data = await openDataset(dir, { size: 4 });
-    const batch = data.batch([3, 0]);
+    const batch = await data.batch([3, 0]);
     const clip = 8 * 4 * 4 * 3;
     expect(batch).toHaveLength(2 * clip);
     expect(batch[0]).toBe(Math.fround(99 / 127.5 - 1));
     expect(batch[clip]).toBe(Math.fround(10 / 127.5 - 1));
-    expect(() => data.batch([7])).toThrow(/record 7 does not exist; there are 7/);
+    await expect(data.batch([7])).rejects.toThrow(/record 7 does not exist; there are 7/);
     data.close();
   });
 

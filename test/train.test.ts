@@ -18,7 +18,7 @@ import { presetConfig } from "../models/config.ts";
 import { type AutoencoderRecipe, trainAutoencoder } from "../train/autoencoder.ts";
 import { trainDiffusion } from "../train/diffusion.ts";
 import { exitCode } from "../train/log.ts";
-import { readMetrics } from "../train/metrics.ts";
+import { MetricsFile, readMetrics } from "../train/metrics.ts";
 import { type RunRecord, readRun } from "../train/run.ts";
 import { type StageResult, TrainingError } from "../train/stage.ts";
 import { gpu, onGpu } from "./device.ts";
@@ -90,14 +90,14 @@ const recipe = (o: Partial<AutoencoderRecipe>): AutoencoderRecipe => ({
 });
 const record = (dir: string): RunRecord => JSON.parse(readFileSync(join(dir, "run.json"), "utf8"));
 
-/** The data set, which presses Ctrl-C when the batch of some step is asked for. */
-function interrupting(step: number, signal: "SIGINT" | "SIGTERM"): Dataset {
-  let asked = 0;
-  const batch = (indices: readonly number[]): Float32Array => {
-    if (++asked === step) process.emit(signal, signal);
-    return data.batch(indices);
-  };
-  return { ...data, batch };
+/** Presses Ctrl-C when a step has been done, while `body` runs. */
+async function interrupting<T>(step: number, signal: "SIGINT" | "SIGTERM", body: () => Promise<T>): Promise<T> {
+  const append = MetricsFile.prototype.append;
+  const spy = vi.spyOn(MetricsFile.prototype, "append").mockImplementation(function (this: MetricsFile, metrics) {
+    append.call(this, metrics);
+    if (metrics.step === step) process.emit(signal, signal);
+  });
+  return body().finally(() => spy.mockRestore());
 }
 
 describe("on a folder of four formats by two programs, with bad files in it,", () => {
@@ -136,7 +136,7 @@ describe("on a folder of four formats by two programs, with bad files in it,", (
       const metrics = readMetrics(join(stage, "metrics.jsonl"));
       expect(metrics.map(({ step }) => step)).toEqual([1, 2, 3, 4, 5]);
       for (const line of metrics) {
-        expect(Object.keys(line)).toEqual(["step", "loss", "gradient_norm", "lr", "seconds"]);
+        expect(Object.keys(line)).toEqual(["step", "loss", "gradient_norm", "lr", "stall_ms", "seconds"]);
         expect(Object.values(line).every(Number.isFinite)).toBe(true);
       }
       expect(metrics[0].lr).toBe(LR); // the warm-up is half a step long, and does not overshoot
@@ -150,7 +150,7 @@ describe("an interrupted run", () => {
 
   onGpu("saves, says how to go on, and ends in the same bits as an uninterrupted one", async () => {
     const out = await told(async () => {
-      const result = await trainAutoencoder(recipe({ out: dir(), data: interrupting(3, "SIGINT") }));
+      const result = await interrupting(3, "SIGINT", () => trainAutoencoder(recipe({ out: dir() })));
       expect(result).toMatchObject({ sha256: null, stopped: "SIGINT" });
     });
     expect(out).toMatch(/stopping after this step; Ctrl-C again/);
@@ -166,8 +166,9 @@ describe("an interrupted run", () => {
 
   onGpu("is stopped by SIGTERM just so, with its own exit code and its own advice", async () => {
     const out = await told(async () => {
-      const o = recipe({ out: join(folder, "terminated"), data: interrupting(1, "SIGTERM"), goOn: "begin again" });
-      expect(await trainAutoencoder(o)).toMatchObject({ sha256: null, stopped: "SIGTERM" });
+      const o = recipe({ out: join(folder, "terminated"), goOn: "begin again" });
+      const result = await interrupting(1, "SIGTERM", () => trainAutoencoder(o));
+      expect(result).toMatchObject({ sha256: null, stopped: "SIGTERM" });
     });
     expect(out).toMatch(/stopped after step 1, saved in .*terminated\nto go on, begin again\n/);
     expect([exitCode("SIGINT"), exitCode("SIGTERM")]).toEqual([130, 143]);

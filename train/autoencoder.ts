@@ -6,6 +6,7 @@ import { AdamW, clipGradNorm, warmupCosine } from "../engine/optim/index.ts";
 import { Autoencoder } from "../models/autoencoder.ts";
 import type { SystemConfig } from "../models/config.ts";
 import type { Json } from "./checkpoints.ts";
+import { Loader } from "./loader.ts";
 import { interruptible, stepLog } from "./log.ts";
 import { batchIndices } from "./order.ts";
 import { openRun } from "./run.ts";
@@ -36,12 +37,12 @@ const KL_WEIGHT = 1e-6;
 const MEAN_RECORDS = 512;
 
 /** Squared error of the best constant picture: the mean frame of the data, per pixel and channel. */
-export function meanFrameLoss(data: Dataset, frames: number): number {
+export async function meanFrameLoss(data: Dataset, frames: number): Promise<number> {
   const sums: Float64Array[] = [];
   let count = 0;
   const every = Math.max(1, Math.floor(data.length / MEAN_RECORDS));
   for (let i = 0; i < data.length; i += every) {
-    const clip = data.batch([i]);
+    const clip = await data.batch([i]);
     const values = clip.length / frames;
     const [sum, square] = sums.length > 0 ? sums : [new Float64Array(values), new Float64Array(values)];
     if (sums.length === 0) sums.push(sum, square);
@@ -94,17 +95,22 @@ export async function trainAutoencoder(o: AutoencoderRecipe): Promise<StageResul
 
   const log = stepLog(run, { label: "autoencoder", steps, batch, goOn: o.goOn });
   const rate = warmupCosine({ lr: o.lr, warmup: Math.min(20, steps / 10), steps, floor: o.lr / 20 });
+  const loader = new Loader({
+    read: (k) => pickFrames(data, batchIndices(data.length, batch, k, seed), config, k),
+    from: run.step,
+    to: steps,
+  });
   const interrupt = interruptible();
   const clock = new SaveClock(o.saveEvery);
   let checkpoint = run.resumed;
   try {
     for (let k = run.step; k < steps && !interrupt.requested; k++) {
-      const frames = pickFrames(data, batchIndices(data.length, batch, k, seed), config, k);
+      const frames = await loader.next();
       const lr = rate(k);
       const result = train({ frames, lr });
       const [loss, norm] = await Promise.all([result.reconstruction.item(), result.norm.item()]); // waits for the device
       checkFinite({ loss, "the gradient's norm": norm }, k + 1, run, checkpoint);
-      log.step(k + 1, { loss, gradient_norm: norm, lr });
+      log.step(k + 1, { loss, gradient_norm: norm, lr, stall_ms: loader.stall });
       const due = k + 1 === steps || interrupt.requested || clock.due(k + 1);
       if (due) checkpoint = await clock.time(() => run.save(k + 1, state));
     }
@@ -113,17 +119,23 @@ export async function trainAutoencoder(o: AutoencoderRecipe): Promise<StageResul
       checkpoint,
       interrupt,
       started,
-      baseline: meanFrameLoss(data, config.frames),
+      baseline: await meanFrameLoss(data, config.frames),
     });
   } finally {
     interrupt.release();
+    await loader.close();
     run.close();
   }
 }
 
 /** [batch * FRAMES, H, W, 3]: of each sticker FRAMES frames, evenly spaced from a start that moves on with the step. */
-function pickFrames(data: Dataset, indices: readonly number[], { size, frames }: SystemConfig, step: number): Tensor {
-  const clips = data.batch(indices);
+async function pickFrames(
+  data: Dataset,
+  indices: readonly number[],
+  { size, frames }: SystemConfig,
+  step: number,
+): Promise<Tensor> {
+  const clips = await data.batch(indices);
   const values = size * size * 3;
   const out = new Float32Array(indices.length * FRAMES * values);
   indices.forEach((_, b) => {

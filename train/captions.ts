@@ -10,7 +10,7 @@ import { progress } from "./progress.ts";
 
 export interface CaptionSet {
   /** Of records `indices`: token ids i32 [b, length], or features [b, length, width]. */
-  batch(indices: readonly number[]): Tensor;
+  batch(indices: readonly number[]): Promise<Tensor>;
   /** Of the empty caption, without the first axis. */
   readonly empty: Tensor;
   close(): void;
@@ -20,7 +20,7 @@ export interface CaptionSet {
 export function tokenSet(captions: readonly string[], tokenizer: Tokenizer, length: number): CaptionSet {
   const ids = captions.map((c) => tokenizer.encodePadded(c, length));
   return {
-    batch: (indices) => tensor(Int32Array.from(indices.flatMap((i) => [...ids[i]])), [indices.length, length]),
+    batch: async (indices) => tensor(Int32Array.from(indices.flatMap((i) => [...ids[i]])), [indices.length, length]),
     empty: tensor(tokenizer.encodePadded("", length)),
     close: () => {},
   };
@@ -55,7 +55,7 @@ export async function featureSet(
       for (let i = 0; i < different.length; i += CHUNK) {
         const some = Array.from({ length: CHUNK }, (_, j) => Math.min(i + j, different.length - 1)); // one shape
         const count = Math.min(CHUNK, different.length - i);
-        const text = (await embed({ ids: tokens.batch(some) }).text.data()) as Float32Array;
+        const text = (await embed({ ids: await tokens.batch(some) }).text.data()) as Float32Array;
         await write(text.subarray(0, count * length * width));
         line.update(i + count);
       }
@@ -64,11 +64,11 @@ export async function featureSet(
     },
   });
   return {
-    batch: (indices) => {
+    batch: async (indices) => {
       const rows = indices.map((i) => places.get(captions[i]) as number);
-      return tensor(features.read(rows), [indices.length, length, width]);
+      return tensor(await features.read(rows), [indices.length, length, width]);
     },
-    empty: tensor(features.read([0]), [length, width]),
+    empty: tensor(await features.read([0]), [length, width]),
     close: features.close,
   };
 }

@@ -28,6 +28,7 @@ import { featureSet, tokenSet } from "./captions.ts";
 import type { Json } from "./checkpoints.ts";
 import { AUTOENCODER_FILE, loadAutoencoder, loadFrozen, saveFrozen, trainable } from "./frozen.ts";
 import { constantLoss, encodeDataset, rescaled } from "./latents.ts";
+import { Loader } from "./loader.ts";
 import { interruptible, stepLog } from "./log.ts";
 import { batchIndices } from "./order.ts";
 import { pictureVectors } from "./pictures.ts";
@@ -188,11 +189,16 @@ export async function trainDiffusion(o: DiffusionRecipe): Promise<StageResult> {
       return norm;
     },
   });
-  const feed = (place: number): Feed<Batch> => {
+  const feed = async (place: number): Promise<Feed<Batch>> => {
     const indices = batchIndices(data.length, batch, place, seed);
-    const vectors = pictures && { vectors: pictures.batch(indices) };
-    return { ...latents.batch(indices), captions: captions.batch(indices), ...vectors };
+    const vectors = pictures && { vectors: await pictures.batch(indices) };
+    return { ...(await latents.batch(indices)), captions: await captions.batch(indices), ...vectors };
   };
+  const loader = new Loader({
+    read: (k) => Promise.all(Array.from({ length: accumulate }, (_, i) => feed(k * accumulate + i))),
+    from: run.step,
+    to: steps,
+  });
 
   const log = stepLog(run, { label: "diffusion", steps, batch: batch * accumulate, goOn: o.goOn });
   const rate = rateOf(o);
@@ -201,12 +207,12 @@ export async function trainDiffusion(o: DiffusionRecipe): Promise<StageResult> {
   let checkpoint = run.resumed;
   try {
     for (let k = run.step; k < steps && !interrupt.requested; k++) {
-      const batches = Array.from({ length: accumulate }, (_, i) => feed(k * accumulate + i));
+      const batches = await loader.next();
       const lr = rate(k);
       const result = train(batches, { lr, start: Number(k === 0) });
       const [loss, norm] = await Promise.all([result.loss.item(), result.norm.item()]); // waits for the device
       checkFinite({ loss, "the gradient's norm": norm }, k + 1, run, checkpoint);
-      log.step(k + 1, { loss, gradient_norm: norm, lr });
+      log.step(k + 1, { loss, gradient_norm: norm, lr, stall_ms: loader.stall });
       const due = k + 1 === steps || interrupt.requested || clock.due(k + 1);
       if (due) checkpoint = await clock.time(() => run.save(k + 1, state, { scale: latents.scale }));
     }
@@ -214,6 +220,7 @@ export async function trainDiffusion(o: DiffusionRecipe): Promise<StageResult> {
     return await endStage(run, log, { steps, checkpoint, interrupt, started, baseline });
   } finally {
     interrupt.release();
+    await loader.close();
     latents.close();
     captions.close();
     pictures?.close();

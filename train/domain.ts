@@ -31,6 +31,7 @@ import {
   efficientNetLayout,
 } from "../models/efficientnet.ts";
 import type { Json } from "./checkpoints.ts";
+import { Loader } from "./loader.ts";
 import { interruptible, stepLog } from "./log.ts";
 import { batchIndices } from "./order.ts";
 import { openRun, type RunRecord, readRun } from "./run.ts";
@@ -106,18 +107,26 @@ export async function trainDomain(o: DomainRecipe): Promise<StageResult & { read
 
   const log = stepLog(run, { label: "domain", steps, batch });
   const rate = warmupCosine({ lr: o.lr, warmup: Math.min(20, steps / 10), steps, floor: o.lr / 20 });
+  const loader = new Loader({
+    read: (k) => {
+      const orders = sides.map((side, d) => batchIndices(side.length, batch / 2, k, seed + d).map((i) => side[i]));
+      const indices = Array.from({ length: batch }, (_, i) => orders[i % 2][i >> 1]);
+      return pictures(data, indices, size, bitsFrom(seed, `pictures ${k}`));
+    },
+    from: run.step,
+    to: steps,
+  });
   const interrupt = interruptible();
   const clock = new SaveClock();
   let checkpoint = run.resumed;
   try {
     for (let k = run.step; k < steps && !interrupt.requested; k++) {
-      const orders = sides.map((side, d) => batchIndices(side.length, batch / 2, k, seed + d).map((i) => side[i]));
-      const indices = Array.from({ length: batch }, (_, i) => orders[i % 2][i >> 1]);
+      const pixels = await loader.next();
       const lr = rate(k);
-      const result = train({ pixels: pictures(data, indices, size, bitsFrom(seed, `pictures ${k}`)), labels, lr });
+      const result = train({ pixels, labels, lr });
       const [loss, norm] = await Promise.all([result.loss.item(), result.norm.item()]); // waits for the device
       checkFinite({ loss, "the gradient's norm": norm }, k + 1, run, checkpoint);
-      log.step(k + 1, { loss, gradient_norm: norm, lr });
+      log.step(k + 1, { loss, gradient_norm: norm, lr, stall_ms: loader.stall });
       const due = k + 1 === steps || interrupt.requested || clock.due(k + 1);
       if (due) checkpoint = await clock.time(() => run.save(k + 1, state));
     }
@@ -128,6 +137,7 @@ export async function trainDomain(o: DomainRecipe): Promise<StageResult & { read
     return { ...result, report };
   } finally {
     interrupt.release();
+    await loader.close();
     run.close();
   }
 }
@@ -140,11 +150,16 @@ async function loadFeatures(model: EfficientNet, path: string): Promise<void> {
 }
 
 /** One frame of each sticker, drawn, and every other one mirrored: [b, size, size, 3] from 0 to 255. */
-function pictures(data: Labelled, indices: readonly number[], size: number, bits: (i: number) => number): Tensor {
+async function pictures(
+  data: Labelled,
+  indices: readonly number[],
+  size: number,
+  bits: (i: number) => number,
+): Promise<Tensor> {
   const values = 3 * size * size;
   const out = new Float32Array(indices.length * values);
-  indices.forEach((index, b) => {
-    const clip = data.clip(index);
+  const clips = await Promise.all(indices.map((index) => data.clip(index)));
+  clips.forEach((clip, b) => {
     const frame = clip.subarray((bits(2 * b) % FRAMES) * values);
     const mirrored = bits(2 * b + 1) % 2 === 1;
     for (let p = 0; p < size * size; p++) {
@@ -173,7 +188,7 @@ async function test(model: EfficientNet, data: Labelled, size: number): Promise<
   const ask = asking(model, size);
   const row = (): Record<Domain, number> => ({ Cartoon: 0, Real: 0 });
   const confusion: Record<Domain, Record<Domain, number>> = { Cartoon: row(), Real: row() };
-  for (const i of data.test) confusion[data.domains[i]][(await ask(data.clip(i))).domain]++;
+  for (const i of data.test) confusion[data.domains[i]][(await ask(await data.clip(i))).domain]++;
   const right = DOMAINS.reduce((sum, domain) => sum + confusion[domain][domain], 0);
   return { stickers: data.test.length, accuracy: right / data.test.length, confusion };
 }

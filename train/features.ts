@@ -4,9 +4,10 @@
 // captions.ts.
 
 import { createHash } from "node:crypto";
-import { closeSync, openSync, readSync } from "node:fs";
+import { closeSync, openSync } from "node:fs";
 import { mkdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
+import { readAt } from "../data/file_at.ts";
 import { replaceFile } from "../engine/atomic.ts";
 import type { Module } from "../engine/nn/index.ts";
 import type { Json } from "./checkpoints.ts";
@@ -31,8 +32,8 @@ export interface FeatureOptions<S extends Json> {
 /** An open file of features. Holds none of them in memory. */
 export interface Features<S extends Json> {
   readonly summary: S;
-  /** Values of these records, one after another. Throws when the file has been cut short meanwhile. */
-  read(records: readonly number[]): Float32Array;
+  /** Values of these records, one after another. Rejects when the file has been cut short meanwhile. */
+  read(records: readonly number[]): Promise<Float32Array>;
   close(): void;
 }
 
@@ -49,13 +50,14 @@ export async function openFeatures<S extends Json>(o: FeatureOptions<S>): Promis
   const found = await readManifest<S>(base, bytes);
   const summary = found ? found.summary : await build(base, bytes, o);
   const file = openSync(path, "r");
-  const read = (records: readonly number[]): Float32Array => {
+  const read = async (records: readonly number[]): Promise<Float32Array> => {
     const out = new Float32Array(records.length * o.values);
-    records.forEach((record, i) => {
+    const each = records.map(async (record, i) => {
       const part = new Uint8Array(out.buffer, 4 * i * o.values, 4 * o.values);
-      if (readSync(file, part, 0, part.length, 4 * record * o.values) < part.length)
+      if (!(await readAt(file, part, 4 * record * o.values)))
         throw new Error(`${path} was cut short while in use; resume to make it again`);
     });
+    await Promise.all(each);
     return out;
   };
   return { summary, read, close: () => closeSync(file) };

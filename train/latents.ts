@@ -7,6 +7,7 @@ import type { Autoencoder } from "../models/autoencoder.ts";
 import { downsampling, type SystemConfig } from "../models/config.ts";
 import type { NoiseSchedule, Prediction } from "../models/diffusion.ts";
 import { openFeatures } from "./features.ts";
+import { chunksOf } from "./loader.ts";
 import { progress } from "./progress.ts";
 
 /** What is known of all latents together. A type, not an interface, so that it can be stored as JSON. */
@@ -20,7 +21,7 @@ type Statistics = {
 
 export interface LatentSet extends Statistics {
   /** Posterior of records `indices`: mean and clamped log-variance, each [b, f, h, w, latent]. */
-  batch(indices: readonly number[]): { mean: Tensor; logvar: Tensor };
+  batch(indices: readonly number[]): Promise<{ mean: Tensor; logvar: Tensor }>;
   close(): void;
 }
 
@@ -81,8 +82,8 @@ export async function encodeDataset(autoencoder: Autoencoder, data: Dataset, o: 
   });
   return {
     ...features.summary,
-    batch: (indices) => {
-      const both = features.read(indices);
+    batch: async (indices) => {
+      const both = await features.read(indices);
       const part = (which: 0 | 1): Tensor => {
         const out = new Float32Array(indices.length * values);
         indices.forEach((_, b) => {
@@ -110,15 +111,18 @@ async function* posteriors(
     { name: "encode" },
   );
   const line = progress("encoding", data.length);
-  for (let i = 0; i < data.length; i += CHUNK) {
-    // The last chunk is filled up with earlier records, so that there is one shape and one program.
-    const indices = Array.from({ length: CHUNK }, (_, j) => Math.min(i + j, data.length - 1));
-    const { both } = encode({ clips: tensor(data.batch(indices), [CHUNK, frames, size, size, 3]) });
-    const clips = (await both.data()) as Float32Array;
-    const values = clips.length / CHUNK;
-    const count = Math.min(CHUNK, data.length - i);
-    for (let j = 0; j < count; j++) yield clips.subarray(j * values, (j + 1) * values);
-    line.update(i + count);
+  const chunks = chunksOf(data, CHUNK);
+  try {
+    for (let i = 0; i < data.length; i += CHUNK) {
+      const { both } = encode({ clips: tensor(await chunks.next(), [CHUNK, frames, size, size, 3]) });
+      const clips = (await both.data()) as Float32Array;
+      const values = clips.length / CHUNK;
+      const count = Math.min(CHUNK, data.length - i);
+      for (let j = 0; j < count; j++) yield clips.subarray(j * values, (j + 1) * values);
+      line.update(i + count);
+    }
+  } finally {
+    await chunks.close();
   }
   line.done();
 }

@@ -16,9 +16,12 @@ export interface StepLogOptions extends Pick<ProgressOptions, "stream" | "clock"
 }
 
 export interface StepLog {
-  /** Records that `step` steps are done: the line on the terminal, and the values in metrics.jsonl. */
+  /**
+   * Records that `step` steps are done: the line on the terminal, and the values in metrics.jsonl. `stall_ms` among them is the
+   * time that this step waited for its data.
+   */
   step(step: number, values: Readonly<Record<string, number>> & { readonly loss: number }): void;
-  /** Ends the line of a complete run. */
+  /** Ends the line of a complete run, with the time that all its steps waited for data. */
   done(note?: string): void;
   /** Ends the line of a run that was interrupted after it was saved, and says how to go on. */
   stopped(step: number): void;
@@ -31,12 +34,21 @@ export function stepLog(run: Run, o: StepLogOptions): StepLog {
   const now = clock ?? (() => performance.now());
   const started = now();
   const line = progress(label, steps, { from: run.step, items, stream, clock });
+  let stalled: number | undefined;
   return {
     step(step, values) {
       run.log({ step, ...values, seconds: Math.round(now() - started) / 1000 });
-      line.update(step, `loss ${values.loss.toPrecision(4)}`);
+      const notes = [`loss ${values.loss.toPrecision(4)}`];
+      if ("stall_ms" in values) {
+        stalled = (stalled ?? 0) + values.stall_ms;
+        notes.push(`stall ${values.stall_ms.toFixed(1)} ms`);
+      }
+      line.update(step, notes.join("  "));
     },
-    done: (note) => line.done(note),
+    done(note) {
+      const waited = stalled === undefined ? [] : [`waited ${(stalled / 1000).toFixed(2)} s for data`];
+      line.done([...(note ? [note] : []), ...waited].join(", "));
+    },
     stopped(step) {
       line.done(`stopped after step ${step}, saved in ${run.dir}`);
       stream.write(`to go on, ${goOn}\n`);

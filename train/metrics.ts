@@ -2,7 +2,7 @@
 
 import { closeSync, fsyncSync, ftruncateSync, openSync, readFileSync, writeSync } from "node:fs";
 
-/** A logged step. Numbers that depend on the machine's speed are called `seconds`; all others repeat in a resumed run. */
+/** A logged step. `seconds` and `stall_ms` depend on the machine's speed; all other numbers repeat in a resumed run. */
 export interface Metrics {
   readonly step: number;
   readonly [name: string]: number;

@@ -45,7 +45,7 @@ function clipInput(rgb: Uint8Array, size: number, side: number): Float32Array {
 
 export interface VectorSet {
   /** Of the first frames of records `indices`: [b, projection]. */
-  batch(indices: readonly number[]): Tensor;
+  batch(indices: readonly number[]): Promise<Tensor>;
   close(): void;
 }
 
@@ -82,7 +82,7 @@ export async function pictureVectors(
     },
   });
   return {
-    batch: (indices) => tensor(vectors.read(indices), [indices.length, projection]),
+    batch: async (indices) => tensor(await vectors.read(indices), [indices.length, projection]),
     close: vectors.close,
   };
 }

@@ -12,6 +12,7 @@ import { bitsFrom, compile, device, grad, joinState, type Named, Rng, type Tenso
 import { AdamW, clipGradNorm, warmupCosine } from "../engine/optim/index.ts";
 import { VideoGpt, type VideoGptConfig } from "../models/videogpt.ts";
 import type { Json } from "./checkpoints.ts";
+import { chunksOf, Loader } from "./loader.ts";
 import { interruptible, stepLog } from "./log.ts";
 import { batchIndices } from "./order.ts";
 import { progress } from "./progress.ts";
@@ -97,20 +98,27 @@ export async function trainPrior(o: PriorRecipe): Promise<StageResult> {
 
   const log = stepLog(run, { label: "prior", steps, batch, goOn: o.goOn });
   const rate = warmupCosine({ lr: o.lr, warmup: Math.min(50, steps / 10), steps, floor: o.lr / 20 });
+  const loader = new Loader({
+    read: (k) => {
+      const indices = batchIndices(data.length, batch, k, seed);
+      const z = tensor(Int32Array.from(indices.flatMap((i) => [...codes[i]])), [batch, prior.length]);
+      const slots = config.prior.tags?.slots;
+      return { z, ...(ofRecords && slots ? pickTags(indices, ofRecords, slots, k, seed) : {}) };
+    },
+    from: run.step,
+    to: steps,
+  });
   const interrupt = interruptible();
   const clock = new SaveClock(o.saveEvery, o.keepEvery);
   let checkpoint = run.resumed;
   try {
     for (let k = run.step; k < steps && !interrupt.requested; k++) {
-      const indices = batchIndices(data.length, batch, k, seed);
-      const z = tensor(Int32Array.from(indices.flatMap((i) => [...codes[i]])), [batch, prior.length]);
-      const named =
-        ofRecords && config.prior.tags ? pickTags(indices, ofRecords, config.prior.tags.slots, k, seed) : {};
+      const inputs = await loader.next();
       const lr = rate(k);
-      const result = train({ z, lr, ...named });
+      const result = train({ ...inputs, lr });
       const [loss, norm] = await Promise.all([result.loss.item(), result.norm.item()]); // waits for the device
       checkFinite({ loss, "the gradient's norm": norm }, k + 1, run, checkpoint);
-      log.step(k + 1, { loss, gradient_norm: norm, lr });
+      log.step(k + 1, { loss, gradient_norm: norm, lr, stall_ms: loader.stall });
       const due = k + 1 === steps || interrupt.requested || clock.due(k + 1);
       if (due) checkpoint = await clock.time(() => run.save(k + 1, state));
     }
@@ -118,6 +126,7 @@ export async function trainPrior(o: PriorRecipe): Promise<StageResult> {
     return await endStage(run, log, { steps, checkpoint, interrupt, started, baseline, guess: "code frequencies" });
   } finally {
     interrupt.release();
+    await loader.close();
     run.close();
   }
 }
@@ -156,13 +165,16 @@ async function encodeCodes(model: VideoGpt, data: Dataset): Promise<Int32Array[]
   const encode = compile(({ clips }: { clips: Tensor }) => ({ codes: model.encode(clips) }), { name: "encode" });
   const all: Int32Array[] = [];
   const line = progress("encoding", data.length);
-  for (let i = 0; i < data.length; i += CHUNK) {
-    // The last chunk is filled up with the last record, so that there is one shape and one program.
-    const indices = Array.from({ length: CHUNK }, (_, j) => Math.min(i + j, data.length - 1));
-    const values = await encode({ clips: tensor(data.batch(indices), [CHUNK, frames, size, size, 3]) }).codes.data();
-    for (let j = 0; j < CHUNK && i + j < data.length; j++)
-      all.push(Int32Array.from(values.subarray((j * values.length) / CHUNK, ((j + 1) * values.length) / CHUNK)));
-    line.update(Math.min(i + CHUNK, data.length));
+  const chunks = chunksOf(data, CHUNK);
+  try {
+    for (let i = 0; i < data.length; i += CHUNK) {
+      const values = await encode({ clips: tensor(await chunks.next(), [CHUNK, frames, size, size, 3]) }).codes.data();
+      for (let j = 0; j < CHUNK && i + j < data.length; j++)
+        all.push(Int32Array.from(values.subarray((j * values.length) / CHUNK, ((j + 1) * values.length) / CHUNK)));
+      line.update(Math.min(i + CHUNK, data.length));
+    }
+  } finally {
+    await chunks.close();
   }
   line.done();
   return all;

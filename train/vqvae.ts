@@ -9,6 +9,7 @@ import { VqVae } from "../models/vqvae.ts";
 import { meanFrameLoss } from "./autoencoder.ts";
 import type { Json } from "./checkpoints.ts";
 import { CollapseAlarm } from "./collapse.ts";
+import { Loader } from "./loader.ts";
 import { interruptible, stepLog } from "./log.ts";
 import { batchIndices } from "./order.ts";
 import { openRun } from "./run.ts";
@@ -78,19 +79,24 @@ export async function trainVqVae(o: VqVaeRecipe): Promise<StageResult> {
   const log = stepLog(run, { label: "vqvae", steps, batch, goOn: o.goOn });
   const rate = warmupCosine({ lr: o.lr, warmup: Math.min(20, steps / 10), steps, floor: o.lr / 20 });
   const alarm = new CollapseAlarm({ codes: vqvae.codes });
+  const shape = [batch, frames, size, size, 3];
+  const loader = new Loader({
+    read: async (k) => tensor(await data.batch(batchIndices(data.length, batch, k, seed)), shape),
+    from: run.step,
+    to: steps,
+  });
   const interrupt = interruptible();
   const clock = new SaveClock(o.saveEvery);
   let checkpoint = run.resumed;
   try {
     for (let k = run.step; k < steps && !interrupt.requested; k++) {
-      const indices = batchIndices(data.length, batch, k, seed);
-      const clips = tensor(data.batch(indices), [batch, frames, size, size, 3]);
+      const clips = await loader.next();
       const lr = rate(k);
       const result = train({ clips, lr });
       const values = [result.error, result.norm, result.perplexity, result.alive].map((t) => t.item());
       const [loss, norm, perplexity, alive] = await Promise.all(values); // waits for the device
       checkFinite({ loss, "the gradient's norm": norm }, k + 1, run, checkpoint);
-      log.step(k + 1, { loss, gradient_norm: norm, perplexity, codes_alive: alive, lr });
+      log.step(k + 1, { loss, gradient_norm: norm, perplexity, codes_alive: alive, lr, stall_ms: loader.stall });
       const warning = alarm.hear(k + 1, perplexity);
       if (warning) console.error(warning);
       const due = k + 1 === steps || interrupt.requested || clock.due(k + 1);
@@ -101,10 +107,11 @@ export async function trainVqVae(o: VqVaeRecipe): Promise<StageResult> {
       checkpoint,
       interrupt,
       started,
-      baseline: meanFrameLoss(data, frames),
+      baseline: await meanFrameLoss(data, frames),
     });
   } finally {
     interrupt.release();
+    await loader.close();
     run.close();
   }
 }

@@ -2,21 +2,20 @@
 
 import { readFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
+import { type ClipResult, type ClipTask, storeClip } from "../clip.ts";
 import { DecodeError } from "../decode/index.ts";
 import { checkFileSize } from "../decode/limits.ts";
 import { type Measures, measure } from "./measure.ts";
 import type { Answer } from "./pool.ts";
 
-/** What the other side may ask. */
-export interface Request {
-  readonly task: "measure";
-  readonly path: string;
-}
+/** What the other side may ask: numbers that describe a file, or its clip in its place of a file of clips. */
+export type Request = { readonly task: "measure"; readonly path: string } | ({ readonly task: "clip" } & ClipTask);
 
-async function answer({ path }: Request): Promise<Measures> {
-  const bytes = await readFile(path);
+async function answer(request: Request): Promise<Measures | ClipResult> {
+  if (request.task === "clip") return storeClip(request);
+  const bytes = await readFile(request.path);
   checkFileSize(bytes.length);
-  return measure(bytes, path);
+  return measure(bytes, request.path);
 }
 
 /**
