@@ -7,9 +7,10 @@ import { clipScore } from "../eval/clip_similarity.ts";
 import { type Clips, openClips } from "../eval/clips.ts";
 import type { ExtractOptions } from "../eval/features.ts";
 import { fvdScore } from "../eval/fvd_score.ts";
+import { holdsUnfinished, OwnCheckpoints } from "../eval/own_checkpoint.ts";
 import { saveOwn } from "../eval/own_weights.ts";
 import { ProtocolError, rank, type Score } from "../eval/score.ts";
-import { type OwnNetwork, trainFeatures } from "../eval/train_features.ts";
+import { OWN_NETWORKS, type OwnNetwork, trainFeatures } from "../eval/train_features.ts";
 import { vqaScore } from "../eval/vqa_score.ts";
 import { type Progress, progress } from "../train/progress.ts";
 import { openScorers, type Scorers } from "./eval_weights.ts";
@@ -130,6 +131,10 @@ function short(value: string | number | null): string {
 }
 
 export async function trainOwn(o: TrainFeaturesOptions): Promise<void> {
+  const unfinished = holdsUnfinished(o.out, OWN_NETWORKS);
+  if (unfinished && !o.resume)
+    throw new Error(`${o.out} holds an unfinished training: go on with it by --resume, or give another folder`);
+  if (!unfinished && o.resume) throw new Error(`${o.out} holds no unfinished training: begin one without --resume`);
   const clips = await openClips(o.data, { size: o.size });
   const device = await openDevice();
   try {
@@ -141,15 +146,19 @@ export async function trainOwn(o: TrainFeaturesOptions): Promise<void> {
   }
 }
 
-/** Trains the three networks on the clips, on the open device, and leaves them in `out`. */
+/** Trains the three networks on the clips, on the open device, and leaves them in `out`; goes on with what is unfinished there. */
 export async function trainNetworks(
   clips: Clips,
   o: Pick<TrainFeaturesOptions, "out" | "steps" | "batch" | "seed">,
 ): Promise<void> {
   const { out, steps, batch, seed } = o;
+  const { size, frames, length, sha256 } = clips;
+  const about = { data: sha256, clips: length, size, frames, steps, batch, seed };
+  const checkpoints = new OwnCheckpoints(out, about);
   const lines = new Map<OwnNetwork, Progress>();
   const own = await trainFeatures(clips, {
     ...o,
+    checkpoints,
     onStep(network, step, loss) {
       const shown = lines.get(network) ?? progress(network, steps);
       lines.set(network, shown);
@@ -157,8 +166,8 @@ export async function trainNetworks(
       if (step === steps) shown.done(`loss ${loss.toPrecision(3)}`);
     },
   });
-  const { size, frames, length, sha256 } = clips;
-  await saveOwn(out, own, { data: sha256, clips: length, size, frames, steps, batch, seed });
+  await saveOwn(out, own, about);
+  await checkpoints.clear(OWN_NETWORKS);
   for (const [network, [first, last]] of Object.entries(own.losses))
     console.log(`${network}: loss ${first.toPrecision(3)} at first, ${last.toPrecision(3)} at last`);
   console.log(`${out}: networks for FVD-x, CLIP-x and VQA-x`);

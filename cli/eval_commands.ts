@@ -64,6 +64,7 @@ export function addEval(program: Command): void {
     .argument("<data>", "folder of stickers with a metadata.jsonl")
     .requiredOption("--out <folder>", "where the weights go")
     .option("--steps <n>", "optimiser steps of each network", whole(1), 300)
+    .option("--resume", "go on with a training that was stopped, to the same bits", false)
     .option("--batch <n>", "stickers per step", whole(2, 256), 16)
     .option("--size <pixels>", "width and height (default: that of the stickers)", pixels)
     .addOption(seedOption())

@@ -235,6 +235,7 @@ export interface TrainFeaturesOptions {
   steps: number;
   batch: number;
   size?: number;
+  resume: boolean;
   seed: number;
 }
 

@@ -5,11 +5,11 @@ import { bitsFrom } from "../engine/index.ts";
 /** A whole number from 0 to below its argument. */
 export type Draw = (below: number) => number;
 
-/** A row of draws of its own for each seed and name. */
-export function drawing(seed: number, name: string): Draw {
+/** A row of draws of its own for each seed and name, from a place in it on; `drawn()` is the place that comes next. */
+export function drawing(seed: number, name: string, from = 0): Draw & { drawn(): number } {
   const bits = bitsFrom(seed, name);
-  let drawn = 0;
-  return (below) => bits(drawn++) % below;
+  let next = from;
+  return Object.assign((below: number) => bits(next++) % below, { drawn: () => next });
 }
 
 /** 0 to n - 1 in a drawn order (Fisher-Yates). */

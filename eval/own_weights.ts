@@ -11,11 +11,10 @@ import { load, save } from "../engine/index.ts";
 import { ConfigReader } from "../models/checkpoints/reader.ts";
 import { Clip } from "../models/clip.ts";
 import { VideoFeatures, type VideoFeaturesConfig } from "../models/video_features.ts";
-import { type OwnNetwork, type OwnNetworks, ownClipConfig } from "./train_features.ts";
+import { OWN_NETWORKS, type OwnNetwork, type OwnNetworks, ownClipConfig } from "./train_features.ts";
 
 const RECORD = "features.json";
 const TOKENIZER = "tokenizer.json";
-const NETWORKS: readonly OwnNetwork[] = ["video", "quality", "clip"];
 const file = (name: OwnNetwork): string => `${name}.safetensors`;
 
 export function holdsOwn(dir: string): boolean {
@@ -29,10 +28,10 @@ export async function saveOwn(
   about: Readonly<Record<string, string | number>>,
 ): Promise<void> {
   await mkdir(dir, { recursive: true });
-  for (const name of NETWORKS) await save(join(dir, file(name)), own[name].state());
+  for (const name of OWN_NETWORKS) await save(join(dir, file(name)), own[name].state());
   await saveTokenizer(own.tokenizer, join(dir, TOKENIZER));
   const hashes = Object.fromEntries(
-    await Promise.all(NETWORKS.map(async (name) => [name, await fileSha256(join(dir, file(name)))])),
+    await Promise.all(OWN_NETWORKS.map(async (name) => [name, await fileSha256(join(dir, file(name)))])),
   );
   const { video, quality, tokenizer, losses } = own;
   const record = {
@@ -67,7 +66,7 @@ export async function loadOwn(dir: string): Promise<OwnWeights> {
   const r = new ConfigReader(json, path);
   r.only("format", 1);
   const sha256 = {} as Record<OwnNetwork, string>;
-  for (const name of NETWORKS) {
+  for (const name of OWN_NETWORKS) {
     sha256[name] = await fileSha256(join(dir, file(name)));
     if (sha256[name] !== r.inside("sha256").text(name))
       throw new Error(`${join(dir, file(name))} is not the file that ${RECORD} speaks of; train the features again`);
@@ -77,7 +76,7 @@ export async function loadOwn(dir: string): Promise<OwnWeights> {
     quality: new VideoFeatures(videoConfig(r.inside("quality"))),
     clip: new Clip(ownClipConfig(r.count("vocabulary"))),
   };
-  for (const name of NETWORKS) await load(join(dir, file(name)), own[name].state());
+  for (const name of OWN_NETWORKS) await load(join(dir, file(name)), own[name].state());
   return { ...own, tokenizer: await loadTokenizer(join(dir, TOKENIZER)), sha256 };
 }
 

@@ -1,11 +1,11 @@
 // Trains the stand-ins for published networks on a data set of one's own: a video feature network (FVD-x), a pair of caption and
 // picture encoders (CLIP-x) and a judge of quality (VQA-x). Each loop is below, whole. Where they are kept and read is
-// own_weights.ts. Called by the command line.
+// own_weights.ts, how a killed training goes on own_checkpoint.ts. Called by the command line.
 
 import { CLIP_PREPROCESS, clipPreprocess } from "../data/clip_preprocess.ts";
 import type { Tokenizer } from "../data/tokenizer.ts";
 import { trainTokenizer } from "../data/tokenizer_train.ts";
-import { compile, grad, type Tensor, tensor } from "../engine/index.ts";
+import { compile, grad, joinState, type Tensor, tensor } from "../engine/index.ts";
 import { bceWithLogits, crossEntropy, type Module, mse } from "../engine/nn/index.ts";
 import { AdamW, clipGradNorm, warmupCosine } from "../engine/optim/index.ts";
 import { Clip, type ClipConfig } from "../models/clip.ts";
@@ -14,6 +14,7 @@ import type { Clips } from "./clips.ts";
 import { DEGRADATIONS, type Degradation } from "./degrade.ts";
 import { type Draw, drawing, shuffled } from "./draw.ts";
 import { unitFrames } from "./fvd_score.ts";
+import { type OwnCheckpoints, START } from "./own_checkpoint.ts";
 
 export interface TrainFeaturesOptions {
   /** Of each of the three networks. */
@@ -21,9 +22,14 @@ export interface TrainFeaturesOptions {
   readonly batch: number;
   readonly seed: number;
   readonly onStep?: (network: OwnNetwork, step: number, loss: number) => void;
+  /** Where the training is kept from time to time, and goes on from; absent: nowhere. */
+  readonly checkpoints?: OwnCheckpoints;
+  /** Steps from one time to the next (default 20: saving takes less than one of them). */
+  readonly every?: number;
 }
 
 export type OwnNetwork = "video" | "clip" | "quality";
+export const OWN_NETWORKS: readonly OwnNetwork[] = ["video", "quality", "clip"];
 
 export interface OwnNetworks {
   readonly video: VideoFeatures;
@@ -64,13 +70,12 @@ async function trainVideo(
   const words = frequentWords(captions);
   const { size, frames } = clips;
   const model = new VideoFeatures({ size, frames, width: 12, features: 64, outputs: HOWS.length + words.length });
-  const draw = drawing(o.seed, "video");
   const loss = ({ x, how, has }: Readonly<Record<string, Tensor>>): Tensor => {
     const { outputs } = model.forward(featureVideo(x, size));
     const named = bceWithLogits(outputs.slice(1, HOWS.length, HOWS.length + words.length), has);
     return crossEntropy(outputs.slice(1, 0, HOWS.length), how).add(named);
   };
-  const losses = await optimise("video", model, loss, o, async () => {
+  const losses = await optimise("video", model, loss, o, async (draw) => {
     const places = Array.from({ length: o.batch }, () => draw(clips.length));
     const hows = places.map(() => draw(HOWS.length));
     const spoiled = await Promise.all(
@@ -92,10 +97,9 @@ async function trainVideo(
 export async function trainQuality(clips: Clips, o: TrainFeaturesOptions): Promise<[VideoFeatures, Losses]> {
   const { size, frames } = clips;
   const model = new VideoFeatures({ size, frames, width: 12, features: 32, outputs: 1 });
-  const draw = drawing(o.seed, "quality");
   const loss = ({ x, good }: Readonly<Record<string, Tensor>>): Tensor =>
     mse(model.forward(featureVideo(x, size)).outputs.sigmoid(), good);
-  const losses = await optimise("quality", model, loss, o, async () => {
+  const losses = await optimise("quality", model, loss, o, async (draw) => {
     const strengths = Array.from({ length: o.batch }, () => (draw(4) === 0 ? 0 : share(draw)));
     const spoiled = await Promise.all(
       strengths.map(async (strength) =>
@@ -129,7 +133,6 @@ async function trainClip(
   const model = new Clip(ownClipConfig(tokenizer.vocabSize));
   const { length } = model.config.text;
   const { size } = model.config.vision;
-  const draw = drawing(o.seed, "clip");
   const byCaption = new Map<string, number[]>();
   captions.forEach((caption, i) => {
     byCaption.set(caption, [...(byCaption.get(caption) ?? []), i]);
@@ -139,7 +142,7 @@ async function trainClip(
   const frame = clips.size ** 2 * 3;
   const loss = ({ x, ids }: Readonly<Record<string, Tensor>>): Tensor =>
     model.loss(model.embedImages(x), model.embedText(ids));
-  const losses = await optimise("clip", model, loss, o, async () => {
+  const losses = await optimise("clip", model, loss, o, async (draw) => {
     const chosen = shuffled(different.length, draw)
       .slice(0, batch)
       .map((i) => different[i]);
@@ -158,14 +161,13 @@ async function trainClip(
 }
 
 const [LR, MAX_NORM] = [2e-3, 1];
-
-/** The loop of all three. Throws Error when a loss is not finite any more. */
+/** The loop of all three; `feed` draws what it needs. Throws Error when a loss is not finite any more. */
 async function optimise(
   name: OwnNetwork,
   model: Module,
   lossOf: (feed: Readonly<Record<string, Tensor>>) => Tensor,
-  { steps, seed, onStep }: TrainFeaturesOptions,
-  feed: () => Promise<Readonly<Record<string, Tensor>>>,
+  { steps, seed, onStep, checkpoints, every = 20 }: TrainFeaturesOptions,
+  feed: (draw: Draw) => Promise<Readonly<Record<string, Tensor>>>,
 ): Promise<Losses> {
   model.seed(seed);
   const adam = new AdamW(model.state());
@@ -178,12 +180,17 @@ async function optimise(
     { name: `own ${name}` },
   );
   const rate = warmupCosine({ lr: LR, warmup: Math.min(20, steps / 10), steps, floor: LR / 20 });
-  const losses: number[] = [];
-  for (let k = 0; k < steps; k++) {
-    const loss = await step({ ...(await feed()), lr: tensor(rate(k)) }).loss.item();
+  const state = joinState({ model: model.state(), adam: adam.state() });
+  const left = (await checkpoints?.restore(name, state)) ?? START;
+  const losses = [...left.losses];
+  const draw = drawing(seed, name, left.drawn);
+  for (let k = left.step; k < steps; k++) {
+    const loss = await step({ ...(await feed(draw)), lr: tensor(rate(k)) }).loss.item();
     if (!Number.isFinite(loss))
       throw new Error(`train-features: the loss of the ${name} network is ${loss} at step ${k}`);
     losses.push(loss);
+    if ((k + 1) % every === 0 || k + 1 === steps)
+      await checkpoints?.save(name, state, { step: k + 1, drawn: draw.drawn(), losses });
     onStep?.(name, k + 1, loss);
   }
   const tenth = Math.max(1, Math.floor(steps / 10));

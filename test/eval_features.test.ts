@@ -1,7 +1,7 @@
 // Networks trained on a data set itself, to score with where no published weights are at hand: the judge of quality learns to
 // see blur and blocks in stickers that it was not trained on; what is written is what is read, and nothing else is accepted.
 
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
@@ -11,9 +11,17 @@ import { ReferenceDevice } from "../engine/reference.ts";
 import type { Clips } from "../eval/clips.ts";
 import { DEGRADATIONS, type Degradation } from "../eval/degrade.ts";
 import { drawing } from "../eval/draw.ts";
+import { holdsUnfinished, OwnCheckpoints } from "../eval/own_checkpoint.ts";
 import { ownExtractor } from "../eval/own_extractors.ts";
 import { holdsOwn, loadOwn, saveOwn } from "../eval/own_weights.ts";
-import { ownClipConfig, trainFeatures, trainQuality } from "../eval/train_features.ts";
+import {
+  OWN_NETWORKS,
+  type OwnNetwork,
+  type OwnNetworks,
+  ownClipConfig,
+  trainFeatures,
+  trainQuality,
+} from "../eval/train_features.ts";
 import { vqaScore } from "../eval/vqa_score.ts";
 import { Clip } from "../models/clip.ts";
 import { VideoFeatures } from "../models/video_features.ts";
@@ -62,6 +70,39 @@ onGpu("VQA-x falls with blur and with blocks in stickers that were not trained o
     expect(clean).toBeGreaterThan(half + 0.1);
     expect(half).toBeGreaterThan(whole);
   }
+});
+
+onGpu("a training that is stopped at any step goes on to the same bits, and not with other options", async () => {
+  const clips: Clips = { ...rings(8, 0), captions: Array.from({ length: 8 }, (_, i) => `a ring of ${i} colours`) };
+  const o = { steps: 4, batch: 2, seed: 1 };
+  const bits = async (own: OwnNetworks): Promise<string> => {
+    const data = await Promise.all(OWN_NETWORKS.flatMap((n) => [...own[n].state().values()]).map((p) => p.data()));
+    return `${JSON.stringify(own.losses)} ${data.map((values) => Buffer.from(values.buffer).toString("base64")).join()}`;
+  };
+  const whole = await bits(await trainFeatures(clips, o));
+  const out = join(dir, "stopped");
+  const checkpoints = new OwnCheckpoints(out, { ...o });
+  const until = (at: OwnNetwork, last: number) =>
+    trainFeatures(clips, {
+      ...o,
+      ...{ checkpoints, every: 2 },
+      onStep: (network, step) => {
+        if (network === at && step === last) throw new Error("stopped");
+      },
+    });
+  expect(holdsUnfinished(out, OWN_NETWORKS)).toBe(false);
+  await expect(until("video", 3)).rejects.toThrow("stopped");
+  expect(readdirSync(out)).toEqual(["video.unfinished.safetensors"]);
+  await expect(until("clip", 4)).rejects.toThrow("stopped");
+  const taken: string[] = [];
+  const own = await trainFeatures(clips, { ...o, checkpoints, onStep: (...step) => void taken.push(step.join()) });
+  expect(taken).toEqual([]); // the last step of the last network was kept before the stop
+  expect((await bits(own)) === whole).toBe(true);
+  await expect(trainFeatures(clips, { ...o, checkpoints: new OwnCheckpoints(out, { ...o, seed: 2 }) })).rejects.toThrow(
+    /video\.unfinished\.safetensors is of a training with seed 1, not 2/,
+  );
+  await checkpoints.clear(OWN_NETWORKS);
+  expect(readdirSync(out)).toEqual([]);
 });
 
 describe("kept networks", () => {
