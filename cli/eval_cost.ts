@@ -5,13 +5,11 @@ import { onDevice } from "../engine/device.ts";
 import { openDevice } from "../engine/index.ts";
 import type { SystemCost } from "../eval/benchmark/result.ts";
 import { measureCost } from "../eval/cost.ts";
-import type { SystemConfig } from "../models/config.ts";
 import { SYSTEMS, type System } from "../models/systems.ts";
-import type { VideoGptConfig } from "../models/videogpt.ts";
 import { progress } from "../train/progress.ts";
 import { openMaker } from "./makers.ts";
 import { type CostOptions, refuseGiven } from "./options.ts";
-import { bytes, sampling, samplingCodes, table, work } from "./plan.ts";
+import { bytes, planSampling, table, work } from "./plan.ts";
 import { announce } from "./train.ts";
 
 const CAPTION = "Cartoon \t a red heart beating";
@@ -60,10 +58,6 @@ export async function costOfRun(dir: string, o: Omit<CostOptions, "run" | "json"
       device.close();
     }
   });
-}
-
-function planSampling(config: SystemConfig | VideoGptConfig, o: Pick<CostOptions, "steps" | "guidance" | "sampler">) {
-  return "vqvae" in config ? samplingCodes(config, 1) : sampling(config, { ...o, batch: 1, dtype: "f32" });
 }
 
 function rows({ parameters, time, memory, flops, dispatches }: SystemCost): string[][] {

@@ -101,8 +101,13 @@ async function capsOf(adapter: PlanOptions["adapter"]): Promise<kernels.Caps> {
   return device.caps;
 }
 
+/** Makes one sticker as `generate` does, with a model of these sizes and weights of its own, for a device that plans. */
+export function planSampling(config: SystemConfig | VideoGptConfig, o: SamplingOptions): Promise<unknown> {
+  return "vqvae" in config ? samplingCodes(config, 1) : sampling(config, { ...o, batch: 1, dtype: "f32" });
+}
+
 /** Samples as `generate` does, with a model of its own, and returns that model's state. */
-export async function sampling(
+async function sampling(
   config: SystemConfig,
   o: Pick<PlanOptions, "batch" | "dtype"> & SamplingOptions,
 ): Promise<State> {
@@ -116,7 +121,7 @@ export async function sampling(
 type SamplingOptions = Pick<SampleOptions, "steps" | "guidance" | "sampler">;
 
 /** Samples as `generate` does for VideoGPT. */
-export async function samplingCodes(config: VideoGptConfig, count: number): Promise<State> {
+async function samplingCodes(config: VideoGptConfig, count: number): Promise<State> {
   const model = new VideoGpt(config);
   const sampler = new VideoGptSampler(model, config.prior.tags ? Tags.of([], config.prior.tags.count) : null);
   await sampler.sample(emptyStickers(count), { seed: 1 });
