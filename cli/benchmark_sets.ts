@@ -157,7 +157,9 @@ export async function openBenchmarkScorers(bench: Bench): Promise<Scorers> {
 
 async function ownWeights(bench: Bench, train: { readonly steps: number; readonly batch: number }): Promise<string> {
   const { config, out, size } = bench;
-  const clips = await openClips(await stickersOf(config.training.stickers, bench), { size });
+  const from = await stickersOf(config.training.stickers, bench);
+  // Clips of its own: training keeps the same stickers in another order, and each would throw the other's away.
+  const clips = await openClips(from, { size, cacheDir: join(out, "clips", shortHash(from)) });
   try {
     const dir = join(out, `features-${shortHash(clips.sha256, clips.captions, size, train, config.seed)}`);
     if (!holdsOwn(dir)) await trainNetworks(clips, { ...train, out: dir, seed: config.seed });
