@@ -2,7 +2,7 @@
 // upng-js, sharp) and against hostile files. The GIFs are written here byte by byte, so that no encoder of the project
 // can hide a mistake of its decoder.
 
-import { crc32, deflateSync } from "node:zlib";
+import { deflateSync } from "node:zlib";
 import fc from "fast-check";
 import { GifReader } from "omggif";
 import sharp from "sharp";
@@ -11,60 +11,8 @@ import { describe, expect, it } from "vitest";
 import { DecodeError, decodeSticker, LIMITS } from "../data/decode/index.ts";
 import { encodeApng } from "../data/encode/apng.ts";
 import { encodeGif } from "../data/encode/gif.ts";
-
-const u16 = (n: number) => [n & 255, n >> 8];
-const COLOURS = { K: [0, 0, 0], R: [255, 0, 0], G: [0, 255, 0], B: [0, 0, 255] } as const;
-const INDEX = { K: 0, R: 1, G: 2, B: 3 } as const;
-type Colour = keyof typeof COLOURS;
-
-interface TestFrame {
-  x?: number;
-  y?: number;
-  /** Rows of K, R, G, B; "." is drawn as the transparent index. */
-  rows: string[];
-  disposal?: number;
-  delay?: number;
-  /** Local palette as four colours instead of the global KRGB. */
-  local?: Colour[];
-  interlaced?: boolean;
-}
-
-/** Two-bit literals with a clear code before the code width could grow: 3 bits a code throughout. */
-function literalLzw(indices: number[]): number[] {
-  const codes = indices.flatMap((index, i) => (i % 2 === 0 ? [4, index] : [index]));
-  const bits = [...codes, 5].map((code) => code.toString(2).padStart(3, "0").split("").reverse().join("")).join("");
-  const bytes = (bits.match(/.{1,8}/g) ?? []).map((b) => Number.parseInt(b.split("").reverse().join(""), 2));
-  const blocks: number[] = [];
-  for (let at = 0; at < bytes.length; at += 255)
-    blocks.push(Math.min(255, bytes.length - at), ...bytes.slice(at, at + 255));
-  return [2, ...blocks, 0];
-}
-
-function frameBytes({ x = 0, y = 0, rows, disposal = 0, delay = 10, local, interlaced }: TestFrame): number[] {
-  const transparent = rows.join("").includes(".") ? 3 : -1;
-  const indexOf = (c: string) => (c === "." ? transparent : (local?.indexOf(c as Colour) ?? INDEX[c as Colour]));
-  const order = interlaced
-    ? [
-        [0, 8],
-        [4, 8],
-        [2, 4],
-        [1, 2],
-      ].flatMap(([a, s]) => rows.filter((_, i) => i % s === a))
-    : rows;
-  return [
-    ...[0x21, 0xf9, 4, (disposal << 2) | (transparent >= 0 ? 1 : 0), ...u16(delay), Math.max(0, transparent), 0],
-    ...[0x2c, ...u16(x), ...u16(y), ...u16(rows[0].length), ...u16(rows.length)],
-    (local ? 0x81 : 0) | (interlaced ? 0x40 : 0),
-    ...(local ?? []).flatMap((c) => COLOURS[c]),
-    ...literalLzw([...order.join("")].map(indexOf)),
-  ];
-}
-
-function gif(width: number, height: number, frames: TestFrame[], background = 0): Uint8Array {
-  const palette = Object.values(COLOURS).flat();
-  const head = [...Buffer.from("GIF89a"), ...u16(width), ...u16(height), 0x81, background, 0, ...palette];
-  return Uint8Array.from([...head, ...frames.flatMap(frameBytes), 0x3b]);
-}
+import { COLOURS, COMPOSED, frameBytes, gif, type TestFrame } from "./gif_bytes.ts";
+import { animateStill, be32, chunk, header, PNG, partialApng, stream } from "./png_bytes.ts";
 
 /** Frames back as rows of letters: "." is fully transparent, "?" anything unexpected. */
 function letters(frames: Uint8ClampedArray[], width: number): string[][] {
@@ -85,87 +33,6 @@ async function shown(bytes: Uint8Array): Promise<string[][]> {
   const { frames, width } = await decode(bytes);
   return letters(frames, width);
 }
-
-const RED = ["RRR", "RRR", "RRR"];
-
-/** Each expectation was worked out by hand from the GIF89a text, with browsers' reading of "background". */
-const COMPOSED: { name: string; frames: TestFrame[]; background?: number; expected: string[][] }[] = [
-  {
-    name: "disposal 1 leaves the frame under a partial one",
-    frames: [
-      { rows: RED, disposal: 1 },
-      { x: 1, y: 1, rows: ["GG"] },
-    ],
-    expected: [RED, ["RRR", "RGG", "RRR"]],
-  },
-  {
-    name: "disposal 0 leaves it too",
-    frames: [{ rows: RED }, { x: 2, y: 0, rows: ["B", "B"] }],
-    expected: [RED, ["RRB", "RRB", "RRR"]],
-  },
-  {
-    name: "disposal 2 clears only the frame's own rectangle, to transparent, whatever the background index",
-    frames: [{ rows: RED, disposal: 1 }, { x: 1, y: 1, rows: ["GG", "GG"], disposal: 2 }, { rows: ["B"] }],
-    background: 2,
-    expected: [RED, ["RRR", "RGG", "RGG"], ["BRR", "R..", "R.."]],
-  },
-  {
-    name: "disposal 3 puts back what was there before the frame",
-    frames: [
-      { rows: ["RGB", "RGB", "RGB"], disposal: 1 },
-      { x: 0, y: 1, rows: ["KKK"], disposal: 3 },
-      { x: 2, y: 2, rows: ["G"] },
-    ],
-    expected: [
-      ["RGB", "RGB", "RGB"],
-      ["RGB", "KKK", "RGB"],
-      ["RGB", "RGB", "RGG"],
-    ],
-  },
-  {
-    name: "disposal 3 on the first frame restores an empty canvas; 4 is read as 3",
-    frames: [
-      { rows: RED, disposal: 3 },
-      { rows: ["G"], disposal: 4 },
-      { x: 1, rows: ["B"] },
-    ],
-    expected: [RED, ["G..", "...", "..."], [".B.", "...", "..."]],
-  },
-  {
-    name: "a first frame smaller than the canvas leaves the rest transparent",
-    frames: [{ x: 1, y: 1, rows: ["G"] }],
-    background: 1,
-    expected: [["...", ".G.", "..."]],
-  },
-  {
-    name: "transparent pixels show the frame below, and are per frame",
-    frames: [{ rows: ["RRR", "GGG", "KKK"], disposal: 1 }, { rows: ["G.G", "...", "R.R"] }, { x: 2, rows: ["B"] }],
-    expected: [
-      ["RRR", "GGG", "KKK"],
-      ["GRG", "GGG", "RKR"],
-      ["GRB", "GGG", "RKR"],
-    ],
-  },
-  {
-    name: "a local palette is used for its frame only",
-    frames: [
-      { rows: ["GR"], local: ["R", "G", "K", "B"] },
-      { x: 1, rows: ["GR"] },
-    ],
-    expected: [
-      ["GR.", "...", "..."],
-      ["GGR", "...", "..."],
-    ],
-  },
-  {
-    name: "what lies outside the canvas is cut off",
-    frames: [{ x: 2, y: 2, rows: ["GB", "KK"], disposal: 2 }, { rows: ["R"] }],
-    expected: [
-      ["...", "...", "..G"],
-      ["R..", "...", "..."],
-    ],
-  },
-];
 
 describe("GIF", () => {
   it.each(COMPOSED)("$name", async ({ frames, background, expected }) => {
@@ -229,50 +96,6 @@ describe("GIF", () => {
   });
 });
 
-function chunk(type: string, ...parts: (Uint8Array | number[])[]): Buffer {
-  const typed = Buffer.concat([Buffer.from(type, "latin1"), ...parts.map((part) => Uint8Array.from(part))]);
-  return Buffer.concat([Uint8Array.from(be32(typed.length - 4)), typed, Uint8Array.from(be32(crc32(typed)))]);
-}
-const be32 = (n: number) => [n >>> 24, (n >>> 16) & 255, (n >>> 8) & 255, n & 255];
-const PNG = Uint8Array.of(0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a);
-const header = (w: number, h: number) => chunk("IHDR", be32(w), be32(h), [8, 6, 0, 0, 0]);
-
-/** A small pseudo-random stream, so that a failing case is one seed. */
-function stream(seed: number): (below: number) => number {
-  let state = seed >>> 0;
-  return (below) => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return Math.floor((state / 2 ** 32) * below);
-  };
-}
-
-/**
- * An APNG of partial RGBA frames with every disposal and blend operation, alpha 0 or 255. After a frame that is cleared,
- * upng-js restores "previous" to the frame as displayed instead of as cleared, so the two are not drawn in that order.
- */
-function partialApng(seed: number): Uint8Array<ArrayBuffer> {
-  const next = stream(seed);
-  const [width, height, count] = [2 + next(6), 2 + next(6), 2 + next(4)];
-  const parts = [PNG, header(width, height), chunk("acTL", be32(count), be32(0))];
-  let sequence = 0;
-  let cleared = true; // "previous" means "background" on the first frame, where upng-js fails
-  for (let i = 0; i < count; i++) {
-    const [w, h] = i === 0 ? [width, height] : [1 + next(width), 1 + next(height)];
-    const [x, y] = [next(width - w + 1), next(height - h + 1)];
-    const rows = Array.from({ length: h }, () => [
-      0,
-      ...Array.from({ length: w }, () => [next(256), next(256), next(256), 255 * next(2)]).flat(),
-    ]);
-    const place = [w, h, x, y].flatMap(be32);
-    const disposal = next(cleared ? 2 : 3);
-    if (disposal < 2) cleared = disposal === 1;
-    parts.push(chunk("fcTL", be32(sequence++), place, [0, 1 + next(30), 0, 100, disposal, next(2)]));
-    const data = deflateSync(Uint8Array.from(rows.flat()));
-    parts.push(i === 0 ? chunk("IDAT", data) : chunk("fdAT", be32(sequence++), data));
-  }
-  return new Uint8Array(Buffer.concat([...parts, chunk("IEND")]));
-}
-
 /** The largest difference of any visible sample; colour under alpha 0 is not visible. */
 function visibleDifference(a: Uint8ClampedArray, b: Uint8Array): number {
   let worst = a.length === b.length ? 0 : 256;
@@ -280,14 +103,6 @@ function visibleDifference(a: Uint8ClampedArray, b: Uint8Array): number {
     if (i % 4 === 3 || a[i | 3] > 0 || b[i | 3] > 0) worst = Math.max(worst, Math.abs(a[i] - b[i]));
   }
   return worst;
-}
-
-/** Makes a still PNG an APNG of one frame, so that our decoder and not sharp reads it. */
-function animateStill(png: Buffer, width: number, height: number): Uint8Array {
-  const control = chunk("fcTL", be32(0), be32(width), be32(height), be32(0), be32(0), [0, 1, 0, 10, 0, 0]);
-  return new Uint8Array(
-    Buffer.concat([png.subarray(0, 33), chunk("acTL", be32(1), be32(0)), control, png.subarray(33)]),
-  );
 }
 
 describe("APNG", () => {
@@ -349,16 +164,15 @@ describe("APNG", () => {
   });
 
   it.each([
-    ["8-bit palette with alpha", { palette: true }, 3, 0],
-    ["2-bit palette", { palette: true, colours: 4 }, 3, 0],
-    ["1-bit palette", { palette: true, colours: 2 }, 3, 0],
-    ["interlaced RGBA", { progressive: true }, 3, 0],
-    ["interlaced 4-bit palette", { palette: true, colours: 16, progressive: true }, 3, 0],
-    ["every row filter", { adaptiveFiltering: true }, 3, 0],
-    ["grey", {}, 1, 0],
-    // libvips drops the low byte of 16-bit samples where we round, as the specification advises (13.12).
-    ["16-bit RGBA", {}, 16, 1],
-  ] as const)("reads %s like sharp", async (_, options, kind, tolerance) => {
+    ["8-bit palette with alpha", { palette: true }, 3],
+    ["2-bit palette", { palette: true, colours: 4 }, 3],
+    ["1-bit palette", { palette: true, colours: 2 }, 3],
+    ["interlaced RGBA", { progressive: true }, 3],
+    ["interlaced 4-bit palette", { palette: true, colours: 16, progressive: true }, 3],
+    ["every row filter", { adaptiveFiltering: true }, 3],
+    ["grey", {}, 1],
+    ["16-bit RGBA", {}, 16],
+  ] as const)("reads %s like sharp", async (_, options, kind) => {
     const [width, height] = [37, 21];
     const channels = kind === 1 ? 1 : 4;
     const raw = Uint8Array.from({ length: width * height * channels }, (_, i) =>
@@ -371,7 +185,7 @@ describe("APNG", () => {
     const expected = await sharp(png).toColourspace("srgb").ensureAlpha().raw({ depth: "uchar" }).toBuffer();
     const { frames, format } = await decode(animateStill(png, width, height));
     expect(format).toBe("apng");
-    expect(visibleDifference(frames[0], expected)).toBeLessThanOrEqual(tolerance);
+    expect(visibleDifference(frames[0], expected)).toBe(0);
   });
 });
 

@@ -1,6 +1,7 @@
 // GIF 87a/89a -> composed frames. Browsers are the truth where the specification and practice differ: the background
-// colour is ignored (cleared areas are transparent), and disposal 4 means "previous". The whole block structure is
-// walked before any pixel is decoded, so sizes, frame count and a missing end are known without allocating.
+// colour is ignored (cleared areas are transparent), disposal 4 means "previous", a first frame that leaves the canvas makes it
+// larger, and a file may end without saying so. The whole block structure is walked before any pixel is decoded, so sizes, frame
+// count and a missing end are known without allocating.
 
 import { ByteReader } from "./bytes.ts";
 import { type Animation, compose, type Develop, type FrameSelection, type Patch, type Rect } from "./compose.ts";
@@ -30,11 +31,11 @@ const BLOCK = { image: 0x2c, extension: 0x21, trailer: 0x3b, graphicControl: 0xf
 export function decodeGif<T>(bytes: Uint8Array, select: FrameSelection, develop: Develop<T>): Animation<T> {
   const reader = new ByteReader(bytes);
   reader.skip(6);
-  const width = reader.u16le();
-  const height = reader.u16le();
-  checkSize(width, height, "the image");
-  const images = readImages(reader, width * height);
+  const screen = { width: reader.u16le(), height: reader.u16le() };
+  checkSize(screen.width, screen.height, "the image");
+  const images = readImages(reader, screen);
   if (images.length === 0) throw new Error("the GIF has no frames");
+  const { width, height } = canvasOf(screen, images[0]);
   const patches = images.map((image, i): Patch => {
     const paint = (canvas: Uint8ClampedArray) => paintImage(bytes, image, i, canvas, width, height);
     return { ...image, paint };
@@ -42,21 +43,38 @@ export function decodeGif<T>(bytes: Uint8Array, select: FrameSelection, develop:
   return compose(width, height, patches, select, develop);
 }
 
-/** Walks all blocks up to the trailer; only structure is read. */
-function readImages(reader: ByteReader, canvasPixels: number): Image[] {
+interface Size {
+  readonly width: number;
+  readonly height: number;
+}
+
+/** The logical screen, or as much more as the first frame needs. */
+function canvasOf(screen: Size, first: Rect): Size {
+  const [width, height] = [
+    Math.max(screen.width, first.x + first.width),
+    Math.max(screen.height, first.y + first.height),
+  ];
+  checkSize(width, height, "the image");
+  return { width, height };
+}
+
+/** Walks all blocks up to the trailer, or the end of a file that lacks one; only structure is read. */
+function readImages(reader: ByteReader, screen: Size): Image[] {
   const globalPalette = readPalette(reader, reader.u8(), 2);
   const images: Image[] = [];
   let control = NO_CONTROL;
-  let pixels = 0;
+  let [canvas, pixels] = [screen, 0];
   for (;;) {
+    if (reader.at === reader.bytes.length && images.length > 0) return images;
     const block = reader.u8();
     if (block === BLOCK.trailer) return images;
     if (block === BLOCK.extension) {
       control = readExtension(reader) ?? control;
     } else if (block === BLOCK.image) {
       const image = readImage(reader, globalPalette, control, images.length);
+      if (images.length === 0) canvas = canvasOf(screen, image);
       // A patch may be larger than the canvas; what has to be decoded is what counts.
-      pixels += Math.max(canvasPixels, image.width * image.height);
+      pixels += Math.max(canvas.width * canvas.height, image.width * image.height);
       checkFrameBudget(images.length + 1, pixels);
       images.push(image);
       control = NO_CONTROL;

@@ -39,9 +39,10 @@ export function decodeLzw(data: Uint8Array, literalBits: number, out: Uint8Array
       if (!known) throw new Error(`the LZW data is corrupt (code ${code}, table of ${next})`);
       if (previous > 0 && next < MAX_CODES) {
         starts[next] = previousAt;
-        lengths[next] = previous + 1;
-        if (++next === 1 << bits && bits < MAX_BITS) bits++;
+        lengths[next++] = previous + 1;
       }
+      // Of literals of one bit the table is full for its codes before it has an entry: they widen behind the first.
+      if (next === 1 << bits && bits < MAX_BITS) bits++;
       previousAt = written;
       previous = code < clearCode ? 1 : lengths[code];
       if (code < clearCode) out[written++] = code;

@@ -45,7 +45,7 @@ export function checkFormat({ bitDepth, colourType, palette }: PixelFormat): voi
   if (colourType === INDEXED && !palette) throw new Error("the image is indexed but has no palette");
 }
 
-/** Decodes one zlib stream of width x height pixels into straight-alpha RGBA, 16-bit samples rounded to 8. */
+/** Decodes one zlib stream of width x height pixels into straight-alpha RGBA; of 16-bit samples the high byte, as browsers show. */
 export function decodePixels(stream: Uint8Array, width: number, height: number, format: PixelFormat): Uint8Array {
   const samples = COLOUR_TYPES[format.colourType].samples;
   const bitsPerPixel = samples * format.bitDepth;
@@ -107,7 +107,7 @@ function writeRow(
   at: number,
   step: number,
 ): void {
-  const toByte = 255 / (2 ** bitDepth - 1);
+  const toByte = (value: number): number => (bitDepth === 16 ? value >> 8 : (value * 255) / (2 ** bitDepth - 1)); // whole
   const keyed = transparency && samples !== 2 && samples !== 4 ? transparency : undefined;
   const pixel = [0, 0, 0, 0];
   for (let i = 0, o = at; i < columns; i++, o += step) {
@@ -121,8 +121,8 @@ function writeRow(
       continue;
     }
     const colours = samples >= 3 ? 3 : 1;
-    for (let c = 0; c < 3; c++) out[o + c] = Math.round(pixel[colours === 3 ? c : 0] * toByte);
-    if (samples > colours) out[o + 3] = Math.round(pixel[colours] * toByte);
+    for (let c = 0; c < 3; c++) out[o + c] = toByte(pixel[colours === 3 ? c : 0]);
+    if (samples > colours) out[o + 3] = toByte(pixel[colours]);
     else out[o + 3] = keyed && isKey(pixel, samples, keyed) ? 0 : 255;
   }
 }

@@ -30,7 +30,7 @@ export const processes = (asked: number): number => asked || cpus().length;
 export const measureStage: Stage<File, Row> = {
   name: "measure",
   about: "decode every file: size, frames, entropy, motion, perceptual hash",
-  version: 1,
+  version: 2,
   columns: {
     width: "INTEGER",
     height: "INTEGER",
