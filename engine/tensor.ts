@@ -361,9 +361,10 @@ export class Tensor {
     return sameShape(to, this.shape) ? this.self() : apply(movement.reshape, [this], { to });
   }
   permute(order: readonly number[]): Tensor {
-    return order.every((o, i) => o === i) && order.length === this.rank
-      ? this.self()
-      : apply(movement.permute, [this], { order });
+    const moved = apply(movement.permute, [this], { order });
+    const long = order.filter((axis) => this.shape[axis] !== 1);
+    // Moving axes of size 1 moves no element: a reshape, which needs no copy.
+    return long.every((axis, i) => i === 0 || axis > long[i - 1]) ? this.reshape(moved.shape) : moved;
   }
   /** Swaps the last two axes. */
   transpose(): Tensor {

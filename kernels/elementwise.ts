@@ -1,7 +1,7 @@
 // One thread per output element, or per four of them, around an expression that engine/plan/emit.ts writes. The body
 // computes and stores; this file gives it a grid and the index `i` of its (vector) element.
 
-import { type Caps, type Field, foldGrid, foldWidth, type KernelSource, uniforms, wgsl } from "./wgsl.ts";
+import { type Caps, type Field, foldGrid, type KernelSource, uniforms, wgsl } from "./wgsl.ts";
 
 export interface ElementwiseSpec {
   readonly label: string;
@@ -43,7 +43,7 @@ export function elementwiseKernel(spec: ElementwiseSpec, caps: Caps): KernelSour
   return {
     label: spec.label,
     wgsl: text,
-    workgroups: groups <= foldWidth(groups, caps) ? [Math.max(1, groups), 1, 1] : foldGrid(groups, caps),
+    workgroups: foldGrid(Math.max(1, groups), caps),
     uniforms: u.words,
     flops: spec.flops,
   };

@@ -76,7 +76,8 @@ export interface Generator extends Tile {
    * tiles that take a second to compile.
    */
   readonly alwaysBias?: boolean;
-  main(gemm: Gemm): string;
+  /** `bias`: adds `bias[column / 4]`, a binding of vec4s, to what it stores; only asked of tiles with `alwaysBias`. */
+  main(gemm: Gemm, bias: boolean): string;
 }
 
 /** Widest store that C allows. */
@@ -140,22 +141,20 @@ function hasBias(g: Gemm, generator: Generator): boolean {
   return generator.alwaysBias === true && widthOf(g.n) === 4 && (!g.epilogue || g.epilogue.bias === true);
 }
 
-const BIAS: ReturnType<Epilogue["code"]> = {
-  bindings: [{ name: "bias", type: "vec4<f32>" }],
-  wgsl: "fn epilogue(acc: vec4<f32>, row: u32, col: u32) -> vec4<f32> { return acc + bias[col / 4u]; }",
-};
+const BIAS: ReturnType<Epilogue["code"]>["bindings"] = [{ name: "bias", type: "vec4<f32>" }];
 
 function tiles(g: Gemm, generator: Generator, splits: number, caps: Caps): KernelSource {
   const width = widthOf(g.n);
   const rowTiles = Math.ceil(g.m / generator.rows);
   const colTiles = Math.ceil(g.n / generator.cols);
   const grid = foldGrid(Math.ceil((rowTiles * colTiles * g.batch * splits) / generator.perWorkgroup), caps);
-  const epilogue = hasBias(g, generator) ? BIAS : g.epilogue?.code(width);
+  const bias = hasBias(g, generator);
+  const epilogue = bias ? undefined : g.epilogue?.code(width);
   const bindings: [string, string][] = [
     ["a", g.a.load === "any" ? "f32" : "vec4<f32>"],
     ["b", g.b.load === "any" ? "f32" : "vec4<f32>"],
     ...(g.table ? [["table", "vec4<u32>"] as [string, string]] : []),
-    ...(epilogue?.bindings ?? []).map((e): [string, string] => [e.name, e.type]),
+    ...(bias ? BIAS : (epilogue?.bindings ?? [])).map((e): [string, string] => [e.name, e.type]),
     ["y", width === 4 ? "vec4<f32>" : "f32"],
   ];
   const u = uniforms(bindings.length, [
@@ -185,7 +184,7 @@ function tiles(g: Gemm, generator: Generator, splits: number, caps: Caps): Kerne
       ${g.yRow?.wgsl ?? ""}
       ${store(width, g, epilogue !== undefined)}
       ${placement(generator)}
-      ${generator.main(g)}
+      ${generator.main(g, bias)}
     `,
     workgroups: grid,
     uniforms: u.words,

@@ -40,7 +40,7 @@ export function shuffleTile({ subgroup, across, rows, columns }: ShuffleShape): 
     name: `shuffle-${tile.rows}x${tile.cols}`,
     alwaysBias: true,
     directives: "enable subgroups;\ndiagnostic(off, subgroup_uniformity);",
-    main(g) {
+    main(g, bias) {
       const a = loadsOfA(g, across, rows);
       return wgsl`
         @compute @workgroup_size(${subgroup})
@@ -59,7 +59,8 @@ export function shuffleTile({ subgroup, across, rows, columns }: ShuffleShape): 
             let end = min(k + ${across}u, t.k_end);
             ${blockOfK(g, a, rows, columns)}
           }
-          ${putRows(rows, columns, across * 4)}
+          ${bias ? times(columns, (j) => `let bias${j} = bias[min(col0 + ${j * across * 4}u, u.n - 4u) / 4u];`) : ""}
+          ${putRows(rows, columns, across * 4, bias)}
         }
       `;
     },
@@ -98,11 +99,14 @@ function blockOfK(g: Gemm, a: LoadsOfA, rows: number, columns: number): string[]
   ];
 }
 
-/** Stores the registers acc0.. row by row; `step` columns lie between the vec4s of a row. */
-function putRows(rows: number, columns: number, step: number): string[] {
+/**
+ * Stores the registers acc0.. row by row; `step` columns lie between the vec4s of a row. A bias is added before the loop:
+ * inside it would be loaded again for every row, as long as a store may have changed it.
+ */
+function putRows(rows: number, columns: number, step: number, bias = false): string[] {
   return [
     `var acc: array<vec4<f32>, ${rows * columns}>;`,
-    ...times(rows * columns, (i) => `acc[${i}] = acc${i};`),
+    ...times(rows * columns, (i) => `acc[${i}] = acc${i}${bias ? ` + bias${i % columns}` : ""};`),
     `for (var row = row0; row < min(row0 + ${rows}u, u.m); row++) {`,
     ...times(columns, (j) => `put(t, row, col0 + ${j * step}u, acc[(row - row0) * ${columns}u + ${j}u]);`),
     "}",

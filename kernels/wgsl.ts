@@ -237,17 +237,13 @@ export function f32(x: number): string {
 }
 
 /**
- * Folds a long 1-D grid over x and y, because a dimension holds at most 65,535 workgroups. In the kernel the flat
- * index is `wg.y * ${foldWidth(total, caps)}u + wg.x`, and it must be compared with the total: the last row overshoots.
+ * Folds a long 1-D grid over x and y, because a dimension holds at most 65,535 workgroups: as few rows as possible, of equal
+ * width, so that hardly a workgroup lies past the end. In the kernel the flat index is `wg.y * grid.x + wg.x`, with `grid`
+ * the builtin num_workgroups, and it must be compared with the total: the last row overshoots.
  */
 export function foldGrid(total: number, caps: Pick<Caps, "maxWorkgroupsPerDim">): [number, number, number] {
-  const width = foldWidth(total, caps);
-  return [width, Math.ceil(total / width), 1];
-}
-
-/** Row width of a folded grid: the whole grid when it fits. */
-export function foldWidth(total: number, caps: Pick<Caps, "maxWorkgroupsPerDim">): number {
-  return Math.max(1, Math.min(total, caps.maxWorkgroupsPerDim));
+  const rows = Math.ceil(total / caps.maxWorkgroupsPerDim);
+  return [Math.max(1, Math.ceil(total / Math.max(1, rows))), rows, 1];
 }
 
 /** Tagged template for WGSL: joins arrays with newlines and removes the common indent, so that dumps are readable. */

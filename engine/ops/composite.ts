@@ -114,9 +114,9 @@ function futureOf(q: Tensor, k: Tensor): Tensor {
     .expand([b, heads, n, m]);
 }
 
-/** softmax(scale q k^T): [b, heads, n, m]. */
+/** softmax(scale q k^T): [b, heads, n, m]. The scale goes to q, which is smaller than the scores. */
 function attentionWeights(q: Tensor, k: Tensor, { scale, causal }: AttentionAttrs): Tensor {
-  const scores = byHead(q).matmul(byHead(k).transpose()).mul(scale);
+  const scores = byHead(q.mul(scale)).matmul(byHead(k).transpose());
   return (causal ? futureOf(q, k).where(MASKED, scores) : scores).softmax();
 }
 
@@ -148,9 +148,14 @@ export const attention = defineComposite<AttentionAttrs>({
     const p = attentionWeights(q, k, attrs); // [b, heads, n, m], the very nodes of the decomposition
     const gy = byHead(g);
     const dot = byHead(g.mul(out).sum(-1, { keepdims: true })); // [b, heads, n, 1]
-    const gs = p.mul(gy.matmul(byHead(v).transpose()).sub(dot)).mul(attrs.scale);
+    const gs = p.mul(gy.matmul(byHead(v).transpose()).sub(dot)); // of the scaled scores
     const seen = attrs.causal && q.shape[1] > k.shape[1] ? futureOf(q, k).where(0, gs) : gs;
-    return [seen.matmul(byHead(k)), seen.transpose().matmul(byHead(q)), p.transpose().matmul(gy)].map(byHead);
+    const [gq, gk, gv] = [
+      seen.matmul(byHead(k)),
+      seen.transpose().matmul(byHead(q.mul(attrs.scale))),
+      p.transpose().matmul(gy),
+    ];
+    return [byHead(gq).mul(attrs.scale), byHead(gk), byHead(gv)];
   },
   lower: {
     kind: "kernel",
