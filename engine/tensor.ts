@@ -14,7 +14,7 @@ import { convolveBack, convolve as convolveParts } from "./ops/conv_parts.ts";
 import * as elementwise from "./ops/elementwise.ts";
 import * as gathers from "./ops/gather.ts";
 import * as leaves from "./ops/leaf.ts";
-import { matmul as matmulOp } from "./ops/matmul.ts";
+import { type MatmulAttrs, matmul as matmulOp } from "./ops/matmul.ts";
 import * as movement from "./ops/movement.ts";
 import { type AnyOp, type Attrs, isComposite } from "./ops/op.ts";
 import * as pools from "./ops/pool.ts";
@@ -495,10 +495,15 @@ export class Tensor {
     return apply(argsortOp, [rows], attrs).reshape(x.shape).permute(swap);
   }
 
-  /** exp(x) / sum(exp(x)) along an axis. */
-  softmax(axis = -1): Tensor {
+  /**
+   * exp(x) / sum(exp(x)) along an axis. `past`, for the last axis: row i of [..., rows, columns] is over the columns
+   * j <= i + past alone, and zero elsewhere. Throws ShapeError when given for another axis.
+   */
+  softmax(axis = -1, { past }: composite.SoftmaxAttrs = {}): Tensor {
     const swap = swapLast("softmax", axis, this.rank);
-    return apply(composite.softmax, [this.permute(swap)]).permute(swap);
+    if (past !== undefined && swap.some((a, i) => a !== i))
+      throw new ShapeError(`softmax: a \`past\` is for the last axis, not axis ${axis} of ${show(this.shape)}`);
+    return apply(composite.softmax, [this.permute(swap)], past === undefined ? none : { past }).permute(swap);
   }
   /** [outer, inner, groups, channels] -> [outer, groups, 2]: mean and 1 / sqrt(variance + eps). */
   moments(eps: number): Tensor {
@@ -510,8 +515,9 @@ export class Tensor {
   /**
    * [..., m, k] @ [..., k, n]; leading axes broadcast, and a vector is a row on the left, a column on the right. `halves`:
    * f16 holds every element of both exactly, so that f16 matrix units may multiply them (f16 tensors say so themselves).
+   * `triangle`: which half of the left matrices, or of the result, counts; what lies in the other is taken for, or made, zero.
    */
-  matmul(y: Tensor, o: { readonly halves?: boolean } = none): Tensor {
+  matmul(y: Tensor, o: MatmulAttrs = none): Tensor {
     if (!(y instanceof Tensor)) throw new TypeError(`matmul: expected a tensor, got ${got(y)}`);
     if (this.rank === 1 && y.rank > 0) return dropAxis(this.reshape([1, -1]).matmul(y, o), y.rank === 1 ? -1 : -2);
     if (y.rank === 1 && this.rank > 0) return dropAxis(this.matmul(y.reshape([-1, 1]), o), -1);
@@ -522,7 +528,7 @@ export class Tensor {
         `matmul: inner dimensions differ: ${show(this.shape)} @ ${show(y.shape)} (${k} vs ${y.shape[y.rank - 2]})`,
       );
     }
-    if (y.rank === 2)
+    if (y.rank === 2 && !(o.triangle && this.rank > 2))
       return apply(matmulOp, [this.reshape([numel(this.shape.slice(0, -1)), k]), y], o).reshape([
         ...this.shape.slice(0, -1),
         n,

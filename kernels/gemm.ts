@@ -3,6 +3,7 @@
 // the store, and the two small helper passes (relayout of an operand, sum of the parts of a split k). The inner loops
 // are in gemm_tiles.ts; the address functions in matmul.ts and conv.ts, the only callers.
 
+import type { Triangle } from "./matmul_spec.ts";
 import {
   type Caps,
   type Epilogue,
@@ -50,6 +51,11 @@ export interface Gemm {
   readonly b: { readonly load: LoadB; readonly wgsl: string };
   /** Defines `y_row(row) -> u32` where rows are stored in another order; past `rowsOut` means: do not store. */
   readonly yRow?: { readonly wgsl: string; readonly rowsOut: number };
+  /**
+   * Only one half of A or of C counts: tiles leave out the blocks of k, or all k, of which nothing does, and elements of C in the
+   * other half are stored as zeros. Elements of A in the other half, `a_at` gives as zeros.
+   */
+  readonly triangle?: Triangle;
   /** Most blocks of k are zero in A for most tiles: test for it. */
   readonly sparse?: boolean;
   /** A first pass that writes `table: array<vec4<u32>>`, for address functions that are too dear to compute in place. */
@@ -136,9 +142,24 @@ export function lowerGemm(g: Gemm, generator: Generator, caps: Caps, relayoutB?:
   return { passes, scratch };
 }
 
+/** The half of C that counts, where one does. */
+const halfOf = (g: Gemm): Triangle | undefined => (g.triangle?.of === "result" ? g.triangle : undefined);
+
+/** Multiply-adds that count. */
+function macsOf({ m, n, k, batch, triangle }: Gemm): number {
+  if (!triangle) return m * n * k * batch;
+  const width = triangle.of === "left" ? k : n;
+  const below = (i: number): number =>
+    Math.max(0, Math.min(width, i + triangle.diagonal + (triangle.half === "lower" ? 1 : 0)));
+  let elements = 0;
+  for (let i = 0; i < m; i++) elements += triangle.half === "lower" ? below(i) : width - below(i);
+  return elements * batch * (triangle.of === "left" ? n : k);
+}
+
 /** Is the product plus a bias computed by the tile's own text, whether or not there is a bias? */
 function hasBias(g: Gemm, generator: Generator): boolean {
-  return generator.alwaysBias === true && widthOf(g.n) === 4 && (!g.epilogue || g.epilogue.bias === true);
+  const own = g.epilogue !== undefined; // comes after the zeros of a triangle, which the tile's text does not
+  return generator.alwaysBias === true && widthOf(g.n) === 4 && (!own || (g.epilogue?.bias === true && !halfOf(g)));
 }
 
 const BIAS: ReturnType<Epilogue["code"]>["bindings"] = [{ name: "bias", type: "vec4<f32>" }];
@@ -169,11 +190,14 @@ function tiles(g: Gemm, generator: Generator, splits: number, caps: Caps): Kerne
     ["row_tiles", "u32", rowTiles],
     ["col_tiles", "u32", colTiles],
     ["grid_width", "u32", grid[0]],
+    ...(g.triangle ? [["diagonal", "i32", g.triangle.diagonal] as const] : []),
     ...g.fields,
   ]);
   return {
-    label: [g.label, generator.name, g.epilogue?.label].filter(Boolean).join(" "),
-    flops: 2 * g.m * g.n * g.k * g.batch,
+    label: [g.label, g.triangle && `${g.triangle.half} ${g.triangle.of}`, generator.name, g.epilogue?.label]
+      .filter(Boolean)
+      .join(" "),
+    flops: 2 * macsOf(g),
     wgsl: wgsl`
       ${generator.directives}
       ${storage(bindings)}
@@ -183,7 +207,7 @@ function tiles(g: Gemm, generator: Generator, splits: number, caps: Caps): Kerne
       ${epilogue?.wgsl ?? ""}
       ${g.yRow?.wgsl ?? ""}
       ${store(width, g, epilogue !== undefined)}
-      ${placement(generator)}
+      ${placement(generator, g.triangle)}
       ${generator.main(g, bias)}
     `,
     workgroups: grid,
@@ -194,13 +218,16 @@ function tiles(g: Gemm, generator: Generator, splits: number, caps: Caps): Kerne
 /** `put(t, row, col, acc)` stores 4 columns of one row, with the epilogue, and skips what lies outside C. */
 function store(width: 1 | 4, g: Gemm, epilogue: boolean): string {
   const apply = (acc: string, col: string): string => (epilogue ? `epilogue(${acc}, r, ${col})` : acc);
+  const half = halfOf(g);
+  const counted = `vec4<i32>(i32(col)) + vec4<i32>(0, 1, 2, 3) ${half?.half === "lower" ? "<=" : ">="} vec4<i32>(i32(row) + u.diagonal)`;
   const body =
     width === 4
       ? `y[(r * u.n + col) / 4u] = ${apply("acc", "col")};`
       : `for (var j = 0u; j < min(4u, u.n - col); j++) { y[r * u.n + col + j] = ${apply("acc[j]", "col + j")}; }`;
   return wgsl`
-    fn put(t: Place, row: u32, col: u32, acc: vec4<f32>) {
+    fn put(t: Place, row: u32, col: u32, sum: vec4<f32>) {
       if (row >= u.m || col >= u.n) { return; }
+      let acc = ${half ? `select(vec4<f32>(), sum, ${counted})` : "sum"};
       let local = ${g.yRow ? "y_row(row)" : "row"};
       ${g.yRow ? "if (local >= u.rows_out) { return; }" : ""}
       let r = t.part * u.rows_out + local;
@@ -223,7 +250,20 @@ export const DIVIDE = `fn divide(x: u32, d: u32) -> u32 {
  * Which tile a workgroup (or thread) computes. Tiles go down bands of 8 row tiles, so that workgroups that run at the same time
  * share 8 slices of A and few slices of B in the cache. `part` counts [split of k, batch].
  */
-function placement({ rows, cols }: Tile): string {
+function placement({ rows, cols }: Tile, triangle: Triangle | undefined): string {
+  const [row, col] = [`row_tile * ${rows}u`, `col_tile * ${cols}u`];
+  // Blocks of 16, as k is cut: what an outermost block has of the other half, it multiplies by zeros.
+  const after = `u32(max(0, (i32(${row}) + ${rows} + u.diagonal + 15) & ~15))`;
+  const before = `u32(max(0, i32(${row}) + u.diagonal) & ~15)`;
+  const nothing =
+    triangle?.half === "lower"
+      ? `i32(${col}) > i32(${row}) + ${rows - 1} + u.diagonal`
+      : `i32(${col}) + ${cols - 1} < i32(${row}) + u.diagonal`;
+  const limits = !triangle
+    ? []
+    : triangle.of === "result"
+      ? [`if (${nothing}) { k_end = k_begin; }`]
+      : [triangle.half === "lower" ? `k_end = min(k_end, ${after});` : `k_begin = max(k_begin, ${before});`];
   return wgsl`
     struct Place { row: u32, col: u32, batch: u32, part: u32, k_begin: u32, k_end: u32 }
     ${DIVIDE}
@@ -237,9 +277,10 @@ function placement({ rows, cols }: Tile): string {
       let col_tile = divide(in_band, height);
       let row_tile = band * 8u + in_band - col_tile * height;
       let split = divide(part, u.batch);
-      let k_begin = split * u.k_part;
-      return Place(row_tile * ${rows}u, col_tile * ${cols}u,
-        part - split * u.batch, part, k_begin, min(k_begin + u.k_part, u.k));
+      ${triangle ? "var" : "let"} k_begin = split * u.k_part;
+      ${triangle ? "var" : "let"} k_end = min(k_begin + u.k_part, u.k);
+      ${limits}
+      return Place(${row}, ${col}, part - split * u.batch, part, k_begin, k_end);
     }
     fn outside(t: Place) -> bool { return t.part >= u.batch * u.parts; }
   `;

@@ -4,7 +4,7 @@
 
 import { type Gemm, type Generator, type LoadA, type LoadB, lowerGemm, type Relayout } from "./gemm.ts";
 import { tileVariants } from "./gemm_variants.ts";
-import { loadOfA, loadOfB, type MatmulSpec, type StridedOperand } from "./matmul_spec.ts";
+import { counts, loadOfA, loadOfB, type MatmulSpec, type StridedOperand, type Triangle } from "./matmul_spec.ts";
 import { matvec } from "./matvec.ts";
 import type { Caps, Draw, Family, Lowered, Operand } from "./wgsl.ts";
 
@@ -23,15 +23,28 @@ const ROW: Record<LoadA, string> = {
   any: "min(row, u.m - 1u)",
 };
 
-function addressA(load: LoadA): string {
+/** What of a load of A counts where only one half does: `row` and `k` of its first element, both signed. */
+const COUNTED: Record<LoadA, (compare: string) => string> = {
+  k4: (compare) => `select(vec4<f32>(), v, vec4<i32>(k, k + 1, k + 2, k + 3) ${compare} vec4<i32>(row + u.diagonal))`,
+  m4: (compare) =>
+    `select(vec4<f32>(), v, vec4<i32>(k) ${compare} vec4<i32>(row, row + 1, row + 2, row + 3) + u.diagonal)`,
+  any: (compare) => `select(0.0f, v, k ${compare} row + u.diagonal)`,
+};
+
+function addressA(load: LoadA, triangle: Triangle | undefined): string {
+  const type = load === "any" ? "f32" : "vec4<f32>";
+  const counted = triangle?.of === "left" ? COUNTED[load](triangle.half === "lower" ? "<=" : ">=") : null;
+  const [row, k] = counted ? ["row", "k"] : ["0u", "0u"];
   return `
 fn a_row(batch: u32, row: u32) -> vec2<u32> {
   let outer = divide(batch, u.batch1);
   let base = u.a_offset + outer * u.a_batch0 + (batch - outer * u.batch1) * u.a_batch1;
-  return vec2<u32>(base + ${ROW[load]}${load === "m4" ? "" : " * u.a_row"}, 0u);
+  return vec2<u32>(base + ${ROW[load]}${load === "m4" ? "" : " * u.a_row"}, ${row});
 }
-fn a_col(k: u32) -> vec2<u32> { return vec2<u32>(${load === "k4" ? "k / 4u" : "k * u.a_col"}, 0u); }
-fn a_at(r: vec2<u32>, c: vec2<u32>) -> ${load === "any" ? "f32" : "vec4<f32>"} { return a[r.x + c.x]; }`;
+fn a_col(k: u32) -> vec2<u32> { return vec2<u32>(${load === "k4" ? "k / 4u" : "k * u.a_col"}, ${k}); }
+fn a_at(r: vec2<u32>, c: vec2<u32>) -> ${type} {
+  ${counted ? `let v = a[r.x + c.x]; let row = i32(r.y); let k = i32(c.y); return ${counted};` : "return a[r.x + c.x];"}
+}`;
 }
 
 function addressB(load: LoadB): string {
@@ -69,7 +82,8 @@ function gemm(s: MatmulSpec, load: LoadA, loadB: LoadB): Gemm {
     n: s.n,
     k: s.k,
     batch: s.batch[0] * s.batch[1],
-    a: { load, wgsl: addressA(load) },
+    a: { load, wgsl: addressA(load, s.triangle) },
+    triangle: s.triangle,
     b: { load: loadB, wgsl: addressB(loadB) },
     fields: [
       ["batch1", "u32", s.batch[1]],
@@ -121,8 +135,9 @@ function reference(s: MatmulSpec, [a, b]: readonly Float64Array[]): Float64Array
           const pa = s.a.offset + b0 * s.a.batch[0] + b1 * s.a.batch[1] + i * s.a.row;
           const pb = s.b.offset + b0 * s.b.batch[0] + b1 * s.b.batch[1] + j * s.b.col;
           let sum = 0;
-          for (let k = 0; k < s.k; k++) sum += a[pa + k * s.a.col] * b[pb + k * s.b.row];
-          y[out++] = sum;
+          for (let k = 0; k < s.k; k++)
+            if (s.triangle?.of !== "left" || counts(s.triangle, i, k)) sum += a[pa + k * s.a.col] * b[pb + k * s.b.row];
+          y[out++] = s.triangle?.of !== "result" || counts(s.triangle, i, j) ? sum : 0;
         }
   return [y];
 }
@@ -145,7 +160,14 @@ function draw(d: Draw): MatmulSpec {
   const n = d.pick(SIZES);
   const limit = MAX_MACS / (m * n * batch[0] * batch[1]);
   const k = d.pick(SIZES.filter((x) => x <= limit));
-  return { m, n, k, batch, a: drawOperand(d, batch, m, k), b: drawOperand(d, batch, k, n) };
+  const plain = { m, n, k, batch, a: drawOperand(d, batch, m, k), b: drawOperand(d, batch, k, n) };
+  if (d.int(0, 2) > 0) return plain;
+  const triangle = {
+    of: d.pick(["left", "result"] as const),
+    half: d.pick(["lower", "upper"] as const),
+    diagonal: d.pick([0, 0, -1, 1, d.int(-20, 20)]),
+  };
+  return { ...plain, triangle };
 }
 
 const tiles = tileVariants<MatmulSpec>({

@@ -15,6 +15,21 @@ export interface StridedOperand {
   readonly col: number;
 }
 
+/**
+ * One half of a matrix [rows, columns], all others being zero: "lower" has the columns j <= i + diagonal of row i, "upper" those
+ * j >= i + diagonal. Of A ("left"), whatever lies in the other half, or of C ("result"). Causal attention is made of them.
+ */
+export interface Triangle {
+  readonly of: "left" | "result";
+  readonly half: "lower" | "upper";
+  readonly diagonal: number;
+}
+
+/** Does element [i, j] belong to the half? */
+export function counts({ half, diagonal }: Triangle, i: number, j: number): boolean {
+  return half === "lower" ? j <= i + diagonal : j >= i + diagonal;
+}
+
 /** C is contiguous [batch[0], batch[1], m, n]; the row of an epilogue counts over [batch[0], batch[1], m]. */
 export interface MatmulSpec {
   readonly m: number;
@@ -26,6 +41,7 @@ export interface MatmulSpec {
   readonly epilogue?: Epilogue;
   /** f16 holds every element of A and B exactly: matrix units for f16 lose nothing. */
   readonly halves?: boolean;
+  readonly triangle?: Triangle;
 }
 
 /** Every load of 4 along the dimension with stride 1 is aligned; strides over dimensions of size 1 do not count. */

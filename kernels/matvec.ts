@@ -15,7 +15,12 @@ const MAX_ROWS = 4;
 export const matvec: Variant<MatmulSpec> = {
   name: "matvec",
   supports: (s, caps) =>
-    caps.adapter === "cpu" && caps.subgroupSize > 0 && s.m <= MAX_ROWS && loadOfA(s) === "k4" && loadOfB(s) === "k4",
+    caps.adapter === "cpu" &&
+    caps.subgroupSize > 0 &&
+    s.m <= MAX_ROWS &&
+    !s.triangle &&
+    loadOfA(s) === "k4" &&
+    loadOfB(s) === "k4",
   emit,
 };
 

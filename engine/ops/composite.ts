@@ -7,34 +7,73 @@ import { softmaxRows } from "../../kernels/softmax.ts";
 import { ShapeError, show } from "../error.ts";
 import { numel } from "../shape.ts";
 import type { Tensor } from "../tensor.ts";
+import type { MatmulAttrs } from "./matmul.ts";
 import { type Attrs, defineComposite, floats } from "./op.ts";
 
-/** exp(x - max) / sum over the last axis. */
-export const softmax = defineComposite<Attrs>({
+/** Large enough that exp underflows to zero, small enough to stay finite in f32 (WGSL may not see infinities). */
+const MASKED = -1e30;
+
+export interface SoftmaxAttrs extends Attrs {
+  /** Row i of each matrix [rows, columns] is over the columns j <= i + past, and zero elsewhere. All columns when absent. */
+  readonly past?: number;
+}
+
+/** exp(x - max) / sum over the last axis, or over what of it a row of causal attention sees. */
+export const softmax = defineComposite<SoftmaxAttrs>({
   name: "softmax",
   dtype: floats("softmax"),
-  shape: ([x]) => x,
-  decompose: ([x]) => {
-    const e = x.sub(x.max(-1, { keepdims: true })).exp();
-    return e.div(e.sum(-1, { keepdims: true }));
+  shape: ([x], { past }) => {
+    if (past !== undefined && x.length < 2)
+      throw new ShapeError(`softmax: expected rows and columns for a \`past\`, got ${show(x)}`);
+    return x;
+  },
+  decompose: ([x], { past }) => {
+    if (past === undefined) {
+      const e = x.sub(x.max(-1, { keepdims: true })).exp();
+      return e.div(e.sum(-1, { keepdims: true }));
+    }
+    const future = futureOf(x, past);
+    const seen = future.where(MASKED, x);
+    const e = future.where(0, seen.sub(seen.max(-1, { keepdims: true })).exp());
+    return e.div(e.sum(-1, { keepdims: true }).maximum(1e-30)); // a row that sees nothing is zero
   },
   vjp: (g, _, y) => [y.mul(g.sub(g.mul(y).sum(-1, { keepdims: true })))],
   lower: {
     kind: "kernel",
     family: softmaxRows,
-    spec: ([x]) => ({ rows: numel(x) / x[x.length - 1], cols: x[x.length - 1] }),
+    spec: ([x], { past }) => ({
+      rows: numel(x) / x[x.length - 1],
+      cols: x[x.length - 1],
+      causal: past === undefined ? undefined : { queries: x[x.length - 2], past },
+    }),
   },
-  draw: (d) => ({
-    inputs: [{ shape: [...Array.from({ length: d.int(0, 2) }, () => d.int(1, 4)), d.int(1, 9)] }],
-    attrs: {},
-  }),
+  draw: (d) => {
+    const outer = Array.from({ length: d.int(0, 2) }, () => d.int(1, 4));
+    const past = outer.length > 0 && d.int(0, 2) === 0 ? { past: d.int(-2, 5) } : {};
+    return { inputs: [{ shape: [...outer, d.int(1, 9)] }], attrs: past };
+  },
   rtol: 1e-5,
   why: "exp of up to 3 + 2|x| ULP, and sums of a few terms",
   laws: [
     { name: "a shift of the scores changes nothing", of: ([x]) => ({ ins: [x.add(3)], after: (y) => y }) },
-    { name: "permuted scores permute weights", of: ([x]) => ({ ins: [x.flip([-1])], after: (y) => y.flip([-1]) }) },
+    {
+      name: "permuted scores permute weights",
+      of: ([x], { past }) => (past === undefined ? { ins: [x.flip([-1])], after: (y) => y.flip([-1]) } : null),
+    },
+    {
+      name: "what a row does not see does not matter",
+      of: ([x], { past }) => (past === undefined ? null : { ins: [futureOf(x, past).where(9, x)], after: (y) => y }),
+    },
   ],
 });
+
+/** true where column j lies in the future of row i, j > i + past, in each matrix of x. */
+function futureOf(x: Tensor, past: number): Tensor {
+  const [rows, columns] = x.shape.slice(-2);
+  const row = x.arange(rows).add(past).reshape([rows, 1]);
+  const future = row.less(x.arange(columns).reshape([1, columns]));
+  return future.reshape([...x.shape.slice(0, -2).map(() => 1), rows, columns]).expand(x.shape);
+}
 
 export interface MomentsAttrs extends Attrs {
   readonly eps: number;
@@ -94,30 +133,26 @@ export interface AttentionAttrs extends Attrs {
   readonly causal: boolean;
 }
 
-/** Large enough that exp underflows to zero, small enough to stay finite in f32 (WGSL may not see infinities). */
-const MASKED = -1e30;
-
 /** [b, n, heads, d] to [b, heads, n, d] and back. */
 const byHead = (x: Tensor): Tensor => x.permute([0, 2, 1, 3]);
 
-/** true where key j lies in the future of query i: [b, heads, n, m]. */
-function futureOf(q: Tensor, k: Tensor): Tensor {
-  const { b, n, heads } = q.dims("b n heads d");
-  const m = k.shape[1];
-  const row = q
-    .arange(n)
-    .reshape([n, 1])
-    .add(m - n);
-  return row
-    .less(q.arange(m).reshape([1, m]))
-    .reshape([1, 1, n, m])
-    .expand([b, heads, n, m]);
+/** What of the left matrix, or of the result, counts where query i sees the keys up to i + past; all of it when not causal. */
+function seenBy(q: Tensor, k: Tensor, causal: boolean): { past?: number; scores: Half; weights: Half; turned: Half } {
+  const past = k.shape[1] - q.shape[1];
+  if (!causal) return { scores: {}, weights: {}, turned: {} };
+  return {
+    past,
+    scores: { triangle: { of: "result", half: "lower", diagonal: past } },
+    weights: { triangle: { of: "left", half: "lower", diagonal: past } },
+    turned: { triangle: { of: "left", half: "upper", diagonal: -past } },
+  };
 }
+type Half = Pick<MatmulAttrs, "triangle">;
 
 /** softmax(scale q k^T): [b, heads, n, m]. The scale goes to q, which is smaller than the scores. */
 function attentionWeights(q: Tensor, k: Tensor, { scale, causal }: AttentionAttrs): Tensor {
-  const scores = byHead(q.mul(scale)).matmul(byHead(k).transpose());
-  return (causal ? futureOf(q, k).where(MASKED, scores) : scores).softmax();
+  const seen = seenBy(q, k, causal);
+  return byHead(q.mul(scale)).matmul(byHead(k).transpose(), seen.scores).softmax(-1, seen);
 }
 
 /**
@@ -141,20 +176,19 @@ export const attention = defineComposite<AttentionAttrs>({
       );
     return q;
   },
-  decompose: ([q, k, v], attrs) => byHead(attentionWeights(q, k, attrs).matmul(byHead(v))),
+  decompose: ([q, k, v], attrs) =>
+    byHead(attentionWeights(q, k, attrs).matmul(byHead(v), seenBy(q, k, attrs.causal).weights)),
   // The softmax's sum(gp * p) is sum(g * out) (Dao et al. 2022, appendix B.2), which needs no n x m matrix: so the
   // gradient of the scores is the epilogue of a matmul.
   vjp: (g, [q, k, v], out, attrs) => {
     const p = attentionWeights(q, k, attrs); // [b, heads, n, m], the very nodes of the decomposition
     const gy = byHead(g);
     const dot = byHead(g.mul(out).sum(-1, { keepdims: true })); // [b, heads, n, 1]
-    const gs = p.mul(gy.matmul(byHead(v).transpose()).sub(dot)); // of the scaled scores
-    const seen = attrs.causal && q.shape[1] > k.shape[1] ? futureOf(q, k).where(0, gs) : gs;
-    const [gq, gk, gv] = [
-      seen.matmul(byHead(k)),
-      seen.transpose().matmul(byHead(q.mul(attrs.scale))),
-      p.transpose().matmul(gy),
-    ];
+    const seen = seenBy(q, k, attrs.causal);
+    const gs = p.mul(gy.matmul(byHead(v).transpose(), seen.scores).sub(dot)); // of the scaled scores
+    const gq = gs.matmul(byHead(k), seen.weights);
+    const gk = gs.transpose().matmul(byHead(q.mul(attrs.scale)), seen.turned);
+    const gv = p.transpose().matmul(gy, seen.turned);
     return [byHead(gq).mul(attrs.scale), byHead(gk), byHead(gv)];
   },
   lower: {
@@ -172,7 +206,7 @@ export const attention = defineComposite<AttentionAttrs>({
   },
   draw: (d) => {
     const [b, n, m, heads, dim] = [d.int(1, 2), d.int(1, 5), d.int(1, 5), d.int(1, 2), d.pick([4, 5, 8])];
-    const causal = d.pick([false, true]) && m >= n;
+    const causal = d.pick([false, true]);
     return {
       inputs: [{ shape: [b, n, heads, dim] }, { shape: [b, m, heads, dim] }, { shape: [b, m, heads, dim] }],
       attrs: { scale: dim ** -0.5, causal },
