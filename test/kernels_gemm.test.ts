@@ -247,6 +247,45 @@ describe.skipIf(!real)("on the adapter", () => {
   });
 
   test.each([
+    ["left", "lower"],
+    ["left", "upper"],
+    ["result", "lower"],
+    ["result", "upper"],
+  ] as const)("only one half of a matrix counts: %s, %s", async (of, half) => {
+    const column = { offset: 0, batch: [0, 0], row: 1, col: 36 } as const; // A stored transposed
+    const cases: [MatmulSpec, Caps, string?][] = [
+      [product(37, 68, 44), real.caps, "shuffle-large"],
+      [{ ...product(36, 36, 20), a: column }, real.caps],
+      [product(70, 18, 37), MINIMUM_CAPS],
+      [product(9, 3, 21), noSubgroups],
+    ];
+    for (const [plain, caps, name] of cases) {
+      const diagonals = name === undefined ? [2] : [-17, 0, 20];
+      for (const diagonal of diagonals) {
+        const spec: MatmulSpec = { ...plain, triangle: { of, half, diagonal } };
+        const variant = real.caps.subgroupSize ? matmul.variants.find((v) => v.name === name) : undefined;
+        const inputs = inputsOf(matmul, spec, 4);
+        const lowered = (variant ?? choose(matmul, spec, caps)).emit(spec, caps);
+        expect(await kernelProblem(real, matmul, spec, lowered, inputs, [definition(matmul, spec, inputs)])).toBeNull();
+      }
+    }
+  });
+
+  test("multiply-adds that do not count are not counted", () => {
+    const whole = product(256, 256, 32);
+    const flops = (spec: MatmulSpec): number =>
+      choose(matmul, spec, real.caps)
+        .emit(spec, real.caps)
+        .passes.reduce((sum, p) => sum + (p.source.flops ?? 0), 0);
+    const triangle = { of: "result", half: "lower", diagonal: 0 } as const;
+    expect(flops({ ...whole, triangle }) / flops(whole)).toBeCloseTo(257 / 512, 6);
+    expect(flops({ ...whole, triangle: { ...triangle, half: "upper", diagonal: 1 } }) / flops(whole)).toBeCloseTo(
+      255 / 512,
+      6,
+    );
+  });
+
+  test.each([
     ["odd sizes", {}],
     ["no padding, and images that are not square", { in: [1, 5, 7], out: [1, 3, 5], padding: [0, 0, 0] }],
     ["more padding before the data than taps reach", { in: [2, 3, 4], out: [2, 6, 6], padding: [0, 3, 2] }],
