@@ -10,6 +10,7 @@ import { type Device, openDevice } from "../engine/index.ts";
 import { type BenchmarkConfig, benchmarkSchema, parseBenchmark } from "../eval/benchmark/config.ts";
 import { renderBenchmarkMarkdown } from "../eval/benchmark/markdown.ts";
 import { estimate, type PlannedSet, type PlannedTraining, planBenchmark } from "../eval/benchmark/plan.ts";
+import { renderBenchmarkReport } from "../eval/benchmark/report.ts";
 import type { BenchmarkResult, BenchmarkSystem, Cell, GalleryRow, TrainingResult } from "../eval/benchmark/result.ts";
 import { systemConfig } from "../models/config.ts";
 import { SYSTEMS } from "../models/systems.ts";
@@ -113,7 +114,7 @@ class Benchmark {
 
   async run(): Promise<void> {
     const { out } = this.#bench;
-    await mkdir(out, { recursive: true });
+    await mkdir(join(out, "cells"), { recursive: true });
     this.#before = await earlier(out, this.#before);
     try {
       await this.#prepare();
@@ -132,7 +133,7 @@ class Benchmark {
     for (const [name, { costFailed }] of this.#costs) if (costFailed) failed.push(`cost of ${name}: ${costFailed}`);
     for (const line of failed) console.error(`failed: ${line}`);
     if (failed.length > 0) process.exitCode ??= 1;
-    for (const name of ["benchmark.md", "benchmark.json"]) console.log(resolve(out, name));
+    for (const name of ["report.html", "benchmark.md", "benchmark.json"]) console.log(resolve(out, name));
   }
 
   /** What all cells need: test stickers, which nobody trains on, and networks to score with. */
@@ -291,10 +292,13 @@ class Benchmark {
   async #write(): Promise<void> {
     const { out } = this.#bench;
     const result = this.#result();
-    const json = `${JSON.stringify(result, null, 2)}\n`;
-    await replaceFile(join(out, "benchmark.json"), (file) => file.writeFile(json));
-    const markdown = renderBenchmarkMarkdown(result);
-    await replaceFile(join(out, "benchmark.md"), (file) => file.writeFile(markdown));
+    const files = {
+      "benchmark.json": `${JSON.stringify(result, null, 2)}\n`,
+      "benchmark.md": renderBenchmarkMarkdown(result),
+      "report.html": await renderBenchmarkReport(result, (path) => readFile(join(out, path))),
+    };
+    for (const [name, text] of Object.entries(files))
+      await replaceFile(join(out, name), (file) => file.writeFile(text));
   }
 }
 

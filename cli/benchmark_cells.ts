@@ -105,7 +105,6 @@ export async function makeCell(
     const sampling = seconds();
     const scores = await scoresOf(join(out, samples), metrics, { test, scorers, bench, check });
     const made: Made = { scores, samples, seconds: fresh ? { sampling, scoring: seconds() } : null };
-    await mkdir(join(out, "cells"), { recursive: true });
     await replaceFile(path, (file) => file.writeFile(`${JSON.stringify(made, null, 2)}\n`));
     return made;
   } finally {
