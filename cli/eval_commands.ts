@@ -7,6 +7,7 @@ import {
   type CostOptions,
   type EvalOptions,
   EXTENSIONS,
+  type ExampleOptions,
   givenOptions,
   METRICS,
   pixels,
@@ -45,6 +46,11 @@ export function addEval(program: Command): void {
       if (weights === undefined) throw new Error(`eval: --weights is missing: ${WEIGHTS}`);
       await (await import("./eval.ts")).run({ generated, ...o, real, weights });
     });
+  command
+    .command("example")
+    .description("score starter stickers with networks made from a seed, beside the scores published for them")
+    .option("--out <folder>", "where the stickers go", "runs/example")
+    .action(async (o: ExampleOptions) => (await import("./eval_example.ts")).run(o));
   command
     .command("cost")
     .description("what one sticker of a run costs: parameters, seconds, memory, operations")

@@ -239,6 +239,11 @@ export interface TrainFeaturesOptions {
   seed: number;
 }
 
+export interface ExampleOptions {
+  /** Where the example's stickers go. */
+  out: string;
+}
+
 export interface CostOptions {
   /** Which of these were on the command line. */
   given?: readonly string[];
