@@ -1,5 +1,6 @@
-// A sticker's file as the clip that models see: so many frames, resized, white under alpha; alone, or into its place of a file
-// of clips. Called for training (clip_build.ts), in decoding processes (curate/worker.ts) and by the classifier of domains.
+// A sticker's file as the clip that models see: so many frames, resized, white under alpha; alone, or into its place of
+// a file of clips. Called for training (clip_build.ts), in decoding processes (curate/worker.ts) and by the classifier
+// of domains.
 
 import { readFile } from "node:fs/promises";
 import { DecodeError, developSticker } from "./decode/index.ts";

@@ -1,6 +1,6 @@
-// Fills a file of clips: every file of a data set is decoded once, by processes of its own (curate/pool.ts), each of which writes
-// into its place, so that the file is the same whatever their number. A journal beside it says what is done: who kills a build
-// loses the files in hand. Called by clip_cache.ts alone.
+// Fills a file of clips: every file of a data set is decoded once, by processes of its own (curate/pool.ts), each of
+// which writes into its place, so that the file is the same whatever their number. A journal beside it says what is
+// done: who kills a build loses the files in hand. Called by clip_cache.ts alone.
 
 import { constants } from "node:fs";
 import { type FileHandle, open, rm } from "node:fs/promises";
@@ -36,8 +36,9 @@ const WORTH_A_PROCESS = 32;
 const HERE = 4;
 
 /**
- * Decodes `sources` into `base`.u8, the clip of the i-th at the i-th place, or goes on where an earlier build was stopped. The
- * places of those that cannot be used stay empty. Afterwards the pixels are on the disk, and the journal is the caller's to remove.
+ * Decodes `sources` into `base`.u8, the clip of the i-th at the i-th place, or goes on where an earlier build was
+ * stopped. The places of those that cannot be used stay empty. Afterwards the pixels are on the disk, and the journal
+ * is the caller's to remove.
  * @returns a result for each source
  */
 export async function buildClips(
@@ -89,8 +90,8 @@ function unusable({ bytes, reason }: Source): ClipResult | undefined {
 const processesFor = (files: number): number => Math.min(availableParallelism(), Math.floor(files / WORTH_A_PROCESS));
 
 /**
- * Fills in what an earlier build has journalled, and its clips bear out: after a power cut a line may be on the disk whose pixels
- * are not.
+ * Fills in what an earlier build has journalled, and its clips bear out: after a power cut a line may be on the disk
+ * whose pixels are not.
  */
 async function takeFinished(
   results: (ClipResult | undefined)[],
@@ -111,7 +112,9 @@ async function takeFinished(
   }
 }
 
-/** Runs `tasks`, several at a time. Ends when nothing is in hand any more, also where it throws what went wrong first. */
+/**
+ * Runs `tasks`, several at a time. Ends when nothing is in hand any more, also where it throws what went wrong first.
+ */
 async function decodeAll(
   tasks: readonly ClipTask[],
   processes: number,

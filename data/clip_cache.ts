@@ -1,6 +1,7 @@
 // Every file of a data set decoded once, as raw clips [t, size, size, 3] uint8 in one file: training then reads fixed
-// records by position instead of decoding GIFs. Keyed by names, sizes and modification times of the files; a cache is there
-// when its manifest is, which is written last. Filled by clip_build.ts. Used by store.ts, labelled.ts and evaluation.
+// records by position instead of decoding GIFs. Keyed by names, sizes and modification times of the files; a cache is
+// there when its manifest is, which is written last. Filled by clip_build.ts. Used by store.ts, labelled.ts and
+// evaluation.
 
 import { createHash } from "node:crypto";
 import { closeSync, openSync } from "node:fs";
@@ -12,7 +13,7 @@ import { type BuildOptions, buildClips, journalPath, type Source } from "./clip_
 import { readAt, readAtOnce } from "./file_at.ts";
 
 /** Raise when decoding, frame choice or resizing changes what ends up in the cache. */
-const CACHE_VERSION = 2;
+const CACHE_VERSION = 3;
 const ABANDONED_MS = 60 * 60 * 1000;
 
 /** A file that was left out, and why. */
@@ -150,8 +151,8 @@ async function makeFolder(cacheDir: string): Promise<void> {
 }
 
 /**
- * Removes what a changed data set left behind, and builds that were given up: another process may be building now, so files with a
- * journal, and those on their way to a name, go only when nothing has been written for a while.
+ * Removes what a changed data set left behind, and builds that were given up: another process may be building now, so
+ * files with a journal, and those on their way to a name, go only when nothing has been written for a while.
  */
 async function removeOld(cacheDir: string, prefix: string, current: string): Promise<void> {
   const written = async (name: string): Promise<number> =>

@@ -1,5 +1,5 @@
-// A piece of a file at a position: read at once or while the caller goes on, and written. Used by clip_cache.ts, by what fills
-// its file, and by the files of features in train/.
+// A piece of a file at a position: read at once or while the caller goes on, and written. Used by clip_cache.ts, by
+// what fills its file, and by the files of features in train/.
 
 import { read, readSync } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";

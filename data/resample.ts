@@ -1,5 +1,5 @@
 // Weights of separable resizing, antialiased: kernel values over the window of source positions that each output position
-// sees, stretched when shrinking. Used by frames.ts (in floats, rounded once) and clip_preprocess.ts (Pillow's integers).
+// sees, stretched when shrinking. Used by resize.ts (in floats, rounded once) and clip_preprocess.ts (Pillow's integers).
 
 /** For each output position, where its source window starts and the normalised weights over it. */
 export interface Taps {

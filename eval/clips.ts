@@ -13,7 +13,7 @@ import { CLIP_FRAMES } from "../data/frames.ts";
 import { METADATA, readMetadata } from "../data/store.ts";
 
 /** Name of the path in protocols. Raise when encoding, decoding, choice of frames or resizing changes a clip. */
-export const CLIPS_VERSION = "gif-1";
+export const CLIPS_VERSION = "gif-2";
 
 export interface Clips {
   readonly dir: string;

@@ -1,5 +1,6 @@
-// The file of decoded clips: the same bytes whoever decodes, killed builds that go on without doing finished work again, and
-// what is not to be trusted of them. What is in the clips is store.test.ts's. The killed process is clip_cache_child.ts.
+// The file of decoded clips: the same bytes whoever decodes, killed builds that go on without doing finished work
+// again, and what is not to be trusted of them. What is in the clips is store.test.ts's. The killed process is
+// clip_cache_child.ts.
 
 import { spawn } from "node:child_process";
 import { appendFile, cp, mkdir, mkdtemp, readdir, readFile, rm, stat, utimes, writeFile } from "node:fs/promises";

@@ -1,5 +1,5 @@
-// Batches read ahead: the same ones as without, in order, each read once, whatever step a run is resumed at; the time that a
-// step waits for its data; and what goes wrong in a batch that nobody has asked for yet.
+// Batches read ahead: the same ones as without, in order, each read once, whatever step a run is resumed at; the time
+// that a step waits for its data; and what goes wrong in a batch that nobody has asked for yet.
 
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";

@@ -10,6 +10,7 @@ import { afterEach, describe, expect, it } from "vitest";
 import { encodeApng } from "../data/encode/apng.ts";
 import { encodeGif } from "../data/encode/gif.ts";
 import { formatCaption, pickFrames, prepareFrame, toRgba, toUnitRange } from "../data/frames.ts";
+import { CUBIC, taps } from "../data/resample.ts";
 import { openDataset } from "../data/store.ts";
 
 describe("pickFrames", () => {
@@ -78,6 +79,38 @@ describe("prepareFrame", () => {
         expect(Math.abs(out[3 * (to * (to >> 1) + p)] - (40 + (160 * (p + 0.5)) / to))).toBeLessThanOrEqual(1);
         expect(Math.abs(out[3 * (to * p + (to >> 1)) + 1] - (40 + (160 * (p + 0.5)) / to))).toBeLessThanOrEqual(1);
       }
+    }
+  });
+
+  it.each([
+    [37, 23, 16],
+    [64, 64, 16],
+    [5, 90, 7],
+    [1, 3, 4],
+    [3000, 2, 9],
+    [16, 16, 40],
+  ])("is a separable cubic on white, rounded once: %i x %i pixels to %i", (width, height, size) => {
+    let state = 7;
+    const noise = Uint8ClampedArray.from({ length: 4 * width * height }, (_, i) => {
+      state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+      return i % 4 === 3 && state % 2 === 0 ? 255 * ((state >> 8) % 2) : state >>> 24; // half of the alphas are 0 or 255
+    });
+    const [columns, rows] = [taps(width, size, CUBIC), taps(height, size, CUBIC)];
+    const onWhite = (x: number, y: number, c: number): number => {
+      const at = 4 * (y * width + x);
+      return 255 + ((noise[at + c] - 255) * noise[at + 3]) / 255;
+    };
+    const out = prepareFrame(noise, width, height, size);
+    for (let i = 0; i < out.length; i++) {
+      const [c, x, y] = [i % 3, Math.floor(i / 3) % size, Math.floor(i / 3 / size)];
+      let sum = 0;
+      rows.weights[y].forEach((v, k) => {
+        columns.weights[x].forEach((w, j) => {
+          sum += v * w * onWhite(columns.starts[x] + j, rows.starts[y] + k, c);
+        });
+      });
+      // Half a level of rounding; sums of float32 may fall on the other side of a half.
+      expect(Math.abs(out[i] - Math.min(255, Math.max(0, sum)))).toBeLessThan(0.501);
     }
   });
 

@@ -1,10 +1,12 @@
-// The batches of a training loop, read ahead: while the device works on one step, the disk and this thread prepare the next
-// ones. A batch is a function of its step alone, so a run has the same ones whether they are read ahead or not, and a resumed
-// run needs no state of it. Used by the recipes.
+// The batches of a training loop, read ahead: while the device works on one step, the disk and this thread prepare the
+// next ones. A batch is a function of its step alone, so a run has the same ones whether they are read ahead or not,
+// and a resumed run needs no state of it. Used by the recipes.
 
 import type { Dataset } from "../data/store.ts";
 
-/** Batches that are prepared before they are asked for: one in use of the next step, one against a disk that hesitates. */
+/**
+ * Batches that are prepared before they are asked for: one in use of the next step, one against a disk that hesitates.
+ */
 const AHEAD = 2;
 
 export interface LoaderOptions<B> {
@@ -70,8 +72,8 @@ export class Loader<B> {
 }
 
 /**
- * All clips of a data set in their order, `each` at a time, for the networks that see every clip once. The last chunk is filled
- * up with the last record, so that there is one shape and one program.
+ * All clips of a data set in their order, `each` at a time, for the networks that see every clip once. The last chunk
+ * is filled up with the last record, so that there is one shape and one program.
  */
 export function chunksOf(data: Dataset, each: number): Loader<Float32Array> {
   const records = (chunk: number): number[] =>

@@ -1,5 +1,5 @@
-// What a training loop tells and hears while it runs: one progress line and a line in metrics.jsonl per logged step, and
-// Ctrl-C. The loops themselves are in the recipes.
+// What a training loop tells and hears while it runs: one progress line and a line in metrics.jsonl per logged step,
+// and Ctrl-C. The loops themselves are in the recipes.
 
 import { type ProgressOptions, progress } from "./progress.ts";
 import type { Run } from "./run.ts";
@@ -17,8 +17,8 @@ export interface StepLogOptions extends Pick<ProgressOptions, "stream" | "clock"
 
 export interface StepLog {
   /**
-   * Records that `step` steps are done: the line on the terminal, and the values in metrics.jsonl. `stall_ms` among them is the
-   * time that this step waited for its data.
+   * Records that `step` steps are done: the line on the terminal, and the values in metrics.jsonl. `stall_ms` among
+   * them is the time that this step waited for its data.
    */
   step(step: number, values: Readonly<Record<string, number>> & { readonly loss: number }): void;
   /** Ends the line of a complete run, with the time that all its steps waited for data. */
@@ -74,8 +74,8 @@ export interface Interrupt {
 }
 
 /**
- * Turns Ctrl-C into a request that a training loop looks at between steps; a second one ends the process at once. The loop
- * must await something now and then, or no signal is ever seen.
+ * Turns Ctrl-C into a request that a training loop looks at between steps; a second one ends the process at once. The
+ * loop must await something now and then, or no signal is ever seen.
  */
 export function interruptible(stream: { write(text: string): unknown } = process.stderr): Interrupt {
   let first: StopSignal | null = null;

@@ -143,15 +143,17 @@ function paintImage(
   const decoded = decodeLzw(joinSubBlocks(bytes, image.dataAt), image.literalBits, indices);
   if (decoded < indices.length) throw new Error(`frame ${i} ends after ${decoded} of ${indices.length} pixels`);
   const rows = image.interlaced ? interlacedRows(image.height) : undefined;
+  const { transparent } = image;
   const visibleWidth = Math.min(image.width, canvasWidth - image.x);
   const [pixels, colours] = [new Uint32Array(canvas.buffer, canvas.byteOffset), opaque(image.palette)];
   for (let stored = 0; stored < image.height; stored++) {
     const y = image.y + (rows ? rows[stored] : stored);
     if (y >= canvasHeight) continue;
-    for (let x = 0; x < visibleWidth; x++) {
-      const index = indices[stored * image.width + x];
-      if (index === image.transparent) continue;
-      pixels[y * canvasWidth + image.x + x] = colours[index];
+    let to = y * canvasWidth + image.x;
+    const end = stored * image.width + visibleWidth;
+    for (let from = stored * image.width; from < end; from++, to++) {
+      const index = indices[from];
+      if (index !== transparent) pixels[to] = colours[index];
     }
   }
 }

@@ -1,5 +1,6 @@
 // How a data set of a million stickers behaves: makes annotations of that size with the paper's marginals (spec 5), and times the
 // statistics, the top trigger words and the test sets on them. `npm run dataset:scale -- --records 1000000`. Prints JSON lines.
+// With `--decode` it times decoding instead, see decode.ts.
 
 import { mkdtemp, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -12,24 +13,34 @@ import { nearDuplicates } from "../../data/curate/near.ts";
 import { splitTable } from "../../data/curate/split.ts";
 import { statistics, topWords } from "../../data/curate/stats.ts";
 import { text, withDatabase } from "../../data/curate/tables.ts";
+import { decodeScale } from "./decode.ts";
 
-const { values } = parseArgs({ options: { records: { type: "string", default: "1000000" } } });
+const { values } = parseArgs({
+  options: {
+    records: { type: "string", default: "1000000" },
+    decode: { type: "boolean", default: false },
+    stickers: { type: "string", default: "400" },
+  },
+});
 const records = Number(values.records);
+await (values.decode ? decodeScale(Number(values.stickers)) : annotationScale());
 
-const dir = await mkdtemp(join(tmpdir(), "gifgrad-scale-"));
-try {
-  const collection = await createCollection(dir, parseConfig({ name: "scale" }, "scale", dir));
-  await timed("make", () => makeRecords(collection));
-  console.log(
-    JSON.stringify({ what: "records.parquet", megabytes: (await stat(collection.tablePath("records"))).size / 1e6 }),
-  );
-  await timed("counting words", () => wordsTable(collection));
-  await timed("statistics", () => statistics(collection));
-  await timed("top 500 words of each domain", () => topWords(collection, 500));
-  await timed("test sets", () => splitTable(collection));
-  await timed("near duplicates", () => duplicates(collection));
-} finally {
-  await rm(dir, { recursive: true, force: true });
+async function annotationScale(): Promise<void> {
+  const dir = await mkdtemp(join(tmpdir(), "gifgrad-scale-"));
+  try {
+    const collection = await createCollection(dir, parseConfig({ name: "scale" }, "scale", dir));
+    await timed("make", () => makeRecords(collection));
+    console.log(
+      JSON.stringify({ what: "records.parquet", megabytes: (await stat(collection.tablePath("records"))).size / 1e6 }),
+    );
+    await timed("counting words", () => wordsTable(collection));
+    await timed("statistics", () => statistics(collection));
+    await timed("top 500 words of each domain", () => topWords(collection, 500));
+    await timed("test sets", () => splitTable(collection));
+    await timed("near duplicates", () => duplicates(collection));
+  } finally {
+    await rm(dir, { recursive: true, force: true });
+  }
 }
 
 async function timed(what: string, work: () => Promise<unknown>): Promise<void> {

@@ -1,0 +1,95 @@
+// How fast stickers become training clips, by as many processes as there are cores and by fewer: 12 frames of 256
+// pixels to 8 of 64, through the build of the cache that training reads. `npm run dataset:scale -- --decode`. Prints
+// JSON lines.
+
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { availableParallelism, tmpdir } from "node:os";
+import { join } from "node:path";
+import { openClipCache } from "../../data/clip_cache.ts";
+import { encodeGif } from "../../data/encode/gif.ts";
+
+const [SIDE, FRAMES] = [256, 12];
+const SHAPE = { size: 64, frames: 8 };
+/** Stickers that differ; each file is one of them. */
+const DIFFERENT = 8;
+const TURNS = 2;
+
+type Pixel = (x: number, y: number, t: number) => readonly [number, number, number, number];
+
+/**
+ * What is hard for a decoder and what is easy: grain in every pixel, and flat discs with an outline on a transparent
+ * ground.
+ */
+const KINDS: Readonly<Record<string, (seed: number) => Pixel>> = {
+  drawn: (seed) => {
+    const discs = Array.from({ length: 6 }, (_, i) => [seed + 3 * i, 20 + ((37 * i + 11 * seed) % 40)]);
+    return (x, y, t) => {
+      for (const [phase, radius] of discs) {
+        const angle = phase + (2 * Math.PI * t) / FRAMES;
+        const distance = Math.hypot(x - 128 - 60 * Math.cos(angle), y - 128 - 50 * Math.sin(phase));
+        if (distance < radius - 4) return [(71 * phase) % 256, (151 * phase) % 256, (29 * phase) % 256, 255];
+        if (distance < radius) return [20, 20, 20, 255];
+      }
+      return [0, 0, 0, 0];
+    };
+  },
+  photographed: (seed) => {
+    let state = seed + 1;
+    const grain = (): number => {
+      state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+      return 24 * (state / 2 ** 32 - 0.5);
+    };
+    return (x, y, t) => {
+      const noise = grain();
+      const wave = (a: number, b: number): number => 128 + 90 * Math.sin(a * x + b * y + seed + t / 2) + noise;
+      return [wave(0.02, 0.03), wave(0.035, -0.02), wave(0.01, 0.05), 255];
+    };
+  },
+};
+
+function sticker(pixel: Pixel): Uint8Array {
+  const frames = Array.from({ length: FRAMES }, (_, t) => {
+    const data = new Uint8ClampedArray(4 * SIDE * SIDE);
+    for (let p = 0; p < SIDE * SIDE; p++) data.set(pixel(p % SIDE, Math.floor(p / SIDE), t), 4 * p);
+    return { data, delayMs: 100 };
+  });
+  return encodeGif(frames, SIDE, SIDE);
+}
+
+/** Times the decoding of `stickers` files of each kind by 1, 2, 4, ... processes, up to one per core, in turns. */
+export async function decodeScale(stickers: number): Promise<void> {
+  const counts = Array.from({ length: 10 }, (_, i) => 2 ** i).filter((n) => n < availableParallelism());
+  counts.push(availableParallelism());
+  const dir = await mkdtemp(join(tmpdir(), "gifgrad-decode-"));
+  try {
+    for (const [kind, draw] of Object.entries(KINDS)) {
+      const some = Array.from({ length: DIFFERENT }, (_, i) => sticker(draw(i)));
+      const names = Array.from({ length: stickers }, (_, i) => `${kind}-${i}.gif`);
+      for (const [i, name] of names.entries()) await writeFile(join(dir, name), some[i % DIFFERENT]);
+      const best = new Map(counts.map((processes) => [processes, 0]));
+      for (let turn = 0; turn < TURNS; turn++) {
+        for (const processes of counts)
+          best.set(processes, Math.max(best.get(processes) ?? 0, await rate(dir, names, processes)));
+      }
+      for (const [processes, perSecond] of best)
+        console.log(JSON.stringify({ what: "decode", kind, stickers, processes, perSecond: Math.round(perSecond) }));
+    }
+  } finally {
+    await rm(dir, { recursive: true, force: true });
+  }
+}
+
+/** Stickers a second, from the first that is done: before it, processes start. */
+async function rate(dir: string, names: readonly string[], processes: number): Promise<number> {
+  const cacheDir = join(dir, "cache");
+  let first = 0;
+  const onProgress = (): void => {
+    first ||= performance.now();
+  };
+  const cache = await openClipCache(dir, names, SHAPE, { cacheDir, processes, onProgress });
+  const seconds = (performance.now() - first) / 1000;
+  if (cache.rejected.length > 0) throw new Error(`${cache.rejected[0].file_name}: ${cache.rejected[0].reason}`);
+  cache.close();
+  await rm(cacheDir, { recursive: true });
+  return (names.length - 1) / seconds;
+}
