@@ -5,6 +5,7 @@
 import type { Bind, WgslType } from "./op.ts";
 
 const whole = (t: WgslType): string => (t === "f32" ? "i32" : "vec4<i32>");
+const count = (t: WgslType): string => (t === "f32" ? "u32" : "vec4<u32>");
 
 /** Horner's rule, highest power first. */
 const series = (terms: readonly number[], at: string, t: WgslType): string =>
@@ -18,19 +19,24 @@ const expSeries = (r: string, t: WgslType): string =>
     t,
   );
 
+/** 1.5 * 2^23: a sum with it is a whole number, rounded to nearest, in the low bits of the sum's pattern. */
+const ROUNDER = { value: "12582912.0", bits: "0x4b400000" };
+
 /**
  * exp(x) = 2^n exp(x - n log 2), log 2 in two parts. The builtin may be off by 3 + 2|x| units in the last place, because it
  * may multiply x by 1 / log 2 first, whose rounding is |x| times larger in the result; drivers do use that freedom. One that
- * adds the parts of log 2 up again leaves |x| / 2^24. -104 gives 0, and 89 overflows in the last factor 2, because
- * ldexp is defined up to 2^127.
+ * adds the parts of log 2 up again leaves |x| / 2^24. n is taken from the bits of a sum and put into those of a power of two:
+ * a conversion to i32, which WGSL has saturate, and ldexp cost more than all the rest. From -88 down those bits are the bits of
+ * 0. 2^128 is no f32, so n stays at 127: above 88.4 the series has to go up to log 2, where it is 1.3e-6 short.
  */
 export function expWgsl(x: string, t: WgslType, bind: Bind): string {
-  const inside = bind(`clamp(${x}, ${t}(-104.0), ${t}(89.0))`);
-  const n = bind(`round(${inside} * ${t}(1.44269504))`);
+  const inside = bind(`clamp(${x}, ${t}(-88.0), ${t}(89.0))`);
+  const rounded = `bitcast<${whole(t)}>(${inside} * ${t}(1.44269504) + ${t}(${ROUNDER.value}))`;
+  const bits = bind(`min(${rounded}, ${whole(t)}(${ROUNDER.bits} + 127))`);
+  const n = bind(`${t}(${bits} - ${whole(t)}(${ROUNDER.bits}))`);
   const high = bind(`clamp(fma(${n}, ${t}(-0.693145751953125), ${inside}), ${t}(-1.0), ${t}(1.0))`); // see trigonometry.ts
   const rest = bind(`fma(${n}, ${t}(-1.42860677e-6), ${high})`);
-  const scaled = `ldexp(${expSeries(rest, t)}, ${whole(t)}(min(${n}, ${t}(127.0))))`;
-  return `(${scaled} * select(${t}(1.0), ${t}(2.0), ${n} > ${t}(127.0)))`;
+  return `(${expSeries(rest, t)} * bitcast<${t}>((${bits} << ${count(t)}(23u)) + ${whole(t)}(${127 * 2 ** 23})))`;
 }
 
 /** log(1 + e) for e in [0, 1] = 2 atanh(s), s = e / (2 + e): a series in s^2 <= 1/9, good to the last digit of small e too. */
