@@ -13,7 +13,7 @@ import { debugging, observed, timed } from "../timeline.ts";
 import { Assistant } from "./assistant.ts";
 import { type Dawn, openDawn } from "./dawn.ts";
 import { deviceLostError } from "./errors.ts";
-import { patiently } from "./patience.ts";
+import { waitFor } from "./patience.ts";
 import { Pipelines } from "./pipelines.ts";
 import { Pool } from "./pool.ts";
 import { type KernelTime, profile } from "./profile.ts";
@@ -120,7 +120,7 @@ export class GpuDevice implements Device {
   }
 
   #wait<T>(promise: Promise<T>): Promise<T> {
-    return this.dawn.software ? patiently(promise) : promise;
+    return waitFor(promise, this.dawn.software);
   }
 
   async #copyBack(buffer: GPUBuffer, { shape, dtype }: Storage): Promise<ArrayBuffer> {
@@ -160,12 +160,12 @@ export class GpuDevice implements Device {
       ...info,
       submit: () => this.#runOnce([recording.sets[0].dispatches[i]]),
     }));
-    return profile(replays, () => this.#device.queue.onSubmittedWorkDone(), rounds);
+    return profile(replays, () => this.#wait(this.#device.queue.onSubmittedWorkDone()), rounds);
   }
 
   traceTo(file: string): Tracing {
     if (this.#tracer) throw new DeviceError("a trace is being written already: stop it first");
-    const tracer = new Tracer(this.#device, this.details(), file);
+    const tracer = new Tracer(this.#device, this.details(), file, (done) => this.#wait(done));
     this.#tracer = tracer;
     return {
       stop: () => {

@@ -1,6 +1,7 @@
 // Waiting for a software adapter without taking its processor away. While a promise of Dawn's is pending, its Node binding
 // asks for events in every turn of the event loop, without a pause, and so keeps a core busy that the adapter could compute
-// with. Called by runtime/gpu.ts where it waits for the device; not for GPUs, which compute elsewhere.
+// with. Called wherever the engine waits for the device (gpu.ts, tracing.ts, ../tune.ts, ../testing); not for GPUs, which
+// compute elsewhere.
 
 /** Nobody writes to it: waiting for it is sleeping. Browsers do not let a page sleep, nor do they poll as Node's binding does. */
 const cell = typeof setImmediate === "function" ? new Int32Array(new SharedArrayBuffer(4)) : null;
@@ -24,4 +25,9 @@ export async function patiently<T>(promise: Promise<T>): Promise<T> {
     if (!over) Atomics.wait(cell, 0, 0, Math.min(LONGEST, PART * (performance.now() - start)));
   }
   return await promise;
+}
+
+/** `promise` of a device, waited for as its kind asks: patiently where `software` says that it computes on this processor. */
+export function waitFor<T>(promise: Promise<T>, software: boolean): Promise<T> {
+  return software ? patiently(promise) : promise;
 }

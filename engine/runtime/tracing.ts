@@ -55,6 +55,7 @@ export class Tracer {
   readonly #device: GPUDevice;
   readonly #details: Readonly<Record<string, string>>;
   readonly #file: string;
+  readonly #wait: (done: Promise<unknown>) => Promise<unknown>;
   readonly #node = processFor("a trace, which is a file");
   /** What is known of the dispatches of each plan, and how often it was encoded. */
   readonly #plans = new WeakMap<Plan, { readonly infos: readonly DispatchInfo[]; calls: number }>();
@@ -66,10 +67,17 @@ export class Tracer {
   /** Host milliseconds minus device milliseconds: no kernel began before it was submitted, so the largest seen. */
   #offset = Number.NEGATIVE_INFINITY;
 
-  constructor(device: GPUDevice, details: Readonly<Record<string, string>>, file: string) {
+  /** `wait`: how to wait for what this device has promised. */
+  constructor(
+    device: GPUDevice,
+    details: Readonly<Record<string, string>>,
+    file: string,
+    wait: (done: Promise<unknown>) => Promise<unknown>,
+  ) {
     this.#device = device;
     this.#details = details;
     this.#file = file;
+    this.#wait = wait;
     this.#stopObserving = observe((span) => this.#spans.push(span));
     this.#node.once("exit", this.flush);
   }
@@ -146,7 +154,7 @@ export class Tracer {
 
   /** Writes the file once the device has reported all kernels submitted so far. */
   async stop(): Promise<KernelTime[]> {
-    await Promise.all(this.#reading);
+    await this.#wait(Promise.all(this.#reading));
     this.flush();
     return kernelTimes(this.#snapshot());
   }

@@ -2,6 +2,7 @@
 // kernels only; the engine's own runtime is engine/runtime.
 
 import type { Caps, KernelSource, Lowered, Operand } from "../../kernels/wgsl.ts";
+import { waitFor } from "../runtime/patience.ts";
 
 /** A device and what kernels may rely on there. An open Dawn is one. @internal */
 export interface Machine {
@@ -52,7 +53,7 @@ const GARBAGE = 0x7149f2ca; // 1e30 as f32
 
 /** Compiles and binds; `extras` are the epilogue's operands. Throws with Dawn's message when the WGSL is refused. @internal */
 export async function prepare(
-  { device }: Machine,
+  { device, caps }: Machine,
   lowered: Lowered,
   inputs: readonly Values[],
   outputs: readonly Operand[],
@@ -112,7 +113,7 @@ export async function prepare(
         const encoder = device.createCommandEncoder();
         encoder.copyBufferToBuffer(outBuffers[i], 0, staging, 0, outBuffers[i].size);
         device.queue.submit([encoder.finish()]);
-        await staging.mapAsync(GPUMapMode.READ);
+        await waitFor(staging.mapAsync(GPUMapMode.READ), caps.adapter === "cpu");
         const bytes = staging.getMappedRange().slice(0, size * 4);
         staging.destroy();
         result.push(
