@@ -14,7 +14,7 @@ import { parseConfig } from "../data/curate/config.ts";
 import { filterTable, recordsTable } from "../data/curate/derived.ts";
 import { editsTable } from "../data/curate/edits.ts";
 import { history } from "../data/curate/history.ts";
-import { type Line, vote } from "../data/curate/ocr.ts";
+import { type Line, openRecogniser, recogniserInstalled, vote } from "../data/curate/ocr.ts";
 import { dryRun, runStage, type StageResult } from "../data/curate/stage.ts";
 import { stages } from "../data/curate/stages/index.ts";
 import { type Row, table, withDatabase } from "../data/curate/tables.ts";
@@ -179,6 +179,12 @@ describe("human edits", () => {
     await expect(editsTable(c)).rejects.toThrow("not of title");
     expect((await rows(c, "edits")).map((row) => row.caption)).toEqual(["a blue disc, turning"]);
   });
+});
+
+it.skipIf(recogniserInstalled())("without its optional package, reading words says what to install", async () => {
+  await expect(openRecogniser()).rejects.toThrow(
+    /npm install --ignore-scripts @gutenye\/ocr-node; or set annotate.ocr/,
+  );
 });
 
 describe("the vote over frames", () => {
