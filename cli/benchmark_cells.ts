@@ -45,6 +45,10 @@ export class Trained {
     return this.#training.system;
   }
 
+  get taken(): boolean {
+    return this.#training.taken;
+  }
+
   /** "joint-sti" */
   get name(): string {
     return this.#training.id.replace("/", "-");
@@ -79,7 +83,9 @@ export async function makeCell(
   bench: Bench,
 ): Promise<Made> {
   const { config, out } = bench;
-  const step = cell.steps === lastSteps(cell.system as SystemName, config) ? null : cell.steps;
+  // The last point of a curve is the table's model; a run that was taken may have another number of steps.
+  const last = !trained.taken && cell.steps === lastSteps(cell.system as SystemName, config);
+  const step = last ? null : cell.steps;
   const identity = await trained.identity(step);
   const captions = test.records.map((record) => captionFor(trained.system, record));
   const key = shortHash(1, identity, captions, config.seed, samplingOf(trained.system, bench));

@@ -62,6 +62,13 @@ describe("a configuration", () => {
     expect(() => parse(over)).toThrow(message);
   });
 
+  test("the one in the README is valid", () => {
+    const readme = readFileSync(fileURLToPath(new URL("../eval/README.md", import.meta.url)), "utf8");
+    const [, json] = /## The benchmark.*?```json\n(.*?)```/s.exec(readme) ?? [];
+    const config = parseBenchmark(JSON.parse(json), "eval/README.md", "/");
+    expect(planBenchmark(config)).toHaveLength(19);
+  });
+
   test("the shipped one is valid, and the schema says what its keys mean", () => {
     const path = fileURLToPath(new URL("../eval/benchmark/nano.json", import.meta.url));
     const plan = planBenchmark(parseBenchmark(JSON.parse(readFileSync(path, "utf8")), path, "/"));
