@@ -127,6 +127,22 @@ onGpu(
   },
 );
 
+onGpu("a run is taken instead of trained, and one of another system is not", async (device) => {
+  const { after, result } = made;
+  const run = result?.trainings.find(({ id }) => id === "cartoon/sti")?.run ?? "";
+  const tables = { separate: true };
+  const taken = await work(device, { tables, take: { "cartoon/sti": join(out, run) } });
+  expect(taken.trainings.find(({ id }) => id === "cartoon/sti")).toMatchObject({ taken: true, state: "done" });
+  const cell = (r: BenchmarkResult | null) => r?.cells.find(({ id }) => id === "separate/sti/cartoon/VSD-C");
+  expect(cell(taken)).toEqual(cell(result)); // the same weights: nothing is sampled or scored again
+  for (const [name, time] of after) expect(statSync(join(out, name)).mtimeMs).toBe(time);
+
+  const systems = ["videoldm"];
+  const wrong = await work(device, { tables, systems, take: { "cartoon/videoldm": join(out, run) } });
+  const { reason } = wrong.trainings.find(({ id }) => id === "cartoon/videoldm") ?? {};
+  expect(reason).toBe(`${join(out, run)} is a run of sti, not of videoldm`);
+});
+
 test("a test sticker that is trained on is named", async () => {
   const held = join(dir, "held");
   const set = starter(3, 5, "Cartoon");
