@@ -5,6 +5,8 @@ import { join } from "node:path";
 import { fileSha256 } from "../data/hash.ts";
 import type { Tokenizer } from "../data/tokenizer.ts";
 import { openTokenizer } from "../data/tokenizer_folder.ts";
+import { LoadError } from "../engine/checkpoint.ts";
+import type { Module } from "../engine/nn/index.ts";
 import { clipExtractor, SCALE } from "../eval/clip_similarity.ts";
 import type { Extractor } from "../eval/features.ts";
 import { i3dExtractor } from "../eval/fvd_score.ts";
@@ -82,7 +84,7 @@ async function publishedScorers(o: EvalOptions): Promise<Scorers> {
         I3D_FILES.map(([name]) => name),
       );
     const model = new I3d({ ...I3D_KINETICS, epsilon: found[1] });
-    await loadForeign(join(dir, found[0]), model.state(), i3dLayout);
+    await fill(join(dir, found[0]), "I3D", model, i3dLayout);
     return i3dExtractor(model, await fileSha256(join(dir, found[0])), { extension, count: fvdFrames });
   };
   const vqa = async (): Promise<Extractor | undefined> => {
@@ -93,7 +95,7 @@ async function publishedScorers(o: EvalOptions): Promise<Scorers> {
         VQA_FILES.map(([name]) => name),
       );
     const network = new FastVqa(FAST_VQA);
-    await loadForeign(join(dir, found[0]), network.state(), fastVqaLayout);
+    await fill(join(dir, found[0]), found[1], network, fastVqaLayout);
     return fastVqaExtractor(network, await fileSha256(join(dir, found[0])), { model: found[1], seed, extension });
   };
   const clip = async (): Promise<Scorers["clip"]> => {
@@ -110,6 +112,18 @@ async function publishedScorers(o: EvalOptions): Promise<Scorers> {
     vqa: await asked("vqa", vqa),
     missing,
   };
+}
+
+/** Throws one line when the file holds other weights, whatever it is called; what `load` says then is a list of all names. */
+async function fill(path: string, name: string, network: Module, layout: typeof i3dLayout): Promise<void> {
+  try {
+    await loadForeign(path, network.state(), layout);
+  } catch (error) {
+    if (!(error instanceof LoadError)) throw error;
+    const [, first = "", ...rest] = error.message.split(/\n\s*/);
+    const more = rest.length > 0 ? `; ${rest.length} more do not fit` : "";
+    throw new Error(`${path}: these are not the weights of ${name}: ${first}${more}`, { cause: error });
+  }
 }
 
 async function publishedClip(dir: string, path: string, frames: number): Promise<Scorers["clip"]> {
