@@ -1,7 +1,6 @@
 // The Frechet distance against cases worked out by hand and by another route, its laws, how clips become videos, and I3D:
 // its sizes and its padding. All of a clip through all of I3D takes minutes on a software adapter: `npx gifgrad golden` runs it.
 
-import { EigenvalueDecomposition, Matrix } from "ml-matrix";
 import { describe, expect, test } from "vitest";
 import { tensor, useDevice } from "../engine/index.ts";
 import { ReferenceDevice } from "../engine/reference.ts";
@@ -9,6 +8,7 @@ import { extendFrames, type Features, frechetDistance } from "../eval/fvd.ts";
 import { distances, oddSizes } from "../eval/golden/i3d.ts";
 import type { Check } from "../eval/golden/kind.ts";
 import { I3D_KINETICS, I3d, i3dVideo } from "../models/i3d.ts";
+import { byRoots } from "./by_roots.ts";
 import { describeFolder } from "./golden.ts";
 
 /** Normal rows with a mean and a matrix applied, from a linear congruential generator. */
@@ -25,30 +25,6 @@ function rows(count: number, width: number, seed: number, shift = 0, rank = widt
     return Array.from({ length: width }, (_, j) => shift + z.reduce((sum, x, i) => sum + x * mix[i * width + j], 0));
   }).flat();
   return { count, width, data };
-}
-
-/** The distance by way of the covariances and a symmetric matrix root. */
-function byRoots(a: Features, b: Features): number {
-  const moments = ({ count, width, data }: Features) => {
-    const x = new Matrix(Array.from({ length: count }, (_, i) => Array.from(data).slice(i * width, (i + 1) * width)));
-    const mean = x.mean("column");
-    const centred = x.clone().subRowVector(mean);
-    return {
-      mean,
-      cov: centred
-        .transpose()
-        .mmul(centred)
-        .div(count - 1),
-    };
-  };
-  const root = (m: Matrix): Matrix => {
-    const { realEigenvalues, eigenvectorMatrix: v } = new EigenvalueDecomposition(m, { assumeSymmetric: true });
-    return v.mmul(Matrix.diag(realEigenvalues.map((x) => Math.sqrt(Math.max(0, x))))).mmul(v.transpose());
-  };
-  const [x, y] = [moments(a), moments(b)];
-  const half = root(x.cov);
-  const common = root(half.mmul(y.cov).mmul(half)).trace();
-  return x.mean.reduce((s, m, i) => s + (m - y.mean[i]) ** 2, 0) + x.cov.trace() + y.cov.trace() - 2 * common;
 }
 
 describe("the Frechet distance", () => {

@@ -1,0 +1,176 @@
+// Scores of files: the same number by another decoder and another route from features to distance; weights that are not what
+// their names say; and memory that does not grow with the number of clips.
+
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import sharp from "sharp";
+import { afterAll, describe, expect, test } from "vitest";
+import { openScorers } from "../cli/eval_weights.ts";
+import type { EvalOptions } from "../cli/options.ts";
+import { encodeGif } from "../data/encode/gif.ts";
+import { Parameter, save, useDevice } from "../engine/index.ts";
+import { PlanningDevice } from "../engine/planning.ts";
+import { ReferenceDevice } from "../engine/reference.ts";
+import { type Clips, openClips } from "../eval/clips.ts";
+import { type Extractor, extractFeatures } from "../eval/features.ts";
+import type { Features } from "../eval/fvd.ts";
+import { fvdScore, i3dExtractor } from "../eval/fvd_score.ts";
+import { DISCRETE_CAPS } from "../kernels/wgsl.ts";
+import { I3D_KINETICS, I3d } from "../models/i3d.ts";
+import { byRoots } from "./by_roots.ts";
+import { discFrames } from "./stickers.ts";
+
+const dir = mkdtempSync(join(tmpdir(), "gifgrad-eval-files-"));
+afterAll(() => rmSync(dir, { recursive: true }));
+useDevice(new ReferenceDevice());
+
+describe("FVD of files", () => {
+  const [SIZE, FRAMES, COUNT] = [40, 8, 12];
+  /** Mean of each channel in the upper and the lower half of the first and of the last frame: 12 numbers. */
+  const summary = (clip: ArrayLike<number>): number[] => {
+    const half = (SIZE * SIZE * 3) / 2;
+    return [0, 1, 2 * FRAMES - 2, 2 * FRAMES - 1].flatMap((h) =>
+      [0, 1, 2].map((c) => {
+        let sum = 0;
+        for (let i = c; i < half; i += 3) sum += clip[h * half + i];
+        return sum / (half / 3) / 255;
+      }),
+    );
+  };
+  const extractor: Extractor = {
+    name: "means of halves",
+    hash: "none",
+    preprocessing: "none",
+    extension: "none",
+    width: 12,
+    extract: async (clips) => Float32Array.from(clips.flatMap(summary)),
+  };
+  /** Discs of colours that follow from a number, on transparent ground. */
+  const write = (name: string, tint: number): string => {
+    const folder = join(dir, name);
+    mkdirSync(folder);
+    for (let i = 0; i < COUNT; i++) {
+      const colour = [(tint + 37 * i) % 256, (91 * i) % 256, (tint + 53 * i * i) % 256] as const;
+      writeFileSync(join(folder, `${String(i).padStart(2, "0")}.gif`), encodeGif(discFrames(colour, i), SIZE, SIZE));
+    }
+    return folder;
+  };
+  /** The files' features by libvips: its decoder, its way to put them on white. */
+  const independent = async (folder: string): Promise<Features> => {
+    const rows: number[] = [];
+    for (let i = 0; i < COUNT; i++) {
+      const bytes = readFileSync(join(folder, `${String(i).padStart(2, "0")}.gif`));
+      rows.push(...summary(await sharp(bytes, { animated: true }).flatten({ background: "white" }).raw().toBuffer()));
+    }
+    return { count: COUNT, width: 12, data: rows };
+  };
+
+  test("is what another decoder and matrix roots make of them", async () => {
+    const [a, b] = [write("a", 10), write("b", 120)];
+    const [ours, theirs] = [await openClips(a), await openClips(b)];
+    const { value } = await fvdScore(ours, theirs, extractor, { seed: 1, published: false, rounds: 2, batch: 5 });
+    const want = byRoots(await independent(a), await independent(b));
+    expect(want).toBeGreaterThan(0.01);
+    expect(Math.abs(value - want) / want).toBeLessThan(1e-5); // features are kept as float32, the roots' are float64
+    for (const clips of [ours, theirs]) clips.close();
+  });
+});
+
+describe("weights", () => {
+  const o: EvalOptions = {
+    generated: [],
+    real: "",
+    weights: "",
+    metrics: ["fvd", "clip", "vqa"],
+    ...{ frames: 8, extension: "loop", fvdFrames: 16, batch: 4, seed: 1, json: false },
+  };
+  const message = async (name: string, put: (path: string) => unknown): Promise<string> => {
+    const weights = mkdtempSync(join(dir, "weights-"));
+    await put(join(weights, name));
+    const error = await openScorers({ ...o, weights }).catch((e: Error) => e);
+    expect(error).toBeInstanceOf(Error);
+    const text = (error as Error).message.replace(weights, "W");
+    expect(text).not.toContain("\n");
+    expect(text.length).toBeLessThan(200);
+    return text;
+  };
+  const others = (path: string): Promise<void> => save(path, new Map([["a.weight", new Parameter([2], [1, 2])]]));
+
+  test("of another network are refused in one line, whatever their name says", async () => {
+    expect(await message("i3d_pretrained_400.safetensors", others)).toMatch(
+      /^W\/i3d_pretrained_400\.safetensors: these are not the weights of I3D: extra: \S*a\.weight; \d+ more do not fit$/,
+    );
+    expect(await message("FAST_VQA_3D_1_1.pth", others)).toMatch(
+      /these are not the weights of FasterVQA: .* more do not/,
+    );
+  });
+  test("that are no weights, and folders without any, are refused by name", async () => {
+    expect(await message("rgb_imagenet.pt", (p) => writeFileSync(p, "nothing"))).toMatch(/^W\/rgb_imagenet\.pt: not a/);
+    expect(await message("ViT-B-32.pt", (p) => writeFileSync(p, "nothing"))).toMatch(/^W\/ViT-B-32\.pt: not a/);
+    expect(await message("clip", (p) => mkdirSync(p))).toMatch(/^W\/clip: holds no clip: looked for/);
+    await expect(openScorers({ ...o, weights: join(dir, "absent") })).rejects.toThrow(
+      /there is no folder of weights .*absent$/,
+    );
+    const { missing } = await openScorers({ ...o, weights: mkdtempSync(join(dir, "none-")) });
+    expect(Object.keys(missing)).toEqual(["fvd", "clip", "vqa"]);
+  });
+});
+
+describe("memory", () => {
+  const [SIZE, FRAMES] = [224, 16];
+  /** Black clips, made when they are read. */
+  const many = (count: number, onRead: () => void): Clips => ({
+    dir: "many",
+    length: count,
+    names: Array.from({ length: count }, (_, i) => `${i}.gif`),
+    captions: null,
+    size: SIZE,
+    frames: FRAMES,
+    sha256: "many",
+    rejected: [],
+    read: async () => {
+      onRead();
+      return new Uint8Array(FRAMES * SIZE * SIZE * 3);
+    },
+    close: () => {},
+  });
+  /** Bytes on the device, and the dispatches, for the features of `count` clips. */
+  const planned = async (count: number) => {
+    const device = useDevice(new PlanningDevice(DISCRETE_CAPS));
+    const extractor = i3dExtractor(new I3d({ ...I3D_KINETICS, divisor: 16 }), "x");
+    let read = 0;
+    await extractFeatures(
+      many(count, () => read++),
+      extractor,
+      { batch: 2 },
+    );
+    useDevice(new ReferenceDevice());
+    const [step] = device.steps();
+    return { read, bytes: device.memory().bytes, calls: step.calls, steps: device.steps().length };
+  };
+
+  test("on the device is that of one batch, however many clips of 16 frames of 224 pixels there are", async () => {
+    const [few, more] = [await planned(4), await planned(10)];
+    expect([few.calls, more.calls, few.read, more.read]).toEqual([2, 5, 4, 10]);
+    expect(more.bytes).toBe(few.bytes);
+    expect([few.steps, more.steps]).toEqual([1, 1]);
+  });
+  test("on the host is that of one batch of clips: none is read before its turn", async () => {
+    let read = 0;
+    const ahead: number[] = [];
+    const extractor: Extractor = {
+      ...{ name: "x", hash: "x", preprocessing: "x", extension: "x", width: 1 },
+      extract: async (clips) => {
+        ahead.push(read);
+        return new Float32Array(clips.length);
+      },
+    };
+    await extractFeatures(
+      many(11, () => read++),
+      extractor,
+      { batch: 4 },
+    );
+    expect(ahead).toEqual([4, 8, 11]);
+  });
+});
