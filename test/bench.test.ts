@@ -11,7 +11,7 @@ import { ddimSchedule } from "./bench/diffusion.ts";
 import { lossErrors, outputErrors, reference } from "./bench/errors.ts";
 import { parseOptions } from "./bench/options.ts";
 import { loadParams, MODELS } from "./bench/params.ts";
-import { GIFGRAD, JAX, RATIOS, type Report, type Result, TFJS, verdicts } from "./bench/results.ts";
+import { GIFGRAD, JAX, PEAK, RATIOS, type Report, type Result, TFJS, verdicts } from "./bench/results.ts";
 import { render, resultTable, targetTable } from "./bench/table.ts";
 import { select, WORKLOADS } from "./bench/workloads.ts";
 import { onGpu } from "./device.ts";
@@ -108,12 +108,31 @@ describe("verdicts and tables", () => {
   ];
   test("a target is met, missed or not measured", () => {
     const met = verdicts(results).map((v) => v.met);
-    expect(met).toEqual([true, undefined, false, true]);
+    expect(met).toEqual([true, undefined, false, true, undefined]);
     expect(verdicts([result(GIFGRAD, 101), result(JAX, 500)])[0].met).toBe(false);
   });
   test("every target is about a workload that exists", () => {
     const ids = WORKLOADS.map(({ id }) => id);
-    expect(RATIOS.filter((t) => !ids.includes(t.workload))).toEqual([]);
+    expect([...RATIOS.map((t) => t.workload), ...PEAK.workloads].filter((id) => !ids.includes(id))).toEqual([]);
+  });
+  test("planned memory, the host's time and growth are targets too, and less is better", () => {
+    const of = (bytes: number, encodeMs: number, grownBytes: number): Result[] => [
+      { ...result(GIFGRAD, 100), arena: { bytes, least: 100 } },
+      {
+        ...result(GIFGRAD, 1),
+        workload: "host",
+        host: { dispatches: 501, encodeMs, encodeMinMs: 1, calls: 1000, grownBytes },
+      },
+    ];
+    const outcomes = (results: readonly Result[]): unknown[] =>
+      verdicts(results)
+        .filter((v) => v.workload === "host" || v.target.startsWith("planned"))
+        .map((v) => v.met);
+    expect(outcomes(of(130, 1.7, 0))).toEqual([true, true, true]);
+    expect(outcomes(of(131, 1.8, 16))).toEqual([false, false, false]);
+    expect(outcomes([result(GIFGRAD, 100)])).toEqual([undefined]);
+    expect(targetTable(verdicts(of(260, 3.4, 0)))).toMatch(/500 dispatches .* 3\.40 +MISSED +0\.50x/);
+    expect(resultTable(of(260, 3.4, 0))).toContain("host: 501 dispatches encoded in 3.40 ms");
   });
   test("the tables show them", () => {
     const table = resultTable(results);

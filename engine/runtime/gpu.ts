@@ -228,10 +228,10 @@ export class GpuDevice implements Device {
     for (const input of plan.inputs)
       this.#feed(encoder, recording.inputs.get(input.name) as GPUBuffer, feed[input.name], input, plan);
     const set = recording.sets[recording.calls % recording.sets.length];
-    const traced = this.#tracer?.encode(encoder, recording.plan, (pass, i) => this.#encode(pass, set.dispatches[i]));
+    const traced = this.#tracer?.encode(encoder, recording.plan, (pass, i) => this.#encode(pass, [set.dispatches[i]]));
     if (!traced) {
       const pass = encoder.beginComputePass();
-      for (const d of set.dispatches) this.#encode(pass, d);
+      this.#encode(pass, set.dispatches);
       pass.end();
     }
     const copy = (from: Memory, to: Memory, bytes: number): void =>
@@ -252,15 +252,20 @@ export class GpuDevice implements Device {
     if (dispatches.length === 0) return;
     const encoder = this.#device.createCommandEncoder();
     const pass = encoder.beginComputePass();
-    for (const d of dispatches) this.#encode(pass, d);
+    this.#encode(pass, dispatches);
     pass.end();
     this.#device.queue.submit([encoder.finish()]);
   }
 
-  #encode(pass: GPUComputePassEncoder, { pipeline, group, x, y, z }: Recorded): void {
-    pass.setPipeline(pipeline);
-    pass.setBindGroup(0, group);
-    pass.dispatchWorkgroups(x, y, z);
+  /** Neighbours often share a pipeline, such as the updates of a layer's weights: a third of the calls is then saved. */
+  #encode(pass: GPUComputePassEncoder, dispatches: readonly Recorded[]): void {
+    let last: GPUComputePipeline | null = null;
+    for (const { pipeline, group, x, y, z } of dispatches) {
+      if (pipeline !== last) pass.setPipeline(pipeline);
+      last = pipeline;
+      pass.setBindGroup(0, group);
+      pass.dispatchWorkgroups(x, y, z);
+    }
   }
 
   #feed(

@@ -3,13 +3,14 @@
 
 import { type Errors, lossErrors, outputErrors, reference } from "./errors.ts";
 import { GIFGRAD, JAX, JAX_WASM, TFJS } from "./results.ts";
-import type { Framework, Subject } from "./subject.ts";
+import type { ArenaSize, Framework, HostCost, Subject } from "./subject.ts";
 
 export type Order =
   | { readonly do: "open"; readonly framework: string; readonly workload: string }
   | { readonly do: "run" }
   | { readonly do: "check"; readonly ref: string; readonly seconds: number }
   | { readonly do: "profile" }
+  | { readonly do: "cost" }
   | { readonly do: "explain" }
   | { readonly do: "end" };
 
@@ -25,6 +26,8 @@ export interface Answer {
   readonly cpuMs?: number;
   readonly errors?: Errors | null;
   readonly text?: string;
+  readonly arena?: ArenaSize;
+  readonly host?: HostCost;
   readonly rssMb?: number;
 }
 
@@ -79,6 +82,7 @@ async function obey(order: Order): Promise<Answer> {
   if (order.do === "run") return await timed(execute);
   if (order.do === "check") return { errors: await check(order.ref, order.seconds) };
   if (order.do === "profile") return { text: (await subject.profile?.()) ?? "no profile of this framework" };
+  if (order.do === "cost") return { arena: subject.arena?.(), host: await subject.host?.() };
   if (order.do === "explain") return { text: subject.explain?.() ?? "no plan of this framework" };
   return { rssMb: process.resourceUsage().maxRSS / 1024 };
 }

@@ -35,7 +35,9 @@ export function sampleAt(k: number, n: number, count: number): number {
 /** The reference of a workload, or null when there is none here. */
 export function reference(id: string, file: string): Reference | null {
   if (!existsSync(file)) return id in small ? { outputs: small[id]() } : null;
-  const { losses, ...outputs } = JSON.parse(readFileSync(file, "utf8"))[id];
+  const known = JSON.parse(readFileSync(file, "utf8"))[id];
+  if (!known) return null;
+  const { losses, ...outputs } = known;
   return losses ? { losses } : { outputs };
 }
 

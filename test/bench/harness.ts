@@ -158,6 +158,10 @@ class Subject {
       const seconds = plan.timeout / 2;
       return { errors: (await this.#ask({ do: "check", ref: plan.ref, seconds }, 2 * plan.timeout)).errors };
     });
+    await this.#stage("cost", async () => {
+      const { arena, host } = await this.#ask({ do: "cost" });
+      return { ...(arena ? { arena } : {}), ...(host ? { host } : {}) };
+    });
     for (const tool of ["profile", "explain"] as const)
       await this.#stage(tool, async () => {
         if (plan[tool] && this.framework === GIFGRAD) say((await this.#ask({ do: tool })).text as string);
@@ -192,9 +196,10 @@ async function warmStart(plan: Plan, workload: Workload, framework: string, cach
 }
 
 async function measureWorkload(plan: Plan, workload: Workload, measured: Measured): Promise<void> {
-  const caches = plan.frameworks.map(() => (plan.cold ? mkdtempSync(join(tmpdir(), "gifgrad-bench-")) : undefined));
+  const frameworks = workload.kind === "host" ? [GIFGRAD] : plan.frameworks;
+  const caches = frameworks.map(() => (plan.cold ? mkdtempSync(join(tmpdir(), "gifgrad-bench-")) : undefined));
   const subjects: Subject[] = [];
-  for (const [i, framework] of plan.frameworks.entries()) {
+  for (const [i, framework] of frameworks.entries()) {
     const subject = new Subject(plan, workload, framework, caches[i]);
     subjects.push(subject);
     await subject.open(caches[i] ? "empty" : "kept");

@@ -1,6 +1,7 @@
 // What a run of the benchmark records, and the targets it is held to. Pure; called by harness.ts and table.ts.
 
 import type { Errors } from "./errors.ts";
+import type { ArenaSize, HostCost } from "./subject.ts";
 
 export const GIFGRAD = "gifgrad";
 export const JAX = "jax-js webgpu";
@@ -33,6 +34,8 @@ export interface Result {
   readonly gflops?: number;
   readonly rssMb?: number;
   readonly errors?: Errors | null;
+  readonly arena?: ArenaSize;
+  readonly host?: HostCost;
 }
 
 export interface Report {
@@ -85,6 +88,12 @@ export const COLD: readonly { readonly workload: string; readonly cache: "empty"
   { workload: "W9", cache: "kept", ms: 1_500 },
 ];
 
+/** Bytes planned for intermediate values, at most so many times the least possible. */
+export const PEAK = { workloads: ["W9", "W10.train", "W11.train", "W12"], factor: 1.3 };
+
+/** A replayed step of so many dispatches: milliseconds to encode it, and bytes that its calls leave behind. */
+export const HOST = { dispatches: 500, encodeMs: 1.7, grownBytes: 0 };
+
 export interface Verdict {
   readonly workload: string;
   /** What is asked, in words. */
@@ -95,6 +104,8 @@ export interface Verdict {
   readonly met?: boolean;
   /** CPU time of the same, where `got` is wall time. */
   readonly cpuMs?: number;
+  /** Less than `want` is better. */
+  readonly less?: true;
 }
 
 /** Every target that concerns a workload of `results`, held against them. */
@@ -113,7 +124,26 @@ export function verdicts(results: readonly Result[]): Verdict[] {
     const first = r?.cache === "empty" ? { got: r.coldMs, cpuMs: r.coldCpuMs } : {};
     const { got, cpuMs } = cache === "empty" ? first : { got: r?.warmMs, cpuMs: r?.warmCpuMs };
     const target = `first execution, driver cache ${cache === "empty" ? "empty" : "filled"}, at most ${ms} ms`;
-    return { workload, target, want: ms, got, met: got === undefined ? undefined : got <= ms, cpuMs };
+    return atMost(workload, target, ms, got, cpuMs);
   });
-  return [...ratios, ...colds];
+  const peaks = PEAK.workloads
+    .filter((id) => measured.has(id))
+    .map((workload): Verdict => {
+      const arena = find(workload, GIFGRAD)?.arena;
+      const target = `planned peak at most ${PEAK.factor} of the least possible`;
+      return atMost(workload, target, PEAK.factor, arena && arena.bytes / arena.least);
+    });
+  return [...ratios, ...colds, ...peaks, ...(measured.has("host") ? hostVerdicts(find("host", GIFGRAD)?.host) : [])];
+}
+
+function atMost(workload: string, target: string, want: number, got?: number, cpuMs?: number): Verdict {
+  return { workload, target, want, got, met: got === undefined ? undefined : got <= want, cpuMs, less: true };
+}
+
+function hostVerdicts(host: HostCost | undefined): Verdict[] {
+  const { dispatches, encodeMs, grownBytes } = HOST;
+  return [
+    atMost("host", `${dispatches} dispatches encoded in at most ${encodeMs} ms (median)`, encodeMs, host?.encodeMs),
+    atMost("host", `bytes more on the device after ${host?.calls ?? "many"} calls`, grownBytes, host?.grownBytes),
+  ];
 }

@@ -7,6 +7,23 @@ export interface Opened {
   readonly adapter: string;
 }
 
+/** What a replayed step costs the host, and what it leaves behind. */
+export interface HostCost {
+  readonly dispatches: number;
+  /** Feeding, encoding and submitting one call: the median and the least, in milliseconds. */
+  readonly encodeMs: number;
+  readonly encodeMinMs: number;
+  /** Device memory after so many calls beside before them, in bytes. */
+  readonly calls: number;
+  readonly grownBytes: number;
+}
+
+/** The planned memory of a step's intermediate values, and the least that any arrangement needs: what is live at once. */
+export interface ArenaSize {
+  readonly bytes: number;
+  readonly least: number;
+}
+
 /** One workload, with its inputs and weights on the device. */
 export interface Subject {
   /** One execution, finished by waiting for the device; a train step resolves to the loss, read back. */
@@ -17,6 +34,8 @@ export interface Subject {
   profile?(): Promise<string>;
   /** The plan, as text. */
   explain?(): string;
+  arena?(): ArenaSize;
+  host?(): Promise<HostCost>;
 }
 
 export interface Framework {

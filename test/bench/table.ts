@@ -60,15 +60,23 @@ export function resultTable(results: readonly Result[]): string {
       error(r),
     ];
   });
+  const costs = results.flatMap(({ workload, host, arena }) => [
+    ...(host
+      ? [
+          `${workload}: ${host.dispatches} dispatches encoded in ${short(host.encodeMs)} ms (median; least ${short(host.encodeMinMs)}); ${host.grownBytes} bytes more on the device after ${host.calls} calls`,
+        ]
+      : []),
+    ...(arena ? [`${workload}: arena ${arena.bytes} bytes, lower bound ${arena.least}`] : []),
+  ]);
   const failures = results
     .filter((r) => r.failed !== undefined)
     .map((r) => `${r.workload} ${r.framework}: ${r.failed}`);
-  return [align([head, ...rows]), ...failures].join("\n");
+  return [align([head, ...rows]), ...costs, ...failures].join("\n");
 }
 
 /** By how much a target is met or missed: above 1 is better than asked. */
-function margin({ want, got, target }: Verdict): number {
-  const less = target.startsWith("first");
+function margin({ want, got, less }: Verdict): number {
+  if (got === want) return 1; // zero of zero
   return less ? want / (got as number) : (got as number) / want;
 }
 

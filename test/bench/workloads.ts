@@ -1,8 +1,8 @@
 // The table of workloads: what each is called, how much arithmetic it is, what kind of result it has. The definitions in
 // words are in README.md; each framework's own code is in gifgrad/ and peers/.
 
-/** micro: tensors out. train: a loss per step. loop: many forward passes, then tensors out. */
-export type Kind = "micro" | "train" | "loop";
+/** micro: tensors out. train: a loss per step. loop: many forward passes, then tensors out. host: of Gifgrad alone. */
+export type Kind = "micro" | "train" | "loop" | "host";
 
 export interface Workload {
   readonly id: string;
@@ -36,6 +36,7 @@ export const WORKLOADS: readonly Workload[] = [
   w("W11.train", "train", 6643777536, "GPT, train step"),
   w("W11.sample", "loop", 109117440, "GPT, 64 greedy tokens with a KV cache"),
   w("W12", "train", 1233518592, "3-D convolutional VQ-VAE, train step"),
+  w("host", "host", 0, "a replayed step of 500 small dispatches"),
 ];
 
 /** Ids that a list such as "W1,W9" names: a name stands for itself and for all that continue it after a dot. */

@@ -3,6 +3,7 @@
 import { type Device, openDevice } from "../../../engine/index.ts";
 import type { Framework, Subject } from "../subject.ts";
 import { gpt, sample } from "./gpt.ts";
+import { host } from "./host.ts";
 import { micros } from "./micro.ts";
 import { mlp } from "./mlp.ts";
 import { ddim, unet, videoUnet } from "./unet.ts";
@@ -17,6 +18,7 @@ const all: Readonly<Record<string, (device: Device) => Subject>> = {
   "W11.train": gpt,
   "W11.sample": sample,
   W12: vqvae,
+  host,
 };
 
 let device: Device;

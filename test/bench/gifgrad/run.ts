@@ -12,16 +12,22 @@ import {
 } from "../../../engine/index.ts";
 import type { Module } from "../../../engine/nn/index.ts";
 import { AdamW } from "../../../engine/optim/index.ts";
+import { makePlan } from "../../../engine/plan/plan.ts";
+import { summarise } from "../../../engine/plan/summary.ts";
 import { GpuDevice } from "../../../engine/runtime/gpu.ts";
 import { formatProfile } from "../../../engine/runtime/profile.ts";
 import { kernelLast, permute } from "../data.ts";
 import { type LoadedParam, loadParams, type ModelName } from "../params.ts";
 import type { Subject } from "../subject.ts";
 
-/** The plan of a compiled step that has run, and its time by kernel. */
-export function compiled(device: Device, step: Step<Named, Named>): Pick<Subject, "profile" | "explain"> {
+/** The plan of a compiled step that has run, its memory, and its time by kernel. */
+export function compiled(device: Device, step: Step<Named, Named>): Pick<Subject, "profile" | "explain" | "arena"> {
   return {
     explain: () => step.explain(),
+    arena: () => {
+      const { memory } = summarise(makePlan(step.program(), device.caps));
+      return { bytes: memory.arena, least: memory.lowerBound };
+    },
     profile: async () =>
       device instanceof GpuDevice
         ? formatProfile(await device.profile(step.program(), 5))
