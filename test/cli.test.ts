@@ -41,12 +41,13 @@ describe("help", () => {
     expect(gifgrad("--version")).toEqual({ status: 0, stdout: `${version}\n`, stderr: "" });
   });
   test("loads nothing but commander: the commands' own files wait until they run", () => {
-    const eager = ["main.ts", "options.ts", "dataset_commands.ts", "eval_commands.ts"].flatMap((file) => {
+    const commands = ["benchmark_commands.ts", "dataset_commands.ts", "eval_commands.ts"];
+    const eager = ["main.ts", "options.ts", ...commands].flatMap((file) => {
       const source = readFileSync(new URL(`../cli/${file}`, import.meta.url), "utf8");
       return valueImports(source).filter(({ dynamic }) => !dynamic);
     });
     expect(new Set(eager.map(({ target }) => target))).toEqual(
-      new Set(["commander", "./options.ts", "./dataset_commands.ts", "./eval_commands.ts", "../package.json"]),
+      new Set(["commander", "./options.ts", ...commands.map((file) => `./${file}`), "../package.json"]),
     );
   });
   test("names every command, and each command has its own", () => {
@@ -62,6 +63,13 @@ describe("help", () => {
 describe("a mistake gives one line and exit code 1:", () => {
   test.each([
     ["an unknown command", ["trian"], /unknown command 'trian' \(Did you mean train\?\)/],
+    [
+      "a benchmark without a configuration",
+      ["benchmark"],
+      /^gifgrad: benchmark: give a configuration; --schema prints/,
+    ],
+    ["a benchmark's that is not there", ["benchmark", "nowhere.json"], /nowhere\.json cannot be read \(ENOENT\)/],
+    ["a benchmark's that is not JSON", ["benchmark", "README.md"], /^gifgrad: README\.md is not JSON: /],
     ["an unknown option", ["start", "--sede", "3"], /unknown option '--sede' \(Did you mean --seed\?\)/],
     ["a missing argument", ["starter"], /missing required argument 'out'/],
     ["a missing option", ["train", "d"], /--out <folder>' not specified/],
