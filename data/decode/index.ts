@@ -37,8 +37,10 @@ export async function developSticker<T>(
     const format = stickerFormat(bytes);
     return { format, ...(await decodeAs(format, bytes, select, develop)) };
   } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
-    throw new DecodeError(where, reason.replace(/\s+/g, " ").trim(), { cause: error }); // libvips writes several lines
+    const said = (error instanceof Error ? error.message : String(error)).replace(/\s+/g, " ").trim(); // libvips: several lines
+    const reason =
+      said === "Unknown error" ? "the image data are damaged in a way that libvips has no words for" : said;
+    throw new DecodeError(where, reason, { cause: error });
   }
 }
 
