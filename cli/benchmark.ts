@@ -73,7 +73,7 @@ export async function readConfig(path: string): Promise<BenchmarkConfig> {
   try {
     value = JSON.parse(text);
   } catch (error) {
-    throw new Error(`${path} is not JSON: ${(error as Error).message}`, { cause: error });
+    throw new Error(`${path} is not JSON: ${reasonOf(error)}`, { cause: error });
   }
   return parseBenchmark(value, path, resolve(dirname(path)));
 }
