@@ -40,6 +40,9 @@ function describe(details: Readonly<Record<string, string>>): void {
   }
 }
 
+/** Width of the longest name of a check. */
+const NAME = "table gradient, many rows".length;
+
 /** Runs the self-check, printing one line per op; returns those that failed. */
 async function checkKernels(): Promise<readonly string[]> {
   const failed: string[] = [];
@@ -47,7 +50,7 @@ async function checkKernels(): Promise<readonly string[]> {
     const error =
       typeof c.error === "number" ? `error ${c.error.toExponential(1)} (bound ${c.bound.toExponential(0)})` : c.error;
     if (!c.ok) failed.push(c.name);
-    console.log(`${c.ok ? "ok    " : "WRONG "} ${c.name.padEnd(20)} ${error}`);
+    console.log(`${c.ok ? "ok    " : "WRONG "} ${c.name.padEnd(NAME)} ${error}`);
   });
   console.log(`${results.length - failed.length} of ${results.length} checks agree with the float64 reference`);
   return failed;

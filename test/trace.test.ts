@@ -75,6 +75,11 @@ onGpu("a trace holds every kernel, host phase and wait, at times that are possib
   expect(rows.map((r) => r.label)).toEqual(expect.arrayContaining(["matmul", "reduce"]));
 });
 
+onGpu("a trace whose folder does not exist is refused before anything runs", async (device) => {
+  const file = join(tmpdir(), "gifgrad-no-such-folder", "trace.json");
+  expect(() => device.traceTo(file)).toThrow(/^a trace cannot be written to .*: there is no folder .*no-such-folder$/);
+});
+
 onGpu("every device has profile, whose rows formatProfile shows", async (gpu) => {
   const device: Device = gpu;
   const step = trainingStep();

@@ -3,6 +3,7 @@
 // timeline.ts; kernels are timed by the device, each in a pass of its own, so a traced step is a little slower than another.
 
 import { processFor } from "../env.ts";
+import { DeviceError } from "../error.ts";
 import { type DispatchInfo, dispatchInfos } from "../plan/explain.ts";
 import type { Plan } from "../plan/plan.ts";
 import { observe, type Span } from "../timeline.ts";
@@ -78,6 +79,11 @@ export class Tracer {
     this.#details = details;
     this.#file = file;
     this.#wait = wait;
+    const { getBuiltinModule } = this.#node;
+    const folder = getBuiltinModule("node:path").dirname(file);
+    if (!getBuiltinModule("node:fs").existsSync(folder))
+      // before the work, not behind it
+      throw new DeviceError(`a trace cannot be written to ${file}: there is no folder ${folder}`);
     this.#stopObserving = observe((span) => this.#spans.push(span));
     this.#node.once("exit", this.flush);
   }
