@@ -94,6 +94,7 @@ class Benchmark {
   readonly #plan: readonly PlannedTraining[];
   readonly #device: Device;
   readonly #started = performance.now();
+  readonly #environment = environment();
   readonly #cells: Map<string, Cell>;
   readonly #trainings = new Map<string, TrainingResult>();
   readonly #costs = new Map<string, Pick<BenchmarkSystem, "cost" | "costFailed">>();
@@ -263,7 +264,7 @@ class Benchmark {
       format: 1,
       title: config.title,
       config,
-      environment: environment(),
+      environment: this.#environment,
       adapter: { name: this.#device.name, kind: this.#device.details().kind },
       began: this.#before.began,
       written: new Date().toISOString(),

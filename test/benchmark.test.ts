@@ -222,6 +222,12 @@ describe("tables", () => {
     expect(cellAt(paper, 1, 7)).toMatchObject({ text: "0.000 B", paper: { text: "1.835 B" } });
   });
 
+  test("where intervals overlap, a note says that the order is no finding", () => {
+    expect(tablesOf(made({ videogpt: 1, videoldm: 3, sti: 2 }))[0].notes).toHaveLength(1);
+    const [four] = tablesOf(made({ videogpt: 1, videoldm: 2.1, sti: 2 }));
+    expect(four.notes[0]).toMatch(/overlap in 6 of 6 ranked columns, those of the best and the worst in 2: /);
+  });
+
   test("Table 5 names this set as it is called, last, beside the paper's row of that name", () => {
     const sets = { TGIF: { stickers: { folder: "x" }, test: ["VSD-R"] } };
     const config = parse({

@@ -267,13 +267,14 @@ function table({ groups, rows, ...rest }: Layout): Table {
 /** How sure the marks are, and what the paper's numbers are worth here. */
 function commonNotes(result: BenchmarkResult, groups: Layout["groups"]): string[] {
   const columns = groups.flatMap((group) => group.columns).filter(({ better }) => better !== null);
-  const close = columns.filter(overlapping);
   const compared = columns.filter(({ cells }) => cells.some((cell) => cell.kind === "value" && cell.place === 1));
+  const close = compared.filter((column) => overlapping(column, 1)).length;
+  const all = compared.filter((column) => overlapping(column, -1)).length;
   const notes: string[] = [];
-  if (close.length > 0)
+  if (close > 0)
     notes.push(
-      `In ${close.length} of ${compared.length} ranked columns the intervals of the best and the worst overlap: ` +
-        "the order there is no finding.",
+      `The intervals of the best and the next overlap in ${close} of ${compared.length} ranked columns, those of the best ` +
+        `and the worst in ${all}: the order there is no finding.`,
     );
   notes.push(
     result.published
@@ -284,12 +285,12 @@ function commonNotes(result: BenchmarkResult, groups: Layout["groups"]): string[
   return notes;
 }
 
-/** Whether the interval of the best score of a column reaches that of its worst. */
-function overlapping({ cells, better }: Column): boolean {
+/** Whether the interval of the best score of a column reaches that of another: at place 1 the next, at -1 the worst. */
+function overlapping({ cells, better }: Column, place: number): boolean {
   const scores = cells.flatMap((cell): Score[] => (cell.kind === "value" && cell.score ? [cell.score] : []));
-  if (scores.length < 2 || !cells.some((cell) => cell.kind === "value" && cell.place === 1)) return false;
+  if (scores.length < 2) return false;
   const sorted = [...scores].sort((a, b) => (better === "lower" ? a.value - b.value : b.value - a.value));
-  const [best, worst] = [sorted[0].interval, sorted[sorted.length - 1].interval];
-  if (!best || !worst) return true;
-  return best.low <= worst.high && worst.low <= best.high;
+  const [best, other] = [sorted[0].interval, sorted.at(place)?.interval];
+  if (!best || !other) return true;
+  return best.low <= other.high && other.low <= best.high;
 }
