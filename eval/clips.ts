@@ -92,7 +92,9 @@ async function captionsOf(dir: string): Promise<Map<string, string> | null> {
   if (!existsSync(join(dir, METADATA))) return null;
   const { records, rejected } = await readMetadata(dir);
   if (rejected.length > 0) throw new Error(rejected[0].reason); // a score of part of a set would pass for one of the whole
-  return new Map(records.map(({ file_name, caption }): [string, string] => [file_name, caption]).reverse());
+  const captions = new Map<string, string>();
+  for (const { file_name, caption } of records) captions.set(file_name, captions.get(file_name) ?? caption);
+  return captions;
 }
 
 async function imagesIn(dir: string): Promise<string[]> {

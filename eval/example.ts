@@ -25,8 +25,8 @@ export interface Expected {
 /** Computed in float64 on the host (DEVICE=reference). */
 export const EXPECTED: Expected = {
   clips: {
-    generated: "56969cba9cc63f7aa7a819a3e961bc5ec4de599dee83f358b1743e78c8e78a90",
-    real: "96bbd8dd2f527b5e637581ca28388ef4e251d83caa7ae06d83fe3884996ff18c",
+    generated: "4dc58b03ba527403924c5f146167c79f30878eb11b8477173b2c3b745eb21471",
+    real: "233d51db7adc7f00576ded331b2702159055dfd12e2c5fd790fc1d7b0dbcd4fb",
   },
   values: { "FVD-x": 0.0211867, "CLIP-x": 0.0416831, "VQA-x": 0.516652 },
 };

@@ -1,4 +1,4 @@
-// Files of a data set that are whole or not there: copying, hashing, and clearing away what killed processes were writing.
+// Files of a data set that are whole or not there: copying, and clearing away what killed processes were writing.
 // Whatever is written, here and by engine/atomic.ts, is written as "<name>.<process>.tmp" beside its place and then renamed.
 
 import { copyFile, readdir, rename, rm, stat } from "node:fs/promises";
