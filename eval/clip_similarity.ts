@@ -123,7 +123,8 @@ export interface ClipSimilarityOptions extends ExtractOptions {
 }
 
 /**
- * D1 of clips with their captions; higher is better. Captions that several clips share are one candidate.
+ * D1 of clips with their captions; higher is better. The candidates are the captions of both sets, for the real stickers' score
+ * too, so that chance is the same for both; captions that several clips share are one candidate.
  * @throws Error when the clips have no captions, or the tokenizer more tokens than the network
  */
 export async function clipScore(
@@ -133,16 +134,19 @@ export async function clipScore(
   text: { readonly model: Clip; readonly tokenizer: Tokenizer },
   o: ClipSimilarityOptions,
 ): Promise<Score> {
-  const ours = await measure(generated, extractor, text, o);
-  const theirs = real?.captions ? await measure(real, extractor, text, o) : null;
-  const of = (rows: readonly Likeness[]): number => mean(rows.map(({ d1 }) => d1));
-  const { rows, candidates, cut } = ours;
+  if (!generated.captions)
+    throw new Error(`CLIP: ${generated.dir} has no metadata.jsonl with the captions of its stickers, one line each`);
+  const candidates = await embedCandidates([...generated.captions, ...(real?.captions ?? [])], text);
+  const rows = await measure(generated, generated.captions, extractor, candidates, o);
+  const theirs = real?.captions ? await measure(real, real.captions, extractor, candidates, o) : null;
+  const of = (some: readonly Likeness[]): number => mean(some.map(({ d1 }) => d1));
+  const { tokenizer, model } = text;
   return {
     name: o.published ? "CLIP" : "CLIP-x",
     value: of(rows),
     better: "higher",
-    protocol: protocolOf(generated, extractor, { captions: sha256Json(candidates) }),
-    floor: theirs && { value: of(theirs.rows), n: theirs.rows.length },
+    protocol: protocolOf(generated, extractor, { captions: sha256Json(candidates.texts) }),
+    floor: theirs && { value: of(theirs), n: theirs.length },
     interval: bootstrap(rows.length, (draw) => mean(Float64Array.from(draw(), (i) => rows[i].d1)), {
       seed: o.seed,
       rounds: o.rounds,
@@ -153,31 +157,44 @@ export async function clipScore(
       "D1 per frame": mean(rows.map(({ d1PerFrame }) => d1PerFrame)),
       "top-1": mean(rows.map(({ before }) => (before < 1 ? 1 - before : 0))),
       "top-5": mean(rows.map(({ before }) => (before < 5 ? 1 : 0))),
-      candidates: candidates.length,
-      "captions cut": cut,
+      candidates: candidates.texts.length,
+      "captions cut": mean(
+        generated.captions.map((caption) => (tokenizer.fits(caption, model.config.text.length) ? 0 : 1)),
+      ),
     },
   };
 }
 
-async function measure(
-  clips: Clips,
-  extractor: Extractor,
+/** Texts to choose among, each once and in order, and their vectors of length 1, one after another. */
+interface Candidates {
+  readonly texts: readonly string[];
+  readonly vectors: Float32Array;
+  /** Numbers of a vector. */
+  readonly width: number;
+}
+
+async function embedCandidates(
+  captions: readonly string[],
   { model, tokenizer }: { readonly model: Clip; readonly tokenizer: Tokenizer },
-  o: ClipSimilarityOptions,
-): Promise<{ rows: Likeness[]; candidates: string[]; cut: number }> {
-  const { captions } = clips;
-  if (!captions)
-    throw new Error(`CLIP: ${clips.dir} has no metadata.jsonl with the captions of its stickers, one line each`);
-  const { vocabulary } = model.config.text;
+): Promise<Candidates> {
+  const { vocabulary, projection: width = 0 } = model.config.text;
   if (tokenizer.vocabSize > vocabulary)
     throw new Error(
       `CLIP: the tokenizer has ${tokenizer.vocabSize} tokens, the network only ${vocabulary}: they do not belong together`,
     );
-  const candidates = [...new Set(captions)].sort();
+  const texts = [...new Set(captions)].sort();
+  return { texts, vectors: await embedTexts(model, tokenizer, texts), width };
+}
+
+async function measure(
+  clips: Clips,
+  captions: readonly string[],
+  extractor: Extractor,
+  { texts, vectors, width }: Candidates,
+  o: ClipSimilarityOptions,
+): Promise<Likeness[]> {
   const { data } = await extractFeatures(clips, extractor, o);
-  const texts = await embedTexts(model, tokenizer, candidates);
-  const own = captions.map((caption) => candidates.indexOf(caption));
-  const { length, projection: width = 0 } = model.config.text;
-  const cut = mean(captions.map((caption) => (tokenizer.fits(caption, length) ? 0 : 1)));
-  return { rows: likeness(data, texts, own, { width, scale: o.scale }), candidates, cut };
+  const places = new Map(texts.map((caption, i) => [caption, i]));
+  const own = captions.map((caption) => places.get(caption) as number);
+  return likeness(data, vectors, own, { width, scale: o.scale });
 }

@@ -225,6 +225,8 @@ describe("the Frechet distance of features", () => {
     const score = await fvdScore(real, real, extractor, options);
     expect(score.name).toBe("FVD-x");
     expect(score.value).toBeLessThan(1e-12);
+    expect(score.interval!.low).toBe(0); // centred on the value, half of the resamples would lie below it
+    expect(score.interval!.high).toBeGreaterThan(0);
     const other = spoiled(COUNT, "noise", 0.5);
     const there = await fvdScore(other, real, extractor, options);
     const back = await fvdScore(real, other, extractor, options);
@@ -336,20 +338,36 @@ describe("CLIP similarity", () => {
     const [tilted] = likeness([1, 0, 1, 0], [1, 0, 0, 1], [1], { width: 2, scale: Math.log(3) });
     expect(tilted).toEqual({ d1: expect.closeTo(0.25, 12), d1PerFrame: expect.closeTo(0.25, 12), raw: 0, before: 1 });
   });
+  const layers = { width: 8, layers: 1, heads: 1, mlp: 8, projection: 6 };
+  const tokenizer = trainTokenizer(["caption number"], { vocabSize: 600 });
+  const text = { ...layers, vocabulary: tokenizer.vocabSize, length: 8 };
+  const model = new Clip({ text, vision: { ...layers, size: 8, patch: 4 } }).seed(1);
+  const extractor = clipExtractor(model, "seed 1", FRAMES);
+  const scoreOf = (clips: Clips, real: Clips | null, batch = 3): Promise<Score> =>
+    clipScore(clips, real, extractor, { model, tokenizer }, { seed: 1, published: false, batch });
+
+  test("has the captions of both sets to choose from, for the real ones' score as well", async () => {
+    const [few, many] = [made(3, "few"), made(6, "many")]; // captions 0 to 2, and 0 to 5
+    const score = await scoreOf(few, many);
+    const whole = await scoreOf(many, null);
+    expect([score.also.candidates, whole.also.candidates]).toEqual([6, 6]);
+    expect(score.floor).toEqual({ value: whole.value, n: 6 });
+    expect(score.protocol.captions).toBe(whole.protocol.captions);
+    expect(score.value).toBeLessThan((await scoreOf(few, null)).value); // of three captions the own one is likelier
+    const bare = { ...many, captions: null };
+    expect((await scoreOf(few, bare)).also.candidates).toBe(3);
+  });
+  test("does not depend on the batch", async () => {
+    const clips = made(5, "five");
+    const [one, two, all] = await Promise.all([1, 2, 5].map((batch) => scoreOf(clips, null, batch)));
+    for (const { value, also } of [two, all]) {
+      expect(value).toBeCloseTo(one.value, 6);
+      expect(also["CLIPSIM (raw cosine)"]).toBeCloseTo(one.also["CLIPSIM (raw cosine)"], 6);
+    }
+  });
   test("through a tiny CLIP: shared captions are one candidate, cut ones are counted, none are refused", async () => {
-    const layers = { width: 8, layers: 1, heads: 1, mlp: 8, projection: 6 };
-    const tokenizer = trainTokenizer(["caption number"], { vocabSize: 600 });
-    const text = { ...layers, vocabulary: tokenizer.vocabSize, length: 8 };
-    const model = new Clip({ text, vision: { ...layers, size: 8, patch: 4 } }).seed(1);
     const clips: Clips = { ...made(4, "four"), captions: ["a", "b", "a", "caption number 1 2 3 4 5 6 7"] };
-    const extractor = clipExtractor(model, "seed 1", FRAMES);
-    const score = await clipScore(
-      clips,
-      null,
-      extractor,
-      { model, tokenizer },
-      { seed: 1, published: false, batch: 3 },
-    );
+    const score = await scoreOf(clips, null);
     expect([score.name, score.better, score.floor]).toEqual(["CLIP-x", "higher", null]);
     expect(score.also.candidates).toBe(3);
     expect(score.also["captions cut"]).toBe(0.25);
@@ -361,9 +379,7 @@ describe("CLIP similarity", () => {
       clipScore(clips, null, extractor, { model: small, tokenizer: larger }, { seed: 1, published: false }),
     ).rejects.toThrow("they do not belong together");
     const bare = { ...clips, captions: null };
-    await expect(clipScore(bare, null, extractor, { model, tokenizer }, { seed: 1, published: false })).rejects.toThrow(
-      "four has no metadata.jsonl with the captions",
-    );
+    await expect(scoreOf(bare, null)).rejects.toThrow("four has no metadata.jsonl with the captions");
   });
 });
 
