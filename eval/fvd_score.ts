@@ -65,7 +65,8 @@ export interface FvdOptions extends ExtractOptions {
 }
 
 /**
- * Distance of generated clips from real ones; lower is better. Of the larger set as many are drawn as the smaller has.
+ * Distance of generated clips from real ones; lower is better. Of the larger set as many are drawn as the smaller has. Value,
+ * floor and interval are cut at 0, below which no distance is.
  * @throws Error where sizes or frame counts differ, RangeError for fewer than 4 clips: halves of the real ones need 2 each
  */
 export async function fvdScore(generated: Clips, real: Clips, extractor: Extractor, o: FvdOptions): Promise<Score> {
@@ -89,7 +90,7 @@ export async function fvdScore(generated: Clips, real: Clips, extractor: Extract
     better: "lower",
     protocol: protocolOf(generated, extractor, { n, real: real.sha256 }),
     floor: { value: Math.max(0, frechetDistance(halves[0], halves[1])), n: half },
-    interval: bootstrap(n, resampled, { seed: o.seed, rounds: o.rounds ?? 50, centre: value }),
+    interval: bootstrap(n, resampled, { seed: o.seed, rounds: o.rounds ?? 50, centre: value, least: 0 }),
     seed: o.seed,
     also: {},
   };

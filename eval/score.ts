@@ -87,6 +87,8 @@ export interface BootstrapOptions {
    * Frechet distance, whose covariances they thin out.
    */
   readonly centre?: number;
+  /** The least that the statistic can be: the interval, moved or not, does not reach below it. */
+  readonly least?: number;
 }
 
 /**
@@ -96,7 +98,7 @@ export interface BootstrapOptions {
 export function bootstrap(
   n: number,
   statistic: (draw: () => Int32Array) => number,
-  { seed, rounds = 200, share = 0.95, centre }: BootstrapOptions,
+  { seed, rounds = 200, share = 0.95, centre, least = Number.NEGATIVE_INFINITY }: BootstrapOptions,
 ): Interval | null {
   if (n < 2) return null;
   const bits = bitsFrom(seed, "bootstrap");
@@ -104,7 +106,7 @@ export function bootstrap(
   const draw = (): Int32Array => Int32Array.from({ length: n }, () => bits(drawn++) % n);
   const values = Float64Array.from({ length: rounds }, () => statistic(draw)).sort();
   const shift = centre === undefined ? 0 : centre - mean(values);
-  const at = (q: number): number => values[Math.round(q * (rounds - 1))] + shift;
+  const at = (q: number): number => Math.max(least, values[Math.round(q * (rounds - 1))] + shift);
   return { low: at((1 - share) / 2), high: at((1 + share) / 2), share, rounds };
 }
 
