@@ -2,6 +2,7 @@
 // paper's tables: benchmark.json, benchmark.md and report.html. Each part's result is on disk as soon as it is known: killed
 // and started again, the command goes on where it was. A part that fails is shown as failed, and the others go on.
 
+import { existsSync } from "node:fs";
 import { mkdir, readFile } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { CLIP_FRAMES } from "../data/frames.ts";
@@ -11,7 +12,15 @@ import { type BenchmarkConfig, benchmarkSchema, parseBenchmark } from "../eval/b
 import { renderBenchmarkMarkdown } from "../eval/benchmark/markdown.ts";
 import { estimate, type PlannedSet, type PlannedTraining, planBenchmark } from "../eval/benchmark/plan.ts";
 import { renderBenchmarkReport } from "../eval/benchmark/report.ts";
-import type { BenchmarkResult, BenchmarkSystem, Cell, GalleryRow, TrainingResult } from "../eval/benchmark/result.ts";
+import type {
+  BenchmarkResult,
+  BenchmarkSystem,
+  Cell,
+  GalleryRow,
+  SystemCost,
+  TrainingResult,
+} from "../eval/benchmark/result.ts";
+import { failuresOf } from "../eval/benchmark/tables.ts";
 import { systemConfig } from "../models/config.ts";
 import { SYSTEMS } from "../models/systems.ts";
 import { environment } from "../train/environment.ts";
@@ -25,11 +34,13 @@ import {
   openBenchmarkScorers,
   openSet,
   openTests,
+  readRecord,
+  reasonOf,
   shortHash,
   stickersOf,
   writeReferences,
 } from "./benchmark_sets.ts";
-import { Stopped, trainAutoencoder, trainSystem } from "./benchmark_train.ts";
+import { Stopped, takeSystem, trainAutoencoder, trainSystem } from "./benchmark_train.ts";
 import { costOfRun } from "./eval_cost.ts";
 import type { Scorers } from "./eval_weights.ts";
 import type { BenchmarkOptions } from "./options.ts";
@@ -129,9 +140,7 @@ class Benchmark {
       for (const { clips } of this.#tests) clips.close();
     }
     await this.#write();
-    const parts = [...this.#trainings.values(), ...this.#cells.values()];
-    const failed = parts.flatMap(({ id, state, reason }) => (state === "failed" ? [`${id}: ${reason}`] : []));
-    for (const [name, { costFailed }] of this.#costs) if (costFailed) failed.push(`cost of ${name}: ${costFailed}`);
+    const failed = failuresOf(this.#result());
     for (const line of failed) console.error(`failed: ${line}`);
     if (failed.length > 0) process.exitCode ??= 1;
     for (const name of ["report.html", "benchmark.md", "benchmark.json"]) console.log(resolve(out, name));
@@ -155,12 +164,16 @@ class Benchmark {
       console.error(`training ${i + 1} of ${this.#plan.length}: ${training.id}`);
       try {
         const { set, system, take } = training;
-        const open = sets.get(set.name) ?? openSet(set, this.#bench);
-        sets.set(set.name, open);
-        const shared = take === null && system.stages.includes("autoencoder");
-        const autoencoder = autoencoders.get(set.name) ?? (shared ? this.#autoencoder(set, await open) : null);
-        if (autoencoder) autoencoders.set(set.name, autoencoder);
-        const result = await trainSystem(training, await open, shared ? await autoencoder : null, this.#bench);
+        let result: TrainingResult;
+        if (take !== null) result = await takeSystem(training, take);
+        else {
+          const open = sets.get(set.name) ?? openSet(set, this.#bench);
+          sets.set(set.name, open);
+          const shared = system.stages.includes("autoencoder");
+          const autoencoder = autoencoders.get(set.name) ?? (shared ? this.#autoencoder(set, await open) : null);
+          if (autoencoder) autoencoders.set(set.name, autoencoder);
+          result = await trainSystem(training, await open, shared ? await autoencoder : null, this.#bench);
+        }
         this.#trainings.set(training.id, result);
         await this.#makeCells(training, new Trained(result, this.#bench));
       } catch (error) {
@@ -206,12 +219,14 @@ class Benchmark {
       const path = join(out, "cells", `cost-${name}-${key}.json`);
       const interrupt = interruptible();
       try {
-        const text = await readFile(path, "utf8").catch(() => null);
+        const there = existsSync(path);
         const run = training.taken ? training.run : join(out, training.run);
-        if (text === null) console.error(`cost: ${name}`);
-        const known = text === null ? (await costOfRun(run, { ...sampling, ...cost, seed })).cost : JSON.parse(text);
+        if (!there) console.error(`cost: ${name}`);
+        const known = there
+          ? await readRecord<SystemCost>(path)
+          : (await costOfRun(run, { ...sampling, ...cost, seed })).cost;
         this.#costs.set(name, { cost: known });
-        if (text === null) await replaceFile(path, (file) => file.writeFile(`${JSON.stringify(known, null, 2)}\n`));
+        if (!there) await replaceFile(path, (file) => file.writeFile(`${JSON.stringify(known, null, 2)}\n`));
       } catch (error) {
         this.#costs.set(name, { cost: null, costFailed: reasonOf(error) });
       } finally {
@@ -305,13 +320,8 @@ class Benchmark {
 
 /** When an earlier session began in this folder, and how long all of them worked. */
 async function earlier(out: string, none: Pick<BenchmarkResult, "began" | "seconds">): Promise<typeof none> {
-  const text = await readFile(join(out, "benchmark.json"), "utf8").catch(() => null);
-  if (text === null) return none;
-  const { began, seconds } = JSON.parse(text) as BenchmarkResult;
+  const path = join(out, "benchmark.json");
+  if (!existsSync(path)) return none;
+  const { began, seconds } = await readRecord<BenchmarkResult>(path);
   return { began, seconds };
-}
-
-/** An error in one line. */
-function reasonOf(error: unknown): string {
-  return (error instanceof Error ? error.message : String(error)).replace(/\s+/g, " ").trim();
 }

@@ -3,7 +3,7 @@
 // benchmark.ts; sampling is generate.ts, scores are eval's.
 
 import { existsSync } from "node:fs";
-import { mkdir, readFile } from "node:fs/promises";
+import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { CLIP_FRAMES, formatCaption } from "../data/frames.ts";
 import type { StickerRecord } from "../data/record.ts";
@@ -19,7 +19,7 @@ import type { SystemName } from "../models/config.ts";
 import { interruptible } from "../train/log.ts";
 import { progress } from "../train/progress.ts";
 import { readRun } from "../train/run.ts";
-import { type Bench, type OpenTest, shortHash } from "./benchmark_sets.ts";
+import { type Bench, type OpenTest, readRecord, reasonOf, shortHash } from "./benchmark_sets.ts";
 import { lastStage, Stopped } from "./benchmark_train.ts";
 import { scoreClips } from "./eval.ts";
 import type { Scorers } from "./eval_weights.ts";
@@ -28,7 +28,7 @@ import { type Maker, openMaker } from "./makers.ts";
 import { existingStage } from "./train.ts";
 
 /** What a cell's file keeps: all of a `Cell` that takes time. */
-type Made = Pick<Cell, "scores" | "samples" | "seconds">;
+type Made = Pick<Cell, "scores" | "failed" | "samples" | "seconds">;
 
 /** A trained model, opened when the first of its cells asks for it. */
 export class Trained {
@@ -74,7 +74,7 @@ export class Trained {
   }
 }
 
-/** Samples and scores what is not there yet. Throws Stopped. */
+/** Samples and scores what is not there yet; a cell with a metric that failed is not kept, so that it is tried again. Throws Stopped. */
 export async function makeCell(
   cell: PlannedCell,
   trained: Trained,
@@ -94,7 +94,7 @@ export async function makeCell(
   const metrics = metricsOf(trained.system, config);
   const networks = metrics.map((metric) => [metric, ...networkOf(scorers, metric)]);
   const path = join(out, "cells", `${name}-${shortHash(key, CLIPS_VERSION, test.clips.sha256, networks)}.json`);
-  if (existsSync(path)) return JSON.parse(await readFile(path, "utf8")) as Made;
+  if (existsSync(path)) return readRecord<Made>(path);
   const interrupt = interruptible();
   try {
     const check = (): void => {
@@ -109,9 +109,9 @@ export async function makeCell(
     const fresh = !existsSync(join(out, samples, METADATA));
     if (fresh) await sampleInto(join(out, samples), captions, test.records, await trained.maker(step), bench, check);
     const sampling = seconds();
-    const scores = await scoresOf(join(out, samples), metrics, { test, scorers, bench, check });
-    const made: Made = { scores, samples, seconds: fresh ? { sampling, scoring: seconds() } : null };
-    await replaceFile(path, (file) => file.writeFile(`${JSON.stringify(made, null, 2)}\n`));
+    const scored = await scoresOf(join(out, samples), metrics, { test, scorers, bench, check });
+    const made: Made = { ...scored, samples, seconds: fresh ? { sampling, scoring: seconds() } : null };
+    if (!made.failed) await replaceFile(path, (file) => file.writeFile(`${JSON.stringify(made, null, 2)}\n`));
     return made;
   } finally {
     interrupt.release();
@@ -157,7 +157,7 @@ async function sampleInto(
     const stickers = places.map((i) => ({ caption: captions[i], index: i }));
     const onStep = (done: number): void => {
       check();
-      line.update(first + Math.floor((batch * done) / each));
+      line.update(Math.min(captions.length, first + Math.floor((batch * done) / each))); // the last batch may be padded
     };
     const gifs = await sampleGifs(maker, stickers, { ...options, onStep });
     for (const [i, place] of places.entries())
@@ -168,24 +168,30 @@ async function sampleInto(
   line.done(folder);
 }
 
+/** One metric's failure leaves the others; stickers that cannot be read fail all of them, and stay where they are. */
 async function scoresOf(
   folder: string,
   metrics: readonly Metric[],
   o: { readonly test: OpenTest; readonly scorers: Scorers; readonly bench: Bench; readonly check: () => void },
-): Promise<Cell["scores"]> {
+): Promise<Pick<Cell, "scores" | "failed">> {
   const { test, scorers, check } = o;
   const { config, out, size } = o.bench;
   const clips = await openClips(folder, { size, frames: CLIP_FRAMES });
   try {
-    if (clips.length !== test.clips.length) throw new Error(`${folder}: ${clips.rejected[0]?.reason}`);
     const scores: Partial<Record<Metric, Score>> = {};
+    const failed: Partial<Record<Metric, string>> = {};
     for (const metric of metrics) {
       check();
       const options = { seed: config.seed, batch: config.sampling.batch, cacheDir: join(out, ".gifgrad") };
-      const score = await scoreClips(metric, clips, test.clips, scorers, options);
-      if (score) scores[metric] = score;
+      try {
+        if (clips.length !== test.clips.length) throw new Error(`${folder}: ${clips.rejected[0]?.reason}`);
+        const score = await scoreClips(metric, clips, test.clips, scorers, options);
+        if (score) scores[metric] = score;
+      } catch (error) {
+        failed[metric] = reasonOf(error);
+      }
     }
-    return scores;
+    return { scores, ...(Object.keys(failed).length > 0 && { failed }) };
   } finally {
     clips.close();
   }

@@ -34,6 +34,28 @@ export function shortHash(...parts: unknown[]): string {
   return createHash("sha256").update(JSON.stringify(parts)).digest("hex").slice(0, 10);
 }
 
+/**
+ * Reads back what an earlier session of the benchmark has written.
+ * @throws Error naming a file that is damaged, and what to do
+ */
+export async function readRecord<T>(path: string): Promise<T> {
+  const text = await readFile(path, "utf8");
+  try {
+    const value: unknown = JSON.parse(text);
+    if (typeof value === "object" && value !== null) return value as T;
+    throw new Error("it holds no record");
+  } catch (error) {
+    throw new Error(`${path} is damaged (${reasonOf(error)}): remove it and give the same command again`, {
+      cause: error,
+    });
+  }
+}
+
+/** An error in one line. */
+export function reasonOf(error: unknown): string {
+  return (error instanceof Error ? error.message : String(error)).replace(/\s+/g, " ").trim();
+}
+
 /** Smallest side that starter stickers are drawn at: they are made smaller as any others are. */
 const DRAWN = 64;
 
@@ -142,17 +164,24 @@ export async function checkHeldOut(tests: readonly OpenTest[], trained: readonly
     }
 }
 
-/** The networks to score with. Those that the configuration wants trained are trained once, on all of `training`. */
+/**
+ * The networks to score with. Those that the configuration wants trained are trained once, on all of `training`.
+ * @throws Error where a folder has none for any of the metrics: nothing would be scored, however long it took
+ */
 export async function openBenchmarkScorers(bench: Bench): Promise<Scorers> {
   const { config, size } = bench;
   const { metrics, weights, seed } = config;
   const dir = "folder" in weights ? weights.folder : await ownWeights(bench, weights.train);
   const rest = { generated: [], real: "", batch: 4, json: false } as const;
-  return openScorers({
+  const scorers = await openScorers({
     ...rest,
     generated: [],
     ...{ weights: dir, metrics: [...metrics], size, frames: CLIP_FRAMES, extension: "loop", fvdFrames: 16, seed },
   });
+  const lacking = metrics.map((metric) => scorers.missing[metric]);
+  if (lacking.every((why) => why !== undefined))
+    throw new Error(`weights: no network for any of ${metrics.join(", ")}: ${lacking.join("; ")}`);
+  return scorers;
 }
 
 async function ownWeights(bench: Bench, train: { readonly steps: number; readonly batch: number }): Promise<string> {

@@ -2,14 +2,14 @@
 // with what it finds there; or a run that is taken from elsewhere. Called by benchmark.ts; how to train is train.ts.
 
 import { existsSync } from "node:fs";
-import { mkdir, readFile } from "node:fs/promises";
+import { mkdir } from "node:fs/promises";
 import { join, relative } from "node:path";
 import { replaceFile } from "../engine/atomic.ts";
 import type { PlannedTraining } from "../eval/benchmark/plan.ts";
 import type { TrainingResult } from "../eval/benchmark/result.ts";
 import type { StopSignal } from "../train/log.ts";
 import { holdsRun, readRun } from "../train/run.ts";
-import { type Bench, type OpenSet, shortHash } from "./benchmark_sets.ts";
+import { type Bench, type OpenSet, readRecord, shortHash } from "./benchmark_sets.ts";
 import type { Recipe } from "./options.ts";
 import { existingStage, stageFolder, trainStage } from "./train.ts";
 
@@ -37,14 +37,13 @@ export async function trainAutoencoder(name: string, set: OpenSet, bench: Bench)
   return trainIn(id, "autoencoder", { name, set, key, recipes: ["autoencoder"] }, bench);
 }
 
-/** Trains a system, or takes the run that the plan names. `autoencoder`: run folder of the set's. Throws Stopped. */
+/** Trains a system. `autoencoder`: run folder of the set's. Throws Stopped. */
 export async function trainSystem(
-  { id, system, set: { name }, every, take }: PlannedTraining,
+  { id, system, set: { name }, every }: PlannedTraining,
   set: OpenSet,
   autoencoder: string | null,
   bench: Bench,
 ): Promise<TrainingResult> {
-  if (take !== null) return taken(id, system.name, name, take);
   const { preset, seed, steps } = bench.config;
   const recipes = system.stages.filter((recipe) => recipe !== "autoencoder") as Recipe[];
   const own = recipes.map((recipe) => steps[recipe]);
@@ -68,7 +67,7 @@ async function trainIn(id: string, system: string, o: Work, bench: Bench): Promi
   const { preset, seed, steps } = bench.config;
   const out = join(bench.out, "trainings", `${name}-${system}-${key}`);
   const record = join(out, RESULT);
-  if (existsSync(record)) return JSON.parse(await readFile(record, "utf8")) as TrainingResult;
+  if (existsSync(record)) return readRecord<TrainingResult>(record);
   const stages: Stages[number][] = [];
   for (const recipe of recipes) {
     const { stopped, seconds, firstLoss, lastLoss, baseline } = await trainStage(
@@ -94,11 +93,17 @@ async function trainIn(id: string, system: string, o: Work, bench: Bench): Promi
   return result;
 }
 
-async function taken(id: string, system: string, set: string, run: string): Promise<TrainingResult> {
+/**
+ * The run that a plan takes: nothing is trained, and the stickers that it was trained on are not read.
+ * @throws Error when it is a run of another system
+ */
+export async function takeSystem(planned: PlannedTraining, run: string): Promise<TrainingResult> {
+  const { id, set } = planned;
+  const system = planned.system.name;
   const { config } = await readRun(existingStage(run, lastStage(system)));
   const of = (config.config as { readonly system?: string }).system ?? "videogpt";
   if (of !== system) throw new Error(`${run} is a run of ${of}, not of ${system}`);
-  return { id, system, set, stickers: null, state: "done", run, taken: true, stages: [] };
+  return { id, system, set: set.name, stickers: null, state: "done", run, taken: true, stages: [] };
 }
 
 /** The stage whose checkpoints are sampled. */

@@ -9,7 +9,7 @@ import { renderBenchmarkMarkdown } from "../eval/benchmark/markdown.ts";
 import { JOINT, PARAMETERS, SECONDS, SEPARATE, TRAINING_SETS } from "../eval/benchmark/paper.ts";
 import { estimate, planBenchmark, pointsOf } from "../eval/benchmark/plan.ts";
 import type { BenchmarkResult, Cell, Metric, Table, TableCell } from "../eval/benchmark/result.ts";
-import { curvesOf, tablesOf } from "../eval/benchmark/tables.ts";
+import { curvesOf, failuresOf, tablesOf } from "../eval/benchmark/tables.ts";
 import type { Score } from "../eval/score.ts";
 import { SYSTEMS } from "../models/systems.ts";
 
@@ -50,6 +50,14 @@ describe("a configuration", () => {
     [
       { tables: { trainingSets: { sets: { joint: { stickers: { folder: "x" }, test: ["VSD-R"] } } } } },
       /name is taken/,
+    ],
+    [
+      { tables: { trainingSets: { sets: { VSD2M: { stickers: { folder: "x" }, test: ["VSD-R"] } } } } },
+      /sets\.VSD2M: training\.name is the same/,
+    ],
+    [
+      { test: { "VSD-C": { folder: "x" } }, tables: { curves: { systems: ["sti"], set: "real", every: 5 } } },
+      /curves\.set: "real" is scored on VSD-R, and there is no such test set/,
     ],
     [
       {
@@ -185,6 +193,19 @@ describe("tables", () => {
     expect(cellAt(four, 1, 0)).toEqual({ kind: "failed", reason: "it | broke <here>" });
     expect(places(four, 0)).toEqual([2, "failed", 1]);
     expect(places(four, 3)).toEqual([null, 1, 2]);
+  });
+
+  test("a metric that failed leaves the others of its cell", () => {
+    const { vqa, clip } = result.cells[0].scores;
+    const failed = change(result, "separate/videoldm/real/VSD-R", {
+      scores: { vqa, clip },
+      failed: { fvd: "no root" },
+    });
+    const [four] = tablesOf(failed);
+    expect(cellAt(four, 1, 1)).toEqual({ kind: "failed", reason: "no root" });
+    expect([cellAt(four, 1, 0).kind, cellAt(four, 1, 2).kind]).toEqual(["value", "value"]);
+    expect(failuresOf(failed)).toEqual(["separate/videoldm/real/VSD-R, FVD-x: no root"]);
+    expect(renderBenchmarkMarkdown(failed)).toContain("- separate/videoldm/real/VSD-R, FVD-x: no root");
   });
 
   test("scores of unlike protocols are not ranked: what differs is said", () => {

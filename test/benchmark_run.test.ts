@@ -1,7 +1,7 @@
 // A whole benchmark, tiny, on an adapter: stopped in the middle and gone on with, nothing done twice; a training that fails and
 // what becomes of the others; a changed configuration. The order of cells and the tables are benchmark.test.ts.
 
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, expect, type MockInstance, test, vi } from "vitest";
@@ -10,7 +10,8 @@ import { checkHeldOut, openTests, stickersOf } from "../cli/benchmark_sets.ts";
 import type { Device } from "../engine/index.ts";
 import { parseBenchmark } from "../eval/benchmark/config.ts";
 import { planBenchmark } from "../eval/benchmark/plan.ts";
-import type { BenchmarkResult } from "../eval/benchmark/result.ts";
+import type { BenchmarkResult, Cell } from "../eval/benchmark/result.ts";
+import { Clip } from "../models/clip.ts";
 import { Sampler } from "../train/sample.ts";
 import { onGpu } from "./device.ts";
 
@@ -127,6 +128,29 @@ onGpu(
   },
 );
 
+onGpu("a metric that fails leaves the others, is shown, and is tried again", async (device) => {
+  const cellsIn = (r: BenchmarkResult): Cell[] => r.cells.filter(({ state }) => state === "done");
+  const metrics = ["vqa", "clip"];
+  const spy = vi.spyOn(Clip.prototype, "embedText").mockImplementation(() => {
+    throw new Error("no text\nhere");
+  });
+  const failed = await work(device, { metrics });
+  spy.mockRestore();
+  expect(process.exitCode).toBe(1);
+  const own = cellsIn(failed);
+  expect(own.map(({ scores, failed: why }) => [Object.keys(scores), why])).toEqual(
+    new Array(3).fill([["vqa"], { clip: "no text here" }]),
+  );
+  expect(own[0]).toEqual({ ...own[0], samples: cellsIn(made.result as BenchmarkResult)[0].samples });
+  expect(failed.gallery).toEqual(made.result?.gallery);
+  for (const name of ["benchmark.md", "report.html"])
+    expect(readFileSync(join(out, name), "utf8")).toMatch(/separate\/sti\/cartoon\/VSD-C, CLIP-x: no text here/);
+  const again = cellsIn(await work(device, { metrics }));
+  expect(again.map(({ scores, failed: why }) => [Object.keys(scores), why])).toEqual(
+    new Array(3).fill([["vqa", "clip"], undefined]),
+  );
+});
+
 onGpu("a run is taken instead of trained, and one of another system is not", async (device) => {
   const { after, result } = made;
   const run = result?.trainings.find(({ id }) => id === "cartoon/sti")?.run ?? "";
@@ -141,6 +165,26 @@ onGpu("a run is taken instead of trained, and one of another system is not", asy
   const wrong = await work(device, { tables, systems, take: { "cartoon/videoldm": join(out, run) } });
   const { reason } = wrong.trainings.find(({ id }) => id === "cartoon/videoldm") ?? {};
   expect(reason).toBe(`${join(out, run)} is a run of sti, not of videoldm`);
+
+  // Where nothing is trained, the stickers to train on need not be there.
+  const nowhere = { training: { stickers: { folder: "nowhere" } }, test: { "VSD-C": CONFIG.test["VSD-C"] } };
+  const [networks] = readdirSync(out).filter((name) => name.startsWith("features-"));
+  const weights = { folder: join(out, networks) };
+  const alone = await work(device, { ...nowhere, tables, weights, take: { "cartoon/sti": join(out, run) } });
+  expect(cell(alone)).toEqual(cell(result));
+});
+
+onGpu("networks that are not there and a damaged record are refused before anything is trained", async (device) => {
+  const weights = { folder: mkdtempSync(join(dir, "none-")) };
+  const trainings = readdirSync(join(out, "trainings"));
+  await expect(work(device, { weights, seed: 2 })).rejects.toThrow(
+    /^weights: no network for any of vqa, fvd, clip: .*none-\w+ has no FAST_VQA_B_1_4\.pth or /,
+  );
+  writeFileSync(join(out, "benchmark.json"), '{"format": 1, "beg');
+  await expect(work(device, { seed: 2 })).rejects.toThrow(
+    /benchmark\.json is damaged \(.*\): remove it and give the same command again$/,
+  );
+  expect(readdirSync(join(out, "trainings"))).toEqual(trainings);
 });
 
 test("a test sticker that is trained on is named", async () => {

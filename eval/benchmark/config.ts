@@ -166,8 +166,13 @@ function faultOf(c: BenchmarkConfig): string | null {
   const outside = [...(curves?.systems ?? []), ...(trainingSets ? [trainingSets.system] : [])];
   const stranger = outside.find((name) => !c.systems.includes(name));
   if (stranger !== undefined) return `tables: ${stranger} is not among the systems`;
+  const domain = { real: "VSD-R", cartoon: "VSD-C", joint: null }[curves?.set ?? "joint"] as TestName | null;
+  if (curves && domain && !c.test[domain])
+    return `tables.curves.set: "${curves.set}" is scored on ${domain}, and there is no such test set`;
   for (const [name, set] of Object.entries(trainingSets?.sets ?? {})) {
     if (RESERVED.includes(name)) return `tables.trainingSets.sets.${name}: the name is taken; choose another`;
+    if (name === c.training.name)
+      return `tables.trainingSets.sets.${name}: training.name is the same, and both are rows of Table 5; choose another`;
     const missing = set.test.find((test) => !tests.includes(test));
     if (missing !== undefined) return `tables.trainingSets.sets.${name}.test: there is no test set ${missing}`;
   }

@@ -2,7 +2,7 @@
 // interval. What stands where is tables.ts's business; the page with curves and playing GIFs is report.ts.
 
 import type { BenchmarkResult, PaperNumber, Table, TableCell } from "./result.ts";
-import { curvesOf, metricName, scoreText, tablesOf } from "./tables.ts";
+import { curvesOf, failuresOf, metricName, scoreText, tablesOf } from "./tables.ts";
 
 export function renderBenchmarkMarkdown(result: BenchmarkResult): string {
   return `${[
@@ -98,13 +98,9 @@ function renderFloors(result: BenchmarkResult): string[] {
   return lines.size > 0 ? [`## What real stickers score\n\n${[...lines].sort().join("\n")}`] : [];
 }
 
-function renderFailures({ cells, trainings, systems, missing }: BenchmarkResult): string[] {
-  const lines = [
-    ...trainings.flatMap(({ id, state, reason }) => (state === "failed" ? [`- training ${id}: ${reason}`] : [])),
-    ...cells.flatMap(({ id, state, reason }) => (state === "failed" ? [`- ${id}: ${reason}`] : [])),
-    ...systems.flatMap(({ title, costFailed }) => (costFailed ? [`- cost of ${title}: ${costFailed}`] : [])),
-    ...Object.entries(missing).map(([metric, why]) => `- ${metric} is not computed: ${why}`),
-  ];
+function renderFailures(result: BenchmarkResult): string[] {
+  const missing = Object.entries(result.missing).map(([metric, why]) => `${metric} is not computed: ${why}`);
+  const lines = [...failuresOf(result), ...missing].map((line) => `- ${line}`);
   return lines.length > 0 ? [`## What failed\n\n${lines.map(text).join("\n")}`] : [];
 }
 

@@ -7,7 +7,7 @@ import { PLOT_STYLE, type PlotPoint, renderPlot } from "../../data/plot.ts";
 import type { Score } from "../score.ts";
 import { GALLERY_SCRIPT, GALLERY_STYLE, type LoadFile, renderGallery } from "./gallery.ts";
 import type { BenchmarkResult, ColumnGroup, PaperNumber, ScoreCurve, Table, TableCell } from "./result.ts";
-import { curvesOf, metricName, scoreText, tablesOf } from "./tables.ts";
+import { curvesOf, failuresOf, metricName, scoreText, tablesOf } from "./tables.ts";
 
 /** The page. `load` reads a GIF by its path in the result; one that cannot be read is shown as missing. */
 export async function renderBenchmarkReport(result: BenchmarkResult, load: LoadFile): Promise<string> {
@@ -294,12 +294,8 @@ function renderTrainings({ trainings }: BenchmarkResult): string {
   return `<h2 id="trainings">Trainings</h2>\n${plain("trainings", head, rows)}`;
 }
 
-function renderFailures({ trainings, systems, cells }: BenchmarkResult): string {
-  const lines = [
-    ...trainings.flatMap(({ id, state, reason }) => (state === "failed" ? [`training ${id}: ${reason}`] : [])),
-    ...systems.flatMap(({ title, costFailed }) => (costFailed ? [`cost of ${title}: ${costFailed}`] : [])),
-    ...cells.flatMap(({ id, state, reason }) => (state === "failed" ? [`${id}: ${reason}`] : [])),
-  ];
+function renderFailures(result: BenchmarkResult): string {
+  const lines = failuresOf(result);
   return lines.length > 0 ? `<h2>What failed</h2>\n${list(lines)}` : "";
 }
 

@@ -127,6 +127,8 @@ export interface Cell {
   readonly reason?: string;
   /** By metric; those that the system lacks, or that could not be computed, are absent. */
   readonly scores: Readonly<Partial<Record<Metric, Score>>>;
+  /** One line for each metric that failed, of a cell that is done: its stickers and other scores are there. */
+  readonly failed?: Readonly<Partial<Record<Metric, string>>>;
   /** Folder of its GIFs, from the benchmark's own; with a metadata.jsonl, so that `gifgrad eval` takes it. */
   readonly samples: string | null;
   readonly seconds: { readonly sampling: number; readonly scoring: number } | null;

@@ -45,6 +45,19 @@ export function curvesOf({ cells }: BenchmarkResult): ScoreCurve[] {
   );
 }
 
+/** All that failed, a line each: trainings, costs, cells and single metrics of cells. */
+export function failuresOf(result: BenchmarkResult): string[] {
+  const { trainings, systems, cells } = result;
+  return [
+    ...trainings.flatMap(({ id, state, reason }) => (state === "failed" ? [`training ${id}: ${reason}`] : [])),
+    ...systems.flatMap(({ title, costFailed }) => (costFailed ? [`cost of ${title}: ${costFailed}`] : [])),
+    ...cells.flatMap(({ id, state, reason, failed = {} }) => [
+      ...(state === "failed" ? [`${id}: ${reason}`] : []),
+      ...METRICS.flatMap((m) => (failed[m] === undefined ? [] : [`${id}, ${metricName(m, result)}: ${failed[m]}`])),
+    ]),
+  ];
+}
+
 /** "FVD", or "FVD-x" where it is not the published network's. */
 export function metricName(metric: Metric, { published }: Pick<BenchmarkResult, "published">): string {
   return `${metric.toUpperCase()}${published ? "" : "-x"}`;
@@ -160,6 +173,8 @@ function scored(result: BenchmarkResult, place: Place, isRow: (cell: Cell) => bo
   if (cell.state === "pending") return { kind: "pending" };
   if (cell.state === "failed") return { kind: "failed", reason: cell.reason ?? "no reason was given" };
   const score = cell.scores[metric];
+  const reason = cell.failed?.[metric];
+  if (reason !== undefined) return { kind: "failed", reason };
   if (!score) return none(result.missing[metric] ?? "not computed", number);
   return { kind: "value", text: scoreText(score.value), value: score.value, place: null, score, paper: number };
 }
