@@ -2,6 +2,7 @@
 // the same node), plus the walks everything else uses. A node has no memory; Storage has, and only leaves have Storage.
 
 import type { DType } from "./dtype.ts";
+import { got } from "./error.ts";
 import type { AnyOp, Attrs } from "./ops/op.ts";
 import type { Shape } from "./shape.ts";
 import type { Storage } from "./storage.ts";
@@ -23,16 +24,36 @@ const forgotten = new FinalizationRegistry<string>((key) => {
   if (interned.get(key)?.deref() === undefined) interned.delete(key);
 });
 
-/** JSON has one word, null, for all numbers that are not finite, and drops the sign of zero. */
-function spellNumbers(_key: string, value: unknown): unknown {
-  return typeof value === "number" && (!Number.isFinite(value) || Object.is(value, -0))
-    ? `number ${Object.is(value, -0) ? "-0" : value}`
-    : value;
+/**
+ * JSON has one word, null, for all numbers that are not finite, and drops the sign of zero. What it drops or empties (functions,
+ * maps) would make unlike nodes one.
+ */
+function spell(key: string, value: unknown): unknown {
+  if (typeof value === "number")
+    return Number.isFinite(value) && !Object.is(value, -0) ? value : `number ${Object.is(value, -0) ? "-0" : value}`;
+  const kept = typeof value !== "object" || value === null || Array.isArray(value) || ArrayBuffer.isView(value);
+  const lost = kept ? ["function", "symbol", "bigint"].includes(typeof value) : !isPlain(value);
+  if (lost) throw new TypeError(`attribute ${key}: expected plain data (JSON), got ${got(value)}`);
+  return value;
+}
+
+function isPlain(value: object): boolean {
+  const prototype = Object.getPrototypeOf(value);
+  return prototype === Object.prototype || prototype === null;
+}
+
+/** The text of attributes by which nodes are equal. Throws TypeError for what is no plain data. */
+function spellAttrs(op: AnyOp, attrs: Attrs): string {
+  try {
+    return JSON.stringify(attrs, spell);
+  } catch (error) {
+    throw new TypeError(`${op.name}: ${(error as Error).message}`, { cause: error });
+  }
 }
 
 /** The node for `op(src, attrs)`: an existing one when an equal one is alive. `shape` and `dtype` follow from the rest. */
 export function intern(op: AnyOp, src: readonly Node[], attrs: Attrs, shape: Shape, dtype: DType): Node {
-  const key = `${op.name}(${src.map((s) => s.id).join()})${JSON.stringify(attrs, spellNumbers)}:${dtype}${shape.join()}`;
+  const key = `${op.name}(${src.map((s) => s.id).join()})${spellAttrs(op, attrs)}:${dtype}${shape.join()}`;
   const known = interned.get(key)?.deref();
   const node: Node = known ?? Object.freeze({ id: nextId++, op, src, attrs, shape, dtype });
   witness?.add(node);

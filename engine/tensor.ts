@@ -16,7 +16,7 @@ import * as gathers from "./ops/gather.ts";
 import * as leaves from "./ops/leaf.ts";
 import { type MatmulAttrs, matmul as matmulOp } from "./ops/matmul.ts";
 import * as movement from "./ops/movement.ts";
-import { type AnyOp, type Attrs, isComposite } from "./ops/op.ts";
+import { type AnyOp, type Attrs, floats, isComposite } from "./ops/op.ts";
 import * as pools from "./ops/pool.ts";
 import { type RandomAttrs, random as randomOp } from "./ops/random.ts";
 import * as reduce from "./ops/reduce.ts";
@@ -62,8 +62,13 @@ function make(op: AnyOp, ins: readonly Tensor[], attrs: Attrs): Tensor {
     attrs,
   );
   const types = src.map((n) => n.dtype);
-  const dtype = "dtype" in op && op.dtype ? op.dtype(types, attrs) : types[0];
-  return new Tensor(intern(op, src, attrs, shape, dtype));
+  return new Tensor(intern(op, src, attrs, shape, dtypeRule(op)(types, attrs)));
+}
+
+/** Its own; kernels are written for f32 unless they say otherwise; what only moves or picks values keeps their dtype. */
+function dtypeRule(op: AnyOp): NonNullable<AnyOp["dtype"]> {
+  if (op.dtype) return op.dtype;
+  return op.lower.kind === "kernel" ? floats(op.name) : ([first]) => first;
 }
 
 function takesHalves(op: AnyOp): boolean {
@@ -690,15 +695,15 @@ export function fromStorage(storage: Storage): Tensor {
   return new Tensor(leaf(leaves.data, none, storage.shape, storage.dtype, storage));
 }
 
-/** Values one after another, as a typed array. Throws where they are nested, or no numbers. */
-function flatten(values: Data | number | readonly number[], dtype: DType | undefined): Data {
-  if (typeof values === "number") return new Float32Array([values]);
+/** Values one after another, as they were given. Throws where they are nested, or no numbers. */
+function flatten(values: Data | number | readonly number[], dtype: DType | undefined): Data | readonly number[] {
+  if (typeof values === "number") return [values];
   if (Array.isArray(values)) {
     const odd = values.find((v) => typeof v !== "number" && typeof v !== "boolean");
     if (odd?.length !== undefined && typeof odd !== "string")
       throw new ShapeError("tensor: nested arrays: give flat values and a shape, tensor([1, 2, 3, 4], [2, 2])");
     if (odd !== undefined) throw new TypeError(`tensor: expected numbers, got ${got(odd)} among them`);
-    return new Float32Array(values);
+    return values;
   }
   const host = [Float32Array, Int32Array, Uint32Array].some((type) => values instanceof type);
   if (!host && !(dtype && ArrayBuffer.isView(values)))
@@ -715,7 +720,7 @@ export function tensor(values: Data | number | readonly number[], shape?: Shape,
   const to = shape ?? (typeof values === "number" ? [] : [flat.length]);
   checkShape("tensor", to);
   if (numel(to) !== flat.length) throw new ShapeError(`tensor: ${flat.length} values for shape ${show(to)}`);
-  const type = dtype ?? dtypeOf(flat);
+  const type = dtype ?? (Array.isArray(flat) ? "f32" : dtypeOf(flat as Data));
   return fromStorage(new Storage(to, type, toData(type, flat)));
 }
 

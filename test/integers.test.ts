@@ -2,7 +2,19 @@
 // of something that is made is named where it is made.
 
 import { describe, expect, test } from "vitest";
-import { compile, type DType, DTypeError, grad, Parameter, Rng, ShapeError, tensor } from "../engine/index.ts";
+import {
+  apply,
+  compile,
+  type DType,
+  DTypeError,
+  defineOp,
+  grad,
+  Parameter,
+  Rng,
+  ShapeError,
+  tensor,
+} from "../engine/index.ts";
+import type { Family } from "../kernels/wgsl.ts";
 import { onEach } from "./device.ts";
 
 /** Words far apart, so that sums of three of them leave 32 bits. */
@@ -42,9 +54,28 @@ describe.each(["i32", "u32"] as const)("%s", (dtype) => {
   });
 });
 
+onEach("plain numbers are kept to all 32 bits", async () => {
+  const whole = [16777217, 2147483647, -2147483648, -5];
+  expect([...(await tensor(whole, [4], "i32").add(0).data())]).toEqual(whole);
+  expect([...(await tensor([4294967295, 16777219], [2], "u32").add(0).data())]).toEqual([4294967295, 16777219]);
+  expect(await tensor(16777217, [], "i32").item()).toBe(16777217);
+});
+
 onEach("a count of what is true", async () => {
   const x = tensor([1, -2, 3, 4, -5], [5]);
   expect(await x.greater(0).cast("i32").sum().item()).toBe(3);
+});
+
+/** An op with a kernel of its own, of which only the record is looked at. */
+const scaled = defineOp<{ by: unknown }>({
+  name: "scaled",
+  shape: ([x]) => x,
+  reference: ([x], out) => void out.data.set(x.data),
+  vjp: (g) => [g],
+  lower: { kind: "kernel", family: {} as Family<unknown>, spec: () => ({}) },
+  draw: () => ({ inputs: [{ shape: [2] }], attrs: { by: 1 } }),
+  rtol: 0,
+  why: "never computed",
 });
 
 describe("refused", () => {
@@ -71,6 +102,13 @@ describe("refused", () => {
       expect(make).toThrow(ShapeError);
     expect(() => new Rng(1).normal(shape)).toThrow(/^normal: /);
     expect(() => new Parameter(shape, [1])).toThrow(/^Parameter: /);
+  });
+  test("attributes that are no plain data, which would make unlike nodes one", () => {
+    for (const by of [new Map([["k", 2]]), (x: number) => x, 2n])
+      expect(() => apply(scaled, [p], { by })).toThrow(/^scaled: attribute by: expected plain data \(JSON\), got /);
+  });
+  test("whole numbers for a kernel that says nothing of dtypes", () => {
+    expect(() => apply(scaled, [whole], { by: 2 })).toThrow("scaled: expected f32, got i32");
   });
   test("dtypes that there are not, and initialisers that make something else", () => {
     expect(() => new Parameter([1], [1], { dtype: "f64" as DType })).toThrow('Parameter: "f64" is not a dtype');

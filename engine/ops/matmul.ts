@@ -6,7 +6,7 @@ import { counts, type MatmulSpec, type Triangle } from "../../kernels/matmul_spe
 import { ShapeError, show } from "../error.ts";
 import { type Shape, sameShape } from "../shape.ts";
 import type { Tensor } from "../tensor.ts";
-import type { PermuteAttrs } from "./movement.ts";
+import { type PermuteAttrs, permute } from "./movement.ts";
 import { type Attrs, defineOp, floats, type KernelLowering, type Layout } from "./op.ts";
 
 /** Strides of [batch0, batch1, row, col] for an operand of rank 2 to 4. */
@@ -70,7 +70,7 @@ function outside(x: Tensor, { half, diagonal }: Triangle): Tensor {
 /** Is it a matrix with its last two axes swapped? */
 function isTransposed(b: Tensor): boolean {
   const { op, attrs } = b.node;
-  const order = op.name === "permute" ? (attrs as PermuteAttrs).order : [];
+  const order = op === permute ? (attrs as PermuteAttrs).order : [];
   return order.length === b.rank && order.every((axis, i) => axis === (i < b.rank - 2 ? i : 2 * b.rank - 3 - i));
 }
 

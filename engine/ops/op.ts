@@ -133,7 +133,7 @@ export interface OpDef<A extends Attrs = AnySpec> extends Trust<A> {
   readonly name: string;
   /** The only place that validates; throws ShapeError. */
   shape(ins: readonly Shape[], attrs: A): Shape;
-  /** dtype of the result; that of the first input when absent. */
+  /** dtype of the result; when absent that of the first input, and of an op with a kernel f32, from f32 alone. */
   dtype?(ins: readonly DType[], attrs: A): DType;
   /** The definition: plain loops in float64. */
   reference(ins: readonly Array64[], out: Array64, attrs: A): void;
