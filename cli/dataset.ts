@@ -4,7 +4,7 @@ import { mkdir, readFile } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { dataCard } from "../data/curate/card.ts";
 import { type Collection, checkBuild, createCollection, openCollection, parseJson } from "../data/curate/collection.ts";
-import { configSchema, parseConfig } from "../data/curate/config.ts";
+import { type CurateConfig, configSchema, parseConfig } from "../data/curate/config.ts";
 import { filterTable, recordsTable, verdicts, wordsTable } from "../data/curate/derived.ts";
 import { editsTable } from "../data/curate/edits.ts";
 import { beginExport } from "../data/curate/export/begin.ts";
@@ -18,7 +18,7 @@ import { mergeInto } from "../data/curate/merge.ts";
 import { MISSING, recogniserInstalled } from "../data/curate/ocr.ts";
 import { contactSheet, type Shown } from "../data/curate/sheet.ts";
 import { splitTable } from "../data/curate/split.ts";
-import { dryRun, runStage, type Stage, sealStage } from "../data/curate/stage.ts";
+import { dryRun, runStage, type Stage, type StageResult, sealStage } from "../data/curate/stage.ts";
 import { stages } from "../data/curate/stages/index.ts";
 import { statistics } from "../data/curate/stats.ts";
 import { type SampleSheet, statsPage } from "../data/curate/stats_page.ts";
@@ -68,12 +68,16 @@ export async function build(configPath: string, out: string): Promise<void> {
       `SELECT count(*) FILTER (caption IS NULL)::INT AS bare, count(*)::INT AS kept FROM ${table(collection, "records")}`,
     ),
   );
-  if ((bare as number) > 0) console.log(`${bare} of ${kept} have no caption. ${CAPTIONS}`);
+  if ((bare as number) > 0) console.log(`${bare} of ${kept} have no caption. ${captionsFrom(config)}`);
 }
 
-/** What a user does about stickers without one. */
-const CAPTIONS =
-  "Captions come from a metadata.jsonl in the source, from a table's column, or from a model: annotate.server";
+/** What a user does about stickers without a caption. */
+function captionsFrom({ annotate: { server } }: CurateConfig): string {
+  const model = server
+    ? "the model at annotate.server, asked by the stages describe and summarise"
+    : "a model: annotate.server";
+  return `Captions come from a metadata.jsonl in the source, from a table's column, or from ${model}`;
+}
 
 export async function stage(dir: string, name: string, o: StageCommandOptions): Promise<void> {
   const collection = await openCollection(dir);
@@ -164,7 +168,8 @@ export async function exportTo(dir: string, { format, out, strips }: ExportOptio
   const [{ leaving }] = await withDatabase((db) =>
     db.all(`SELECT count(*)::INT AS leaving FROM ${exported(collection)}`),
   );
-  if (leaving === 0) throw new Error(`export: no sticker of ${dir} has a caption or a trigger word. ${CAPTIONS}`);
+  if (leaving === 0)
+    throw new Error(`export: no sticker of ${dir} has a caption or a trigger word. ${captionsFrom(collection.config)}`);
   const finish = await beginExport(collection, out, { format, strips: strips === true });
   const line = progress(format, 0);
   const onProgress = (done: number): void => line.update(done);
@@ -246,7 +251,7 @@ function named(name: string): Stage {
 }
 
 /** Runs a stage with a line of progress; Ctrl-C finishes what is in hand. Returns whether it came to its end. */
-async function runOne(collection: Collection, one: Stage, { shard }: StageCommandOptions): Promise<boolean> {
+async function runOne(collection: Collection, one: Stage, { shard, again }: StageCommandOptions): Promise<boolean> {
   const stop = new AbortController();
   const interrupt = (): void => stop.abort();
   process.once("SIGINT", interrupt);
@@ -254,17 +259,33 @@ async function runOne(collection: Collection, one: Stage, { shard }: StageComman
   try {
     const result = await runStage(collection, one, {
       shard,
+      again,
       signal: stop.signal,
       onProgress: (done, total, note) => line.update(done, note, total),
     });
     line.done(result.before > 0 ? `${result.before} were done before` : "");
     for (const reason of result.putOff.slice(0, 3)) console.error(`  put off: ${reason}`);
     if (result.putOff.length > 0) console.error(`  ${result.putOff.length} put off; run it again to try them again`);
+    if (one.cost) await tellUnanswered(collection, one, result);
     if (result.interrupted) console.error("stopped; the same command goes on from here");
     return !result.interrupted;
   } finally {
     process.off("SIGINT", interrupt);
   }
+}
+
+/** A data set that lacks answers is not what was asked for, and scripts are told so. */
+async function tellUnanswered(collection: Collection, { name }: Stage, { putOff, sealed }: StageResult): Promise<void> {
+  if (putOff.length > 0) process.exitCode = 1;
+  if (!sealed) return;
+  const [{ failed, some }] = await withDatabase((db) =>
+    db.all(
+      `SELECT count(error)::INT AS failed, any_value(error) AS some FROM ${table(collection, name)} WHERE error IS NOT NULL`,
+    ),
+  );
+  if ((failed as number) === 0) return;
+  console.error(`  ${failed} have no answer, e.g. ${some}`);
+  console.error(`  "gifgrad dataset ${name} DIR --again" asks again, and so does another model`);
 }
 
 async function derive(collection: Collection): Promise<void> {

@@ -8,6 +8,7 @@ import { above, between, pixels, seed, whole } from "./options.ts";
 /** Options that every stage takes. */
 export interface StageCommandOptions {
   readonly shard?: Shard;
+  readonly again?: boolean;
   readonly dryRun?: boolean;
 }
 
@@ -63,6 +64,7 @@ export function addDataset(program: Command): void {
   for (const name of STAGES) {
     command(name, `the stage "${name}" alone`)
       .addOption(new Option("--shard <i/n>", "this machine's part, from 1/n to n/n; then run merge").argParser(shard))
+      .option("--again", "do again what ended in an error, e.g. a model's answer that was none", false)
       .option("--dry-run", "say how much is to be done, and what a language model would cost, and do nothing", false)
       .action(async (dir: string, o: StageCommandOptions) => (await work()).stage(dir, name, o));
   }

@@ -32,7 +32,7 @@ let dir: string;
 let server: Server;
 let asked: Asked[];
 /** What the server does with the next questions. */
-let mood: "answers" | "one image" | "busy" | "nonsense";
+let mood: "answers" | "one image" | "busy" | "nonsense" | "nonsense once" | "no key" | "no model" | "too long";
 
 beforeAll(async () => {
   dir = await mkdtemp(join(tmpdir(), "gifgrad-annotate-"));
@@ -51,13 +51,19 @@ beforeAll(async () => {
     asked.push({ model: body.model, text: parts[0].text ?? "", images, schema });
     const say = (status: number, value: object): void => void response.writeHead(status).end(JSON.stringify(value));
     if (mood === "busy") return say(503, { error: "loading" });
+    if (mood === "no key") return say(401, { error: "bad key" });
+    if (mood === "no model") return say(404, { error: "model not found, try pulling it first" });
+    if (mood === "too long") return say(413, { error: "too long" });
     if (mood === "one image" && images > 1) {
       return say(400, { error: { message: "At most 1 image(s) may be provided in one request." } });
     }
     const answer = Object.fromEntries(
       Object.keys(schema.properties).map((key) => [key, key === "chinese" ? "一个圆盘" : `a disc (${key})`]),
     );
-    const said = mood === "nonsense" ? "I cannot see it." : `\`\`\`json\n${JSON.stringify(answer)}\n\`\`\``;
+    const said =
+      mood === "nonsense" || (mood === "nonsense once" && body.seed === 1)
+        ? "I cannot see it."
+        : `\`\`\`json\n${JSON.stringify(answer)}\n\`\`\``;
     return say(200, {
       choices: [{ message: { content: said } }],
       usage: { prompt_tokens: 1000, completion_tokens: 100 },
@@ -137,6 +143,34 @@ describe("a language model", () => {
     asked = [];
     await run(c, "describe");
     expect(asked).toEqual([]);
+  });
+
+  it("that answers after the schema at the second try has answered; --again asks those again that have not", async () => {
+    const c = await collected("retried", { retries: 1 });
+    mood = "nonsense once";
+    await run(c, "describe");
+    expect((await rows(c, "describe")).map((row) => row.error)).toEqual([null, null, null]);
+    expect(asked).toHaveLength(6);
+    const once = await collected("again", {});
+    await run(once, "describe");
+    mood = "answers";
+    expect(await runStage(once, stage("describe"), { again: true })).toMatchObject({ before: 0, done: 3 });
+    expect((await rows(once, "describe")).map((row) => row.error)).toEqual([null, null, null]);
+    expect(await runStage(once, stage("describe"), { again: true })).toMatchObject({ before: 3, done: 0 });
+  });
+
+  it("that refuses everything ends the stage and leaves no row; a refused question gets one", async () => {
+    const c = await collected("refused", { keyFrom: "GIFGRAD_NO_SUCH_KEY" });
+    mood = "no key";
+    await expect(run(c, "describe")).rejects.toThrow(/\/v1 answers 401: .*bad key.*GIFGRAD_NO_SUCH_KEY is not set/);
+    mood = "no model";
+    await expect(run(c, "describe")).rejects.toThrow(/answers 404: .*model not found/);
+    mood = "answers";
+    expect(await run(c, "describe")).toMatchObject({ before: 0, done: 3 });
+    const long = await collected("long", {});
+    mood = "too long";
+    expect(await run(long, "describe")).toMatchObject({ done: 3 });
+    expect((await rows(long, "describe"))[0].error).toMatch("413");
   });
 
   it("is never paid twice: answers are remembered by what led to them", async () => {

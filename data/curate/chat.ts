@@ -22,8 +22,16 @@ export interface Question<Answer> {
   readonly schema: z.ZodType<Answer>;
 }
 
+/**
+ * The server refuses whatever it is asked: the key, the address or the model is wrong. Nothing is known of the item, so that
+ * this ends the stage; where things were put right, the same command goes on.
+ */
+export class Refused extends Error {
+  override readonly name: string = "Refused";
+}
+
 /** The server takes one picture a message, or none at all. */
-export class TooManyImages extends Error {
+export class TooManyImages extends Refused {
   override readonly name = "TooManyImages";
 }
 
@@ -60,48 +68,48 @@ export class ChatClient {
   }
 
   /**
-   * @throws NotNow when the server is away after all retries; TooManyImages; BudgetSpent; Error when the server refuses the
-   * question or its answer does not follow the schema
+   * @throws NotNow when the server is away after all retries; Refused when it takes no question at all; TooManyImages;
+   * BudgetSpent; Error when it refuses this question, or after all retries still does not answer after the schema
    */
   async ask<Answer>(question: Question<Answer>): Promise<Answer> {
-    const body = requestBody(question);
-    const path = join(this.#cache, `${sha256(body)}.json`);
+    const path = join(this.#cache, `${sha256(requestBody(question))}.json`);
     if (existsSync(path)) return parseAnswer(await readFile(path, "utf8"), question.schema);
     const { budget } = this.#config;
     if (budget !== undefined && this.#spent >= budget && !this.#asking.has(path)) {
       throw new BudgetSpent(`the budget of ${budget} is spent: raise annotate.budget and run this again`);
     }
-    const asking =
-      this.#asking.get(path) ?? this.#fresh(body, path, question.schema).finally(() => this.#asking.delete(path));
+    const asking = this.#asking.get(path) ?? this.#fresh(question, path).finally(() => this.#asking.delete(path));
     this.#asking.set(path, asking);
     return parseAnswer(await asking, question.schema);
   }
 
-  /** Asks the server and remembers the answer in a file, if it is one. */
-  async #fresh(body: string, path: string, schema: z.ZodType): Promise<string> {
-    const { content, cost } = await this.#patiently(body);
-    this.#spent += cost;
-    parseAnswer(content, schema); // throws where it is no answer, which is not remembered
-    await mkdir(this.#cache, { recursive: true });
-    await replaceFile(path, (file) => file.writeFile(content));
-    return content;
-  }
-
-  async #patiently(body: string): Promise<{ content: string; cost: number }> {
+  /** Asks the server and remembers the answer in a file, if it is one. Otherwise another seed may bring one. */
+  async #fresh(question: Question<unknown>, path: string): Promise<string> {
     for (let attempt = 0; ; attempt++) {
-      const { ok, wait } = await this.#once(body);
-      if (ok) return ok;
-      if (attempt >= this.#config.retries) throw new NotNow(wait.reason);
-      await sleep(wait.afterMs ?? 500 * 2 ** attempt);
+      const { content, cost } = await this.#patiently(requestBody(question, 1 + attempt));
+      this.#spent += cost;
+      try {
+        parseAnswer(content, question.schema);
+      } catch (error) {
+        if (attempt >= this.#config.retries) throw error;
+        continue;
+      }
+      await mkdir(this.#cache, { recursive: true });
+      await replaceFile(path, (file) => file.writeFile(content));
+      return content;
     }
   }
 
-  async #once(
-    body: string,
-  ): Promise<
-    | { ok: { content: string; cost: number }; wait?: undefined }
-    | { ok?: undefined; wait: { reason: string; afterMs?: number } }
-  > {
+  async #patiently(body: string): Promise<Reply> {
+    for (let attempt = 0; ; attempt++) {
+      const said = await this.#once(body);
+      if ("content" in said) return said;
+      if (attempt >= this.#config.retries) throw new NotNow(said.reason);
+      await sleep(said.afterMs ?? 500 * 2 ** attempt);
+    }
+  }
+
+  async #once(body: string): Promise<Reply | Wait> {
     const { server, keyFrom, timeoutSeconds, pricePerMillion } = this.#config;
     const key = process.env[keyFrom];
     const response = await fetch(`${server?.replace(/\/$/, "")}/chat/completions`, {
@@ -110,19 +118,32 @@ export class ChatClient {
       body,
       signal: AbortSignal.timeout(1000 * timeoutSeconds),
     }).catch((error: Error) => error);
-    if (response instanceof Error) return { wait: { reason: `${server} does not answer (${response.message})` } };
+    if (response instanceof Error) return { reason: `${server} does not answer (${response.message})` };
     const text = await response.text().catch(() => "");
-    if (!response.ok) return { wait: refusal(response, text) };
-    const { choices, usage } = parseReply(text);
+    if (!response.ok) return refusal(response, text, this.#config);
+    const parsed = parseReply(text);
+    if (!parsed) return { reason: `${server} answers with what is not a chat completion: ${oneLine(text)}` };
+    const { choices, usage } = parsed;
     const cost =
       ((usage?.prompt_tokens ?? 0) * pricePerMillion.input + (usage?.completion_tokens ?? 0) * pricePerMillion.output) /
       1e6;
-    return { ok: { content: choices[0].message.content, cost } };
+    return { content: choices[0].message.content, cost };
   }
 }
 
-/** The body of a request: also what an answer is remembered by. */
-function requestBody<Answer>({ model, text, images = [], schema }: Question<Answer>): string {
+interface Reply {
+  readonly content: string;
+  readonly cost: number;
+}
+
+/** Why to try again, and how soon. */
+interface Wait {
+  readonly reason: string;
+  readonly afterMs?: number;
+}
+
+/** The body of a request: the first is also what an answer is remembered by. */
+function requestBody<Answer>({ model, text, images = [], schema }: Question<Answer>, seed = 1): string {
   const pictures = images.flatMap(({ label, png }) => [
     { type: "text", text: label },
     { type: "image_url", image_url: { url: `data:image/png;base64,${Buffer.from(png).toString("base64")}` } },
@@ -133,27 +154,41 @@ function requestBody<Answer>({ model, text, images = [], schema }: Question<Answ
     model,
     messages: [{ role: "user", content }],
     temperature: 0,
-    seed: 1,
+    seed,
     response_format: { type: "json_schema", json_schema: { name: "answer", strict: true, schema: shape } },
   });
 }
 
+/** Statuses that speak of the question and not of whoever asks, nor of the server. */
+const OF_THE_QUESTION = [400, 413, 422];
+const LATER = [408, 425, 429];
+
 /** Why to try again; throws where that would not help. */
-function refusal(response: Response, text: string): { reason: string; afterMs?: number } {
-  const said = text.replaceAll(/\s+/g, " ").slice(0, 300);
-  const reason = `the server answered ${response.status}: ${said}`;
-  if (/image/i.test(said) && /most|single|only|one|support/i.test(said) && response.status < 500)
-    throw new TooManyImages(reason);
-  if (response.status !== 429 && response.status < 500) throw new Error(reason);
-  const seconds = Number(response.headers.get("retry-after"));
-  return { reason, afterMs: seconds > 0 ? 1000 * Math.min(seconds, 300) : undefined };
+function refusal(response: Response, text: string, { server, keyFrom }: AnnotateConfig): Wait {
+  const { status } = response;
+  const reason = `${server} answers ${status}: ${oneLine(text)}`;
+  if (status >= 500 || LATER.includes(status)) {
+    const seconds = Number(response.headers.get("retry-after"));
+    return { reason, afterMs: seconds > 0 ? 1000 * Math.min(seconds, 300) : undefined };
+  }
+  if (OF_THE_QUESTION.includes(status)) {
+    if (/image/i.test(text) && /most|single|only|one|support/i.test(text))
+      throw new TooManyImages(`${reason}; annotate.images says how frames are shown, annotate.visionModel to whom`);
+    throw new Error(reason);
+  }
+  const key = process.env[keyFrom] ? `the key in ${keyFrom}` : `its key (${keyFrom} is not set)`;
+  throw new Refused(`${reason}; check annotate.server, its models and ${key}, then run this again`);
 }
 
-function parseReply(text: string): z.output<typeof reply> {
+function oneLine(text: string): string {
+  return text.replaceAll(/\s+/g, " ").slice(0, 300);
+}
+
+function parseReply(text: string): z.output<typeof reply> | null {
   try {
     return reply.parse(JSON.parse(text));
   } catch {
-    throw new Error(`the server's answer is not a chat completion: ${text.slice(0, 200)}`);
+    return null;
   }
 }
 
@@ -163,7 +198,7 @@ function parseAnswer<Answer>(content: string, schema: z.ZodType<Answer>): Answer
   try {
     return schema.parse(JSON.parse(json));
   } catch {
-    throw new Error(`the model did not answer as asked: ${content.replaceAll(/\s+/g, " ").slice(0, 200)}`);
+    throw new Error(`the model did not answer as asked: ${oneLine(content)}`);
   }
 }
 

@@ -66,11 +66,13 @@ export interface Finished {
   has(key: string, input: string): boolean;
 }
 
-/** Memory: about 150 bytes an item. */
-export async function finished(dir: string): Promise<Finished> {
+/** Memory: about 150 bytes an item. With `again`, rows that only say what went wrong do not count. */
+export async function finished(dir: string, again = false): Promise<Finished> {
   const done = new Set<string>();
   for (const path of await journals(dir)) {
-    for await (const { key, input } of entries(path)) done.add(`${input} ${key}`);
+    for await (const { key, input, row } of entries<{ readonly error?: string | null } | null>(path)) {
+      if (!again || !row?.error) done.add(`${input} ${key}`);
+    }
   }
   return { has: (key, input) => done.has(`${input} ${key}`) };
 }

@@ -76,6 +76,8 @@ const WHOLE: Shard = { index: 0, count: 1 };
 
 export interface StageOptions {
   readonly shard?: Shard;
+  /** Does again what has a row that only says what went wrong. */
+  readonly again?: boolean;
   /** Stops taking items; those in hand are finished. */
   readonly signal?: AbortSignal;
   readonly onProgress?: (done: number, total: number | undefined, note: string) => void;
@@ -99,11 +101,11 @@ function inputOf(stage: Stage, settings: string, item: Item): string {
 
 /** Runs `stage`, or this shard of it, and makes its table when it ran over everything. */
 export async function runStage(collection: Collection, stage: Stage, o: StageOptions = {}): Promise<StageResult> {
-  const { shard = WHOLE, signal, onProgress } = o;
+  const { shard = WHOLE, again, signal, onProgress } = o;
   const settings = JSON.stringify(stage.settings(collection.config) ?? null);
   const dir = collection.journalDir(stage.name);
   if (shard.count === 1) await tidy(collection, stage);
-  const done = await finished(dir);
+  const done = await finished(dir, again);
   const list = await openList(collection, stage.name);
   const putOff: string[] = [];
   const count = { items: 0, done: 0, before: 0 };

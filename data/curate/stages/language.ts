@@ -8,7 +8,7 @@ import sharp from "sharp";
 import * as z from "zod";
 import { decodeSticker } from "../../decode/index.ts";
 import { pickFrames, prepareFrame } from "../../frames.ts";
-import { BudgetSpent, ChatClient, estimate, type Question, TooManyImages } from "../chat.ts";
+import { BudgetSpent, ChatClient, estimate, type Question, Refused, TooManyImages } from "../chat.ts";
 import type { Collection } from "../collection.ts";
 import { optional } from "../derived.ts";
 import { type Item, NONE, NotNow, queried, type Stage } from "../stage.ts";
@@ -60,7 +60,7 @@ function asking<I extends Item>({ name, about, version, prompt, vision, query, a
           try {
             return { text: await ask(item, { collection, client, model, prompt }), model, error: null };
           } catch (error) {
-            if (error instanceof NotNow || error instanceof BudgetSpent) throw error;
+            if (error instanceof NotNow || error instanceof BudgetSpent || error instanceof Refused) throw error;
             return { text: null, model, error: (error as Error).message };
           }
         },
