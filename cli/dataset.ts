@@ -60,7 +60,7 @@ export async function build(configPath: string, out: string): Promise<void> {
     if (!(await runOne(collection, one, {}))) return;
   }
   await derive(collection);
-  await splitTable(collection);
+  await splitUp(collection);
   await rememberTables(collection);
   await stats(out, out);
   const [{ bare, kept }] = await withDatabase((db) =>
@@ -100,14 +100,22 @@ export async function filter(dir: string): Promise<void> {
 
 export async function split(dir: string): Promise<void> {
   const collection = await openCollection(dir);
-  await splitTable(collection);
+  await splitUp(collection);
   await rememberTables(collection);
-  const rows = await withDatabase((db) =>
-    db.all(
-      `SELECT coalesce(test_set, split) AS split, count(*)::INT AS n FROM ${table(collection, "split")} GROUP BY ALL ORDER BY ALL`,
-    ),
-  );
-  for (const row of rows) tell(row.n as number, String(row.split));
+}
+
+const SPLIT_NAMES: Readonly<Record<string, string>> = {
+  train: "for training",
+  "VSD-R": "test stickers, Real (VSD-R)",
+  "VSD-C": "test stickers, Cartoon (VSD-C)",
+  "held-out": "held out: pairs of subject and action that training does not show (split.heldOutPairs)",
+  excluded: "excluded: like a test sticker (within split.apartBits)",
+};
+
+async function splitUp(collection: Collection): Promise<void> {
+  const { counts, warnings } = await splitTable(collection);
+  for (const [split, count] of Object.entries(counts)) tell(count, SPLIT_NAMES[split]);
+  for (const warning of warnings) console.error(`warning: ${warning}`);
 }
 
 export async function merge(dir: string, name: string, from: readonly string[]): Promise<void> {

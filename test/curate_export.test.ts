@@ -1,10 +1,12 @@
 // What comes after the records: test sets, statistics, exports read back by other readers, and the check that finds what is
 // missing or changed. One small starter set goes through all of it.
 
+import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { appendFile, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { parquetReadObjects } from "hyparquet";
 import { compressors } from "hyparquet-compressors";
 import { extract } from "tar-stream";
@@ -97,6 +99,42 @@ describe("the test sets", () => {
     const held = new Set(pairs.filter((row) => row.split === "held-out").map(key));
     expect(pairs.filter((row) => row.split === "train" && held.has(key(row)))).toEqual([]);
   });
+
+  it("take no more than a tenth of a small set by default, and a warning says so where they take more than half", async () => {
+    const config = (words: object) => parseConfig({ ...c.config, split: words }, "test", dir);
+    const [{ real, cartoon }] = await query(`SELECT count(*) FILTER (domain = 'Real')::INT AS real,
+      count(*) FILTER (domain = 'Cartoon')::INT AS cartoon FROM ${table(c, "records")}`);
+    const before = await readFile(c.tablePath("split"));
+    const few = await splitTable(await createCollection(c.dir, config({})));
+    const tenth = (n: unknown): number => Math.max(1, Math.floor((n as number) / 10));
+    expect(few).toMatchObject({ counts: { "VSD-R": tenth(real), "VSD-C": tenth(cartoon) }, warnings: [] });
+    const all = await splitTable(await createCollection(c.dir, config({ words: 1000 })));
+    expect(all.warnings.join("\n")).toMatch(/split\.words is 1000: \d+ of the \d+ stickers of Real are for testing/);
+    await createCollection(c.dir, c.config);
+    await writeFile(c.tablePath("split"), before);
+  });
+});
+
+it("README.md's commands make a set to train on", async () => {
+  const at = join(dir, "readme");
+  await writeStarter(join(at, "stickers"), { count: 30, size: 32, seed: 1 });
+  const readme = await readFile(new URL("../README.md", import.meta.url), "utf8");
+  const [, config] = /^`stickers\.json` says [^`]*`(\{.*?\})`;/m.exec(readme) ?? [];
+  await writeFile(join(at, "stickers.json"), config);
+  const lines = Array.from(readme.matchAll(/^npx gifgrad (dataset (?:build|export) [^#\n]+)/gm), ([, args]) =>
+    args.trim(),
+  );
+  expect(lines).toHaveLength(2);
+  const said = lines.map((args) => {
+    const command = [fileURLToPath(new URL("../cli/gifgrad.mjs", import.meta.url)), ...args.split(" ")];
+    const { status, stdout, stderr } = spawnSync(process.execPath, command, { cwd: at, encoding: "utf8" });
+    expect({ args, status, stderr }).toMatchObject({ status: 0 });
+    return stdout;
+  });
+  const count = (split: string): number => Number(new RegExp(`(\\d+)  ${split}`).exec(said[0])?.[1]);
+  const train = (await readFile(join(at, "runs/export/train/metadata.jsonl"), "utf8")).trim().split("\n");
+  expect(train).toHaveLength(count("for training"));
+  expect(train.length).toBeGreaterThan(count("kept") / 2);
 });
 
 it("the statistics count what is there, and the page stands by itself", async () => {

@@ -119,7 +119,10 @@ const filter = section({
 });
 
 const split = section({
-  words: whole.positive().default(500).describe("Trigger words per domain that get a test sticker."),
+  words: whole
+    .positive()
+    .optional()
+    .describe("Trigger words per domain that get a test sticker. Absent: 500, but at most a tenth of its stickers."),
   apartBits: whole
     .min(-1)
     .max(64)

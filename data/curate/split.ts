@@ -10,6 +10,10 @@ import { type Database, table, text, withDatabase } from "./tables.ts";
 /** Domain -> the paper's name of its test set. */
 const TEST_SETS = { Real: "VSD-R", Cartoon: "VSD-C" } as const;
 
+/** Trigger words of a domain that get a test sticker, in the paper; a small set gives no more than this share of a domain. */
+const PAPER_WORDS = 500;
+const TEST_SHARE = 0.1;
+
 /** Candidates looked at for a word before more are asked for. */
 const CANDIDATES = 64;
 
@@ -19,13 +23,23 @@ interface Pick {
   readonly word: string;
 }
 
+export interface Split {
+  /** Stickers of each split, the test sets by their names; those without any are 0. */
+  readonly counts: Readonly<Record<(typeof SPLITS)[number], number>>;
+  /** What the configuration asks and should perhaps not, a sentence each. */
+  readonly warnings: readonly string[];
+}
+
+/** In the order in which they are told. */
+const SPLITS = ["train", ...Object.values(TEST_SETS), "held-out", "excluded"] as const;
+
 /**
  * Writes the table "split": id, split ("train", "test", "held-out" or "excluded"), test_set and test_word. It depends on the
  * records and the seed only. Animated stickers are preferred for the test sets, since models make animations.
  */
-export async function splitTable(collection: Collection): Promise<void> {
+export async function splitTable(collection: Collection): Promise<Split> {
   const { seed, apartBits, heldOutPairs } = collection.config.split;
-  await withDatabase(async (db) => {
+  return withDatabase(async (db) => {
     const records = table(collection, "records");
     const picks = await testStickers(collection, db, records);
     await db.run("CREATE TABLE pick (id VARCHAR, test_set VARCHAR, test_word VARCHAR)");
@@ -49,16 +63,41 @@ export async function splitTable(collection: Collection): Promise<void> {
         LEFT JOIN held h ON h.subject = r.subject AND h.action = r.action ORDER BY r.id`,
       collection.tablePath("split"),
     );
+    const found = await db.all(`SELECT coalesce(test_set, split) AS split, count(*)::INT AS n
+      FROM ${table(collection, "split")} GROUP BY ALL`);
+    const counts = Object.fromEntries(SPLITS.map((split) => [split, 0])) as Record<(typeof SPLITS)[number], number>;
+    for (const { split, n } of found) counts[split as keyof typeof counts] = n as number;
+    return { counts, warnings: warnings(await sizes(db, records), counts, collection.config.split.words) };
   });
+}
+
+/** Stickers of each domain. */
+async function sizes(db: Database, records: string): Promise<Map<string, number>> {
+  const rows = await db.all(`SELECT domain, count(*)::INT AS n FROM ${records} WHERE domain IS NOT NULL GROUP BY ALL`);
+  return new Map(rows.map(({ domain, n }) => [domain as string, n as number]));
+}
+
+function warnings(of: ReadonlyMap<string, number>, counts: Split["counts"], words: number | undefined): string[] {
+  const large = Object.entries(TEST_SETS).flatMap(([domain, set]) => {
+    const stickers = of.get(domain) ?? 0;
+    return words !== undefined && counts[set] > stickers / 2
+      ? [`split.words is ${words}: ${counts[set]} of the ${stickers} stickers of ${domain} are for testing (${set})`]
+      : [];
+  });
+  const any = Object.values(counts).some((n) => n > 0);
+  return any && counts.train === 0 ? [...large, "no sticker is left for training"] : large;
 }
 
 async function testStickers(collection: Collection, db: Database, records: string): Promise<Pick[]> {
   const { seed, words } = collection.config.split;
   const picks: Pick[] = [];
+  const stickers = await sizes(db, records);
   for (const [domain, set] of Object.entries(TEST_SETS)) {
+    const share = Math.max(1, Math.floor(TEST_SHARE * (stickers.get(domain) ?? 0)));
+    const limit = words ?? Math.min(PAPER_WORDS, share);
     const every = `(SELECT id, animated, unnest(trigger_words) AS word FROM ${records} WHERE domain = ${text(domain)})`;
     await db.run(`CREATE OR REPLACE TABLE top AS SELECT word, count(*) AS n FROM ${every} GROUP BY word
-      ORDER BY n DESC, word LIMIT ${words}`);
+      ORDER BY n DESC, word LIMIT ${limit}`);
     await db.run(`CREATE OR REPLACE TABLE tagged AS SELECT * FROM ${every} SEMI JOIN top USING (word)`);
     const order = `animated DESC, md5(${text(`${seed} `)} || id || word)`;
     const ranked = await db.all(`SELECT word, list(id ORDER BY rank) AS ids FROM (
