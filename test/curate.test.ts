@@ -259,6 +259,18 @@ describe("a stage", () => {
     expect([redone, await hash(c)]).toEqual([1, before]);
   });
 
+  it("tells how many items are done, and at its end that all are", async () => {
+    const slow = numbers(7, (n) => n);
+    const told: unknown[] = [];
+    const c = await collection("told", {});
+    const onProgress = (done: number, total?: number): void => void told.push([done, total]);
+    await run(c, slow, { onProgress });
+    expect(told).toEqual([...[1, 2, 3, 4, 5, 6, 7].map((n) => [n, undefined]), [7, 7]]);
+    await run(c, slow, { onProgress, shard: { index: 0, count: 2 } });
+    const [part] = told.at(-1) as number[];
+    expect([told.at(-1), part < 7]).toEqual([[part, part], true]);
+  });
+
   it("puts items off, and ends on any other error without losing what is done", async () => {
     const c = await collection("put-off", {});
     const moody = numbers(10, (n) => {

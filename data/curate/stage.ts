@@ -109,6 +109,9 @@ export async function runStage(collection: Collection, stage: Stage, o: StageOpt
   const list = await openList(collection, stage.name);
   const putOff: string[] = [];
   const count = { items: 0, done: 0, before: 0 };
+  let total: number | undefined;
+  const tell = (): void =>
+    onProgress?.(count.before + count.done, total, putOff.length > 0 ? `${putOff.length} put off` : "");
   const journal = await openJournal<object>(dir, `${shard.index + 1}-of-${shard.count}`);
   let work: Promise<Work<Item, object>> | undefined; // opened by the first item that needs it
 
@@ -121,11 +124,13 @@ export async function runStage(collection: Collection, stage: Stage, o: StageOpt
       if (!(error instanceof NotNow)) throw error;
       putOff.push(`${item.key}: ${error.message}`);
     }
+    tell();
   };
 
   try {
     await withDatabase(async (db) => {
       const items = await stage.items(collection, db);
+      total = shard.count === 1 ? items.total : undefined; // of a shard it is known when all have been looked at
       const running = new Set<Promise<void>>();
       const seen = new Set<string>();
       let failure: { readonly error: unknown } | undefined;
@@ -138,8 +143,10 @@ export async function runStage(collection: Collection, stage: Stage, o: StageOpt
           seen.add(item.key);
           if (!inShard(item.key, shard)) continue;
           count.items++;
-          if (done.has(item.key, input)) count.before++;
-          else {
+          if (done.has(item.key, input)) {
+            count.before++;
+            tell();
+          } else {
             const task = one(item, input)
               .catch((error: unknown) => {
                 failure ??= { error };
@@ -148,13 +155,15 @@ export async function runStage(collection: Collection, stage: Stage, o: StageOpt
             running.add(task);
             if (running.size >= stage.parallel(collection.config)) await Promise.race(running);
           }
-          const note = putOff.length > 0 ? `${putOff.length} put off` : "";
-          onProgress?.(count.before + count.done, items.total, note);
         }
       } finally {
         await Promise.all(running); // also where the items end in an error: the journal is still open
       }
       if (failure) throw failure.error;
+      if (!signal?.aborted) {
+        total = count.items;
+        tell();
+      }
     });
   } finally {
     await list.close();
