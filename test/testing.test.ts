@@ -15,9 +15,10 @@ import { customVjp } from "../engine/custom.ts";
 import { useDevice } from "../engine/device.ts";
 import { DeviceError } from "../engine/error.ts";
 import { Linear, layerNorm } from "../engine/nn/index.ts";
-import { defineOp } from "../engine/ops/op.ts";
+import { type AnyOp, defineOp } from "../engine/ops/op.ts";
 import { AdamW } from "../engine/optim/index.ts";
 import { hostValues, ReferenceDevice } from "../engine/reference.ts";
+import { numel, type Shape } from "../engine/shape.ts";
 import { Parameter, Rng } from "../engine/state.ts";
 import { fromStorage, type Tensor, tensor } from "../engine/tensor.ts";
 import {
@@ -188,6 +189,44 @@ describe("checkKernel", () => {
     const few = { ...doubled((text) => text), variants: [{ ...variant, supports: (s: Doubled) => s.count !== 65 }] };
     await expect(checkKernel(few)).rejects.toThrow(/the last variant, tile, does not support \{"count":65\}/);
   });
+});
+
+describe("checkOp of an op with a kernel", () => {
+  const family = doubled((text) => text);
+  const lower = { kind: "kernel", family, spec: ([x]: readonly Shape[]): Doubled => ({ count: numel(x) }) } as const;
+  const doubledOp = (parts: object): AnyOp => ({
+    name: "doubledOp",
+    shape: ([x]) => x,
+    reference: ([x], out) => out.data.set(x.data.map((v) => 2 * v)),
+    vjp: (g) => [g.mul(2)],
+    lower: { ...lower, ...parts },
+    draw: (d) => ({ inputs: [{ shape: [d.int(1, 4), d.int(1, 4)] }], attrs: {} }),
+    rtol: 0,
+  });
+
+  onGpu("holds what the record says of the kernel's operands and of what may follow it", async () => {
+    const { cases } = await checkOp(doubledOp({}), { cases: 20 });
+    expect(cases["op doubledOp: on views equals the definition"]).toBe(2);
+    expect(cases["op doubledOp: with ops behind it equals the definition"]).toBe(2);
+  });
+  const lies: [string, object, RegExp][] = [
+    [
+      "operands that the kernel cannot read",
+      { strided: () => true },
+      /on views equals the definition\n {2}doubledOp, shapes \[[\d,]+\]: on .*, operands (transposed|sliced|broadcast), element/,
+    ],
+    [
+      "an epilogue that the kernel leaves out",
+      { epilogue: true },
+      /with ops behind it equals the definition\n {2}doubledOp, shapes \[[\d,]+\]: on .*, a number added to it, element/,
+    ],
+  ];
+  for (const [name, parts, message] of lies)
+    onGpu(`finds ${name}`, async () => {
+      const attempt = checkOp(doubledOp(parts), { cases: 20 });
+      await expect(attempt).rejects.toThrow(CheckError);
+      await expect(attempt).rejects.toThrow(message);
+    });
 });
 
 // ---- functions and programs ------------------------------------------------------------------------------------------

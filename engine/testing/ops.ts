@@ -1,5 +1,5 @@
 // An op's record as checks: its shape rule against its definition, gradients and second derivatives, its behaviour inside
-// fused expressions, the laws it declares, and its WGSL on the open device. checkOp runs them all; the project's own tests
+// fused expressions, the laws it declares, and its WGSL on the open device (a kernel's on views and with ops behind it too). checkOp runs them all; the project's own tests
 // loop over the op table with the same list.
 
 import { compile, type Named } from "../compile.ts";
@@ -15,7 +15,7 @@ import {
   type Sample,
 } from "../ops/op.ts";
 import { evaluate64 } from "../reference.ts";
-import { numel, sameShape } from "../shape.ts";
+import { numel, type Shape, sameShape } from "../shape.ts";
 import { Storage } from "../storage.ts";
 import { apply, fromStorage, type Tensor } from "../tensor.ts";
 import {
@@ -40,6 +40,7 @@ type AnySample = Sample<never>;
 interface Call {
   readonly op: AnyOp;
   readonly attrs: never;
+  readonly wanted: AnySample["inputs"];
   readonly inputs: Inputs;
   readonly ins: readonly Tensor[];
   readonly out: Tensor;
@@ -51,7 +52,7 @@ type Judge = (call: Call) => Verdict | Promise<Verdict>;
 function makeCall(op: AnyOp, sample: AnySample, seed: number): Call {
   const inputs = new Inputs(seed);
   const ins = sample.inputs.map((i) => inputs.make(i, op.domain));
-  return { op, attrs: sample.attrs, inputs, ins, out: apply(op, ins, sample.attrs), seed };
+  return { op, attrs: sample.attrs, wanted: sample.inputs, inputs, ins, out: apply(op, ins, sample.attrs), seed };
 }
 
 /** Every check of an op that says something about it. */
@@ -81,6 +82,12 @@ export function opChecks(op: AnyOp): Check[] {
     check("WGSL equals the definition", "gpu", wgslProblem),
     ...(isComposite(op) && op.lower.kind === "kernel"
       ? [check("kernel equals decomposition", "gpu", decompositionProblem)]
+      : []),
+    ...(op.lower.kind === "kernel"
+      ? [
+          check("on views equals the definition", "gpu", viewsProblem),
+          check("with ops behind it equals the definition", "gpu", behindProblem),
+        ]
       : []),
     check("compiled equals eager", "gpu", compiledProblem),
   ];
@@ -233,7 +240,10 @@ function onDevice(t: Tensor, inputs: Inputs): Tensor {
 const moved = ({ ins, inputs }: Call): Tensor[] => ins.map((t) => onDevice(t, inputs));
 
 /** What errors are relative to: for sums, what the magnitudes of the terms add up to. */
-function scaleOf({ op, ins, inputs, attrs }: Call, want: Float64Array): number {
+function scaleOf(
+  { op, ins, inputs, attrs }: Pick<Call, "op" | "ins" | "inputs" | "attrs">,
+  want: Float64Array,
+): number {
   if (!op.sums) return Math.max(op.unit ?? 0, magnitude(want));
   const [terms] = inputs.evaluate([
     apply(
@@ -261,6 +271,60 @@ async function decompositionProblem(call: Call): Promise<Verdict> {
   const parts = await op.decompose(ins, attrs).data();
   const wrong = difference(whole, parts, { rtol: 2 * op.rtol }); // both sides may be off by one rtol
   return wrong && `against its decomposition, ${wrong}`;
+}
+
+/** Operands that do not lie in memory row by row: the shape that is stored for one, and what makes the operand of it. */
+const VIEWS: readonly { name: string; stored(shape: Shape): Shape; seen(x: Tensor, shape: Shape): Tensor }[] = [
+  {
+    name: "transposed",
+    stored: (shape) => [...shape].reverse(),
+    seen: (x) => x.permute([...x.shape.keys()].reverse()),
+  },
+  {
+    name: "sliced",
+    stored: (shape) => shape.map((n) => n + 1),
+    seen: (x, shape) => x.sliceWith({ start: shape.map(() => 1), size: shape, step: shape.map(() => 1) }),
+  },
+  {
+    name: "broadcast",
+    stored: (shape) => shape.map((n, i) => (i === shape.findIndex((m) => m > 1) ? 1 : n)),
+    seen: (x, shape) => x.expand(shape),
+  },
+];
+
+/** A kernel reads what the op is given however it lies, or has it copied: `strided` says which. */
+async function viewsProblem({ op, attrs, wanted, seed }: Call): Promise<Verdict> {
+  if (wanted.every((w) => w.shape.length === 0)) return new Skip("no operand has an axis");
+  for (const { name, stored, seen } of VIEWS) {
+    const inputs = new Inputs(seed);
+    const kept = wanted.map((w) => inputs.make({ ...w, shape: stored(w.shape) }, op.domain));
+    const ins = kept.map((x, i) => seen(x, wanted[i].shape));
+    const [want] = inputs.evaluate([apply(op, ins, attrs)]);
+    const given = kept.map((x, i) => seen(onDevice(x, inputs), wanted[i].shape));
+    const got = await apply(op, given, attrs).data();
+    const scale = scaleOf({ op, ins, inputs, attrs }, want);
+    const wrong = difference(got, want, { rtol: op.rtol, scale });
+    if (wrong) return `on ${device().name}, operands ${name}, ${wrong}`;
+  }
+  return null;
+}
+
+/** What follows the op is computed behind its kernel, or in it: `epilogue` says which. */
+async function behindProblem(call: Call): Promise<Verdict> {
+  const { op, out, attrs, inputs } = call;
+  const weights = inputs.make({ shape: out.shape }, [0.5, 1]);
+  const ways: [string, (y: Tensor, w: Tensor) => Tensor][] = [
+    ["a number added to it", (y) => y.cast("f32").add(0.5)],
+    ["used twice behind it", (y, w) => y.cast("f32").mul(w).add(y.cast("f32"))],
+  ];
+  for (const [name, behind] of ways) {
+    const [alone, want] = inputs.evaluate([out, behind(out, weights)]);
+    const got = await behind(apply(op, moved(call), attrs), onDevice(weights, inputs)).data();
+    // Twice the op's own error at most, and two roundings.
+    const wrong = difference(got, want, { rtol: 2 * op.rtol + 2 ** -22, scale: scaleOf(call, alone) + 0.5 });
+    if (wrong) return `on ${device().name}, ${name}, ${wrong}`;
+  }
+  return null;
 }
 
 /** A compiled step gives the bits of the eager call, and the same ones when it is replayed. */
