@@ -204,20 +204,18 @@ export async function sealStage(collection: Collection, stage: Stage): Promise<n
   const settings = JSON.stringify(stage.settings(collection.config) ?? null);
   await tidy(collection, stage);
   const list = await openList(collection, stage.name);
-  let items = 0;
   await withDatabase(async (db) => {
     for await (const item of (await stage.items(collection, db)).each) {
-      items++;
       list.add(item.key, inputOf(stage, settings, item));
     }
   });
   await list.close();
-  const rows = await seal(collection, stage, list.path);
+  const missing = await seal(collection, stage, list.path);
   await rm(list.path, { force: true });
-  return items - rows;
+  return missing;
 }
 
-/** Rows whose item is still there, done from what the item is now. */
+/** Rows whose item is still there, done from what the item is now. Returns how many items have none. */
 async function seal(collection: Collection, stage: Stage, list: string): Promise<number> {
   return withDatabase(async (db) => {
     const path = collection.tablePath(stage.name);
@@ -226,13 +224,16 @@ async function seal(collection: Collection, stage: Stage, list: string): Promise
     const empty = columns.map(([column, type]) => `NULL::${type} AS "${column}"`).join(", ");
     const source = rows ?? `(SELECT NULL AS "key", NULL AS input, ${empty} LIMIT 0)`;
     const names = columns.map(([column]) => `r."${column}"`).join(", ");
-    const items = `read_json(${text(list)}, format = 'newline_delimited', columns = {'key': 'VARCHAR', 'input': 'VARCHAR'})`;
+    const listed = `read_json(${text(list)}, format = 'newline_delimited', columns = {'key': 'VARCHAR', 'input': 'VARCHAR'})`;
+    const items = `(SELECT DISTINCT "key", input FROM ${listed})`; // a source may offer one entry twice
     await db.write(
       `SELECT r."key", ${names} FROM ${source} r JOIN ${items} i ON r."key" = i."key" AND r.input = i.input ORDER BY r."key"`,
       path,
     );
-    const [{ rows: count }] = await db.all(`SELECT count(*)::INT AS rows FROM ${text(path)}`);
-    return count as number;
+    const [{ missing }] = await db.all(
+      `SELECT ((SELECT count(*) FROM ${items}) - (SELECT count(*) FROM ${text(path)}))::INT AS missing`,
+    );
+    return missing as number;
   });
 }
 

@@ -4,16 +4,15 @@
 import { existsSync } from "node:fs";
 import { opendir, readFile, realpath } from "node:fs/promises";
 import { join, relative, sep } from "node:path";
-import { checkFileSize } from "../../decode/limits.ts";
 import { parseRecord, type StickerRecord } from "../../record.ts";
 import type { SourceOf } from "../config.ts";
-import { fileStamp, folderWords, type SourceEntry, STICKER_NAME } from "./source.ts";
+import { fault, fileStamp, folderWords, readSticker, type SourceEntry, STICKER_NAME } from "./source.ts";
 
 export async function* folderEntries({ path, words }: SourceOf<"folder">): AsyncGenerator<SourceEntry> {
   if (!existsSync(path)) throw new Error(`the folder ${path} does not exist`);
   const root = await realpath(path);
   const { records, faults } = await readRecords(root);
-  for (const [at, error] of faults) yield { at, words: [], bytes: () => Promise.reject(error) };
+  for (const [at, error] of faults) yield fault(at, error);
   for await (const file of walk(root)) {
     const at = relative(root, file).split(sep).join("/");
     const record = records.get(at);
@@ -52,9 +51,7 @@ async function* walk(dir: string): AsyncGenerator<string> {
 async function readInside(root: string, file: string): Promise<Uint8Array> {
   const real = await realpath(file);
   if (!real.startsWith(root + sep)) throw new Error("a link that leads out of the folder");
-  const bytes = await readFile(real);
-  checkFileSize(bytes.length);
-  return bytes;
+  return readSticker(real);
 }
 
 /** The records of metadata.jsonl by file, and what is wrong with its other lines. */

@@ -1,11 +1,12 @@
 // What a source of stickers yields, whatever it reads: entries with a name that stays the same from run to run, and a way to
 // the bytes. One file per kind of source; index.ts lists them.
 
-import { stat } from "node:fs/promises";
+import { readFile, stat } from "node:fs/promises";
+import { checkFileSize } from "../../decode/limits.ts";
 
 /** One sticker as a source offers it, before anything of it has been looked at. */
 export interface SourceEntry {
-  /** Unique and stable within the source: a path, a member's path, a row number, an address. */
+  /** Stable within the source: a path, a member's path, an address, a hash of the bytes. */
   readonly at: string;
   /** Words that led here. */
   readonly words: readonly string[];
@@ -58,4 +59,19 @@ export function wordList(value: unknown): string[] {
 export async function fileStamp(path: string): Promise<string> {
   const found = await stat(path).catch(() => null);
   return found ? `${found.size} ${found.mtimeMs}` : "absent";
+}
+
+/** The bytes of a file. A pipe or a device, which may never end, is not one. */
+export async function readSticker(path: string): Promise<Uint8Array> {
+  const found = await stat(path);
+  if (!found.isFile()) throw new Error("not a regular file");
+  checkFileSize(found.size);
+  const bytes = await readFile(path);
+  checkFileSize(bytes.length);
+  return bytes;
+}
+
+/** An entry for something that cannot be read: its row says why. */
+export function fault(at: string, error: Error): SourceEntry {
+  return { at, words: [], stamp: error.message, bytes: () => Promise.reject(error) };
 }

@@ -105,7 +105,9 @@ export const collect: Stage<CollectItem, Collected> = {
 async function* allEntries(collection: Collection): AsyncGenerator<CollectItem> {
   for (const source of collection.config.sources) {
     for await (const entry of sourceEntries(source, collection.fetcher)) {
-      yield { key: sha256Json([source.name, entry.at]), source: source.name, entry };
+      // A table may say different things of one file in several rows: each is an entry, of which none hides another.
+      const { stamp: _, ...said } = entry;
+      yield { key: sha256Json([source.name, said]), source: source.name, entry };
     }
   }
 }
