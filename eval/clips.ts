@@ -43,7 +43,8 @@ export interface ClipsOptions {
 }
 
 /**
- * The stickers that metadata.jsonl names, each file once, or else all image files of the folder.
+ * The stickers that metadata.jsonl names, each file once, or else all image files of the folder. Those that cannot be read are
+ * left out, and named in `rejected`.
  * @throws Error of one line when the folder has none, or without `size` the files have different ones
  */
 export async function openClips(dir: string, o: ClipsOptions = {}): Promise<Clips> {
@@ -102,10 +103,15 @@ async function imagesIn(dir: string): Promise<string[]> {
   return (await readdir(dir)).filter((name) => /\.(gif|webp|a?png)$/i.test(name)).sort();
 }
 
+/** The side of all that can be read; 1 where nothing can, which the frame cache finds again and says why. */
 async function commonSize(dir: string, names: readonly string[]): Promise<number> {
   let first: { readonly name: string; readonly width: number; readonly height: number } | undefined;
   for (const name of names) {
-    const { width, height } = await decodeSticker(await readFile(join(dir, name)), name, () => [0]);
+    const sticker = await readFile(join(dir, name))
+      .then((bytes) => decodeSticker(bytes, name, () => [0]))
+      .catch(() => null);
+    if (!sticker) continue;
+    const { width, height } = sticker;
     first ??= { name, width, height };
     if (width !== height)
       throw new Error(`${join(dir, name)} has ${width} x ${height} pixels: give --size to make all stickers square`);
@@ -115,7 +121,7 @@ async function commonSize(dir: string, names: readonly string[]): Promise<number
           "scores of mixed sizes mean nothing; give --size to resize all",
       );
   }
-  return first?.width ?? 0;
+  return first?.width ?? 1;
 }
 
 /** A clip [t, size, size, 3] as a GIF, white where it was transparent. */

@@ -176,6 +176,21 @@ describe("clips", () => {
     expect((await clips.read(0)).length).toBe(FRAMES * 8 * 8 * 3);
     clips.close();
   });
+  test("that cannot be read are left out and named, with a size and without", async () => {
+    const to = folder("corrupt");
+    writeFileSync(join(to, "a.gif"), "GIF89a");
+    await expect(openClips(to)).rejects.toThrow(/corrupt\w+: none of its 1 stickers can be read; a\.gif: /);
+    write(to, "b.gif", square(0));
+    for (const size of [undefined, SIZE]) {
+      const clips = await openClips(to, { size });
+      expect([clips.size, clips.names, clips.rejected.map(({ file_name }) => file_name)]).toEqual([
+        SIZE,
+        ["b.gif"],
+        ["a.gif"],
+      ]);
+      clips.close();
+    }
+  });
   test("that are not there, and metadata that is damaged, are refused in one line", async () => {
     await expect(openClips(join(dir, "nowhere"))).rejects.toThrow(/nowhere does not exist$/);
     await expect(openClips(folder("empty"))).rejects.toThrow(/has no stickers to score$/);
