@@ -40,12 +40,14 @@ export function addEval(program: Command): void {
     .option("--batch <n>", "stickers at a time; changes no score", whole(1, 256), 4)
     .option("--json", "one JSON document instead of a table", false)
     .addOption(seedOption())
-    .action(async (generated: string[], o: Omit<EvalOptions, "generated" | keyof Given> & Partial<Given>) => {
-      const { real, weights } = o; // required here alone: commander would ask train-features for them too
-      if (real === undefined) throw new Error("eval: --real is missing: a folder of real stickers to compare with");
-      if (weights === undefined) throw new Error(`eval: --weights is missing: ${WEIGHTS}`);
-      await (await import("./eval.ts")).run({ generated, ...o, real, weights });
-    });
+    .action(
+      async (generated: string[], o: Omit<EvalOptions, "generated" | keyof Given> & Partial<Given>, self: Command) => {
+        const { real, weights } = o; // required here alone: commander would ask train-features for them too
+        if (real === undefined) throw new Error("eval: --real is missing: a folder of real stickers to compare with");
+        if (weights === undefined) throw new Error(`eval: --weights is missing: ${WEIGHTS}`);
+        await (await import("./eval.ts")).run({ generated, ...o, real, weights, given: givenOptions(self) });
+      },
+    );
   command
     .command("example")
     .description("score starter stickers with networks made from a seed, beside the scores published for them")

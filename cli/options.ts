@@ -208,6 +208,8 @@ export const METRICS = ["fvd", "clip", "vqa"] as const;
 export const EXTENSIONS = ["loop", "ping-pong", "resample"] as const;
 
 export interface EvalOptions {
+  /** Which of these were on the command line. */
+  given?: readonly string[];
   /** Folders of generated stickers; several are ranked. */
   generated: string[];
   /** Folder of real stickers. */

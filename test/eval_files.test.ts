@@ -1,12 +1,14 @@
-// Scores of files: the same number by another decoder and another route from features to distance; weights that are not what
-// their names say; and memory that does not grow with the number of clips.
+// Scores of files: the same number by another decoder and another route from features to distance; what the command refuses and
+// what it prints when a metric fails; weights that are not what their names say; and memory that does not grow with the number
+// of clips.
 
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import sharp from "sharp";
-import { afterAll, describe, expect, test } from "vitest";
-import { openScorers } from "../cli/eval_weights.ts";
+import { afterAll, afterEach, describe, expect, test, vi } from "vitest";
+import { openGenerated, report, run, scoreAll, trainOwn } from "../cli/eval.ts";
+import { openScorers, type Scorers } from "../cli/eval_weights.ts";
 import type { EvalOptions } from "../cli/options.ts";
 import { encodeGif } from "../data/encode/gif.ts";
 import { Parameter, save, useDevice } from "../engine/index.ts";
@@ -24,6 +26,14 @@ import { discFrames } from "./stickers.ts";
 const dir = mkdtempSync(join(tmpdir(), "gifgrad-eval-files-"));
 afterAll(() => rmSync(dir, { recursive: true }));
 useDevice(new ReferenceDevice());
+
+const o: EvalOptions = {
+  generated: [],
+  real: "",
+  weights: "",
+  metrics: ["fvd", "clip", "vqa"],
+  ...{ frames: 8, extension: "loop", fvdFrames: 16, batch: 4, seed: 1, json: false },
+};
 
 describe("FVD of files", () => {
   const [SIZE, FRAMES, COUNT] = [40, 8, 12];
@@ -77,14 +87,98 @@ describe("FVD of files", () => {
   });
 });
 
-describe("weights", () => {
-  const o: EvalOptions = {
-    generated: [],
-    real: "",
-    weights: "",
-    metrics: ["fvd", "clip", "vqa"],
-    ...{ frames: 8, extension: "loop", fvdFrames: 16, batch: 4, seed: 1, json: false },
+describe("the command", () => {
+  afterEach(() => {
+    vi.restoreAllMocks();
+    process.exitCode = undefined;
+  });
+  const stickers = (name: string, count: number, size: number): string => {
+    const folder = mkdtempSync(join(dir, name));
+    for (let i = 0; i < count; i++) {
+      const data = new Uint8Array(4 * size * size).fill(255).fill(20 * i, 0, 4 * size);
+      writeFileSync(join(folder, `${i}.gif`), encodeGif([{ data, delayMs: 100 }], size, size));
+    }
+    return folder;
   };
+  const scorer = (name: string, width: number, fail = false): Extractor => ({
+    ...{ name, hash: name, preprocessing: "none", extension: "none", width },
+    extract: async (clips) => {
+      if (fail) throw new Error("out of memory");
+      return Float32Array.from(clips.flatMap((clip) => Array.from({ length: width }, (_, k) => clip[k] / 255)));
+    },
+  });
+  const scorers = (failing: boolean): Scorers => ({
+    ...{ published: false, missing: { clip: "no such file" } },
+    fvd: scorer("f", 2, failing),
+    vqa: scorer("v", 1),
+  });
+  /** What is printed, its JSON where it is some, and the exit code. */
+  const printed = async (counts: readonly number[], json: boolean, failing = false) => {
+    const [out, err] = [vi.spyOn(console, "log"), vi.spyOn(console, "error")].map((spy) => {
+      const lines: string[] = [];
+      spy.mockImplementation((text: string) => void lines.push(text.replaceAll(dir, "")));
+      return lines;
+    });
+    const sets: Clips[] = [];
+    await openGenerated({ ...o, generated: counts.map((count) => stickers(`set-${count}-`, count, 16)) }, sets);
+    const { results, failures } = await scoreAll(sets, sets[0], scorers(failing), o);
+    report(results, failures, { ...o, json }, { adapter: "none", missing: scorers(failing).missing });
+    for (const clips of sets) clips.close();
+    return { out, err, code: process.exitCode };
+  };
+
+  test("refuses folders of unlike size by name, unless a size is given", async () => {
+    const generated = [stickers("a-", 2, 16), stickers("b-", 2, 24)];
+    const sets: Clips[] = [];
+    await expect(openGenerated({ ...o, generated }, sets)).rejects.toThrow(
+      `the stickers of ${generated[0]} have 16 pixels a side, those of ${generated[1]} 24: scores of unlike sizes`,
+    );
+    const resized: Clips[] = [];
+    await openGenerated({ ...o, generated, size: 24 }, resized);
+    expect(resized.map(({ size }) => size)).toEqual([24, 24]);
+    for (const clips of [...sets, ...resized]) clips.close();
+  });
+  test("prints the scores that there are when a metric fails, says why, and exits with 1", async () => {
+    const table = await printed([5], false, true);
+    expect(table.out[0]).toBe("VQA-x (higher is better)");
+    expect(table.err).toEqual([
+      "clip is not computed: no such file",
+      expect.stringMatching(/^gifgrad: fvd of \/set-5-\w+ failed: out of memory$/),
+    ]);
+    expect(table.code).toBe(1);
+    const { out, code } = await printed([5], true, true);
+    const { scores, failed } = JSON.parse(out[0]);
+    expect(scores.map(({ metric }: { metric: string }) => metric)).toEqual(["vqa"]);
+    expect(failed).toEqual([expect.objectContaining({ metric: "fvd", reason: "out of memory" })]);
+    expect(code).toBe(1);
+  });
+  test("does not rank 5 stickers and 4, as JSON neither, and exits with 1", async () => {
+    const { out, err, code } = await printed([5, 4], true);
+    const document = JSON.parse(out[0]);
+    expect(document.scores.length).toBe(4);
+    expect(document.refused.vqa).toBe("VQA-x: scores cannot be compared: n 5 and 4");
+    expect(err).toContain(`gifgrad: ${document.refused.vqa}`);
+    expect(code).toBe(1);
+    process.exitCode = undefined;
+    expect((await printed([5, 5], true)).code).toBeUndefined();
+  });
+  test("refuses options that no network reads, and to train over finished networks", async () => {
+    const weights = mkdtempSync(join(dir, "own-"));
+    const given = (...names: string[]) => run({ ...o, weights, given: names });
+    await expect(run({ ...o, metrics: ["clip"], given: ["extension"] })).rejects.toThrow(
+      "--extension is for FVD and VQA",
+    );
+    await expect(run({ ...o, metrics: ["vqa"], given: ["fvdFrames"] })).rejects.toThrow("--fvd-frames is for FVD by");
+    writeFileSync(join(weights, "features.json"), "{}");
+    await expect(given("fvdFrames")).rejects.toThrow("--fvd-frames is for FVD by the published I3D: leave it out");
+    await expect(given("extension")).rejects.toThrow("--extension is for FVD and VQA by the published networks");
+    const training = { data: "", out: weights, steps: 1, batch: 2, seed: 1 };
+    for (const resume of [false, true])
+      await expect(trainOwn({ ...training, resume })).rejects.toThrow("holds finished networks already");
+  });
+});
+
+describe("weights", () => {
   const message = async (name: string, put: (path: string) => unknown): Promise<string> => {
     const weights = mkdtempSync(join(dir, "weights-"));
     await put(join(weights, name));
