@@ -201,3 +201,18 @@ onGpu("exp to both ends of its range", async () => {
   expect([...found.slice(6)]).toEqual([Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY]);
   expect([...(await tensor([88.7, 90]).exp().isFinite().data())]).toEqual([1, 0]);
 });
+
+onGpu("sin and cos to 1e5, and within [-1, 1] beyond", async () => {
+  const near = Float32Array.from({ length: 4096 }, (_, i) => (i % 2 ? 1 : -1) * 1e5 * (i / 4095) ** 3);
+  const far = Float32Array.of(1e6, -1e7, 1e8, 1e15, -3e38);
+  for (const [name, f] of [["sin", Math.sin] as const, ["cos", Math.cos] as const]) {
+    for (const x of [near, near.slice(0, 4001), Float32Array.of(1e4), Float32Array.of(-1e5)]) {
+      const found = await tensor(x)[name]().data(); // by fours, and one by one
+      const worst = x.reduce((most, v, i) => Math.max(most, Math.abs(found[i] - f(v))), 0);
+      expect(worst, `${name} of ${x.length}`).toBeLessThan(3e-7);
+    }
+    for (const v of await tensor(far)[name]().data()) expect(Math.abs(v), name).toBeLessThanOrEqual(1);
+    const odd = await tensor([Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY, Number.NaN])[name]().data();
+    expect([...odd], name).toEqual([Number.NaN, Number.NaN, Number.NaN]);
+  }
+});

@@ -1,6 +1,6 @@
 // An op's record as checks: its shape rule against its definition, gradients and second derivatives, its behaviour inside
-// fused expressions, the laws it declares, and its WGSL on the open device (a kernel's on views and with ops behind it too). checkOp runs them all; the project's own tests
-// loop over the op table with the same list.
+// fused expressions, the laws it declares, and its WGSL on the open device, a kernel's on views and with ops behind it too.
+// checkOp runs them all; the project's own tests loop over the op table with the same list.
 
 import { compile, type Named } from "../compile.ts";
 import { device, type Program } from "../device.ts";
