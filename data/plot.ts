@@ -49,7 +49,7 @@ ${[
   .plot .curve { fill: none; }`;
 const COLOURS = 6;
 
-/** One figure: heading, drawing and, for several lines, which is which. Without points a sentence says so. */
+/** One figure: heading, drawing, and which line is which; one alone is named too. Without points a sentence says so. */
 export function renderPlot({ title, unit, lines, baseline, log = false }: Plot): string {
   const drawn = lines
     .map((line, i) => ({ ...line, i, points: line.points.filter(({ y }) => Number.isFinite(y) && (!log || y > 0)) }))
@@ -63,13 +63,16 @@ export function renderPlot({ title, unit, lines, baseline, log = false }: Plot):
   const scale = scaleOf(log ? values.filter((v) => v > 0) : values, log);
   const x = (value: number): string => (LEFT + ((WIDTH - LEFT - RIGHT) * value) / last).toFixed(1);
   const y = (value: number): string => (TOP + (HEIGHT - TOP - BOTTOM) * (1 - scale.at(value))).toFixed(1);
+  const labels = tickTexts(scale.ticks);
   const grid = scale.ticks.map(
-    (tick) =>
+    (tick, i) =>
       `<line class="axis" x1="${LEFT}" x2="${WIDTH - RIGHT}" y1="${y(tick)}" y2="${y(tick)}"/>` +
-      `<text x="${LEFT - 6}" y="${y(tick)}" dy="4" text-anchor="end">${tickText(tick)}</text>`,
+      `<text x="${LEFT - 6}" y="${y(tick)}" dy="4" text-anchor="end">${labels[i]}</text>`,
   );
-  const along = ticksOf(0, last, 4).map(
-    (tick) => `<text x="${x(tick)}" y="${HEIGHT - BOTTOM + 16}" text-anchor="middle">${tickText(tick)}</text>`,
+  const steps = ticksOf(0, last, 4);
+  const counts = tickTexts(steps);
+  const along = steps.map(
+    (tick, i) => `<text x="${x(tick)}" y="${HEIGHT - BOTTOM + 16}" text-anchor="middle">${counts[i]}</text>`,
   );
   const base = baseline && [
     `<line class="baseline" x1="${LEFT}" x2="${WIDTH - RIGHT}" y1="${y(baseline.value)}" y2="${y(baseline.value)}"/>`,
@@ -98,7 +101,7 @@ export function renderPlot({ title, unit, lines, baseline, log = false }: Plot):
 ${grid.join("")}${along.join("")}<text x="${WIDTH - RIGHT}" y="${HEIGHT - 6}" text-anchor="end">${escapeHtml(unit)}</text>
 ${bands.join("")}${(base ?? []).join("")}
 ${curves.join("\n")}
-</svg>${drawn.length > 1 ? legend(drawn) : ""}</figure>`;
+</svg>${legend(drawn)}</figure>`;
 }
 
 /** The interval of a point that stands alone. */
@@ -170,7 +173,7 @@ function scaleOf(values: readonly number[], log: boolean): Scale {
   }
   const margin = most > least ? 0.05 * (most - least) : Math.max(1e-6, 0.1 * Math.abs(most));
   const [low, high] = [least - margin, most + margin];
-  return { at: (value) => (value - low) / (high - low), ticks: ticksOf(low, high, 4) };
+  return { at: (value) => (value - low) / (high - low), ticks: ticksOf(low, high, 5) };
 }
 
 /** About `count` round numbers from low to high. */
@@ -184,7 +187,17 @@ function ticksOf(low: number, high: number, count: number): number[] {
   );
 }
 
-function tickText(value: number): string {
-  const rounded = Number(value.toPrecision(3));
+/** Round numbers as they are; others with as many digits as tell them apart, at least 3. */
+function tickTexts(ticks: readonly number[]): string[] {
+  const some = [3, 4, 5, 6, 7, 8, 9, 10];
+  const texts = (digits: number): string[] => ticks.map((tick) => tickText(tick, digits));
+  const digits =
+    some.find((d) => ticks.every((tick) => Number(tick.toPrecision(d)) === tick)) ??
+    some.find((d) => new Set(texts(d)).size === ticks.length);
+  return texts(digits ?? 10);
+}
+
+function tickText(value: number, digits = 3): string {
+  const rounded = Number(value.toPrecision(digits));
   return Math.abs(rounded) >= 1e4 ? rounded.toLocaleString("en") : String(rounded);
 }

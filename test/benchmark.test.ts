@@ -185,6 +185,14 @@ describe("tables", () => {
     expect(places(four, 0)).toEqual([null, 1, 1]);
     const [second] = tablesOf(made({ "make-a-video": 4, videoldm: 3, sti: 3 }));
     expect(places(second, 0)).toEqual([1, 2, 2]);
+    // Three digits are printed: what is equal in them shares its place too.
+    const [alike] = tablesOf(made({ videogpt: 2.9996, videoldm: 3.0004, sti: 2.9994 }));
+    expect(alike.rows.map(({ cells: [cell] }) => cell.kind === "value" && cell.text)).toEqual([
+      "3.000",
+      "3.000",
+      "2.999",
+    ]);
+    expect(places(alike, 0)).toEqual([1, 1, null]);
   });
 
   test("a failed cell is shown with its reason, and the rest is ranked without it", () => {
@@ -228,8 +236,8 @@ describe("tables", () => {
 
   test("times and parameters stand in Table 4 once they are measured; one that failed says so", () => {
     const time = { runs: 3, mean: 1.5, median: 1.5, p5: 1, p95: 2 };
-    const parameters = { total: 1234, components: {} };
-    const cost = { parameters, time, memory: { planned: 1, measured: null }, flops: 1, dispatches: 1 };
+    const parameters = { total: 1234, components: { unet: 1200 } };
+    const cost = { parameters, time, memory: { planned: 1e6, measured: null }, flops: 2e9, dispatches: 7 };
     const systems = result.systems.map((system, i) => ({
       ...system,
       ...(i === 2 ? { cost: null, costFailed: "no memory" } : { cost }),
@@ -239,6 +247,14 @@ describe("tables", () => {
     expect(cellAt(four, 1, 7)).toMatchObject({ text: "1,234", paper: { text: null } });
     expect(cellAt(four, 2, 6)).toEqual({ kind: "failed", reason: "no memory" });
     expect(seven.groups).toHaveLength(2);
+    const joint = result.cells.filter(({ part }) => part === "joint");
+    expect(renderBenchmarkMarkdown({ ...result, systems, cells: joint })).toContain(
+      "## What one sticker takes\n\n| System | Parameters | unet | Seconds, mean | median | 5 % to 95 % | runs |",
+    );
+    expect(renderBenchmarkMarkdown({ ...result, systems, cells: joint })).toContain(
+      "| VideoLDM | 1,234 | 1,200 | 1.50 | 1.50 | 1.00 to 2.00 | 3 | 1.0 MB | not known | 2.00 G | 7 |",
+    );
+    expect(renderBenchmarkMarkdown(result)).not.toContain("What one sticker takes");
     const [paper] = tablesOf({ ...result, systems, preset: "paper" });
     expect(cellAt(paper, 1, 7)).toMatchObject({ text: "0.000 B", paper: { text: "1.835 B" } });
   });
@@ -269,6 +285,13 @@ describe("tables", () => {
     const curves = curvesOf(five);
     expect(curves.map(({ test, metric }) => `${test} ${metric}`)).toHaveLength(4);
     expect(curves[0].points.map(({ steps }) => steps)).toEqual([4, 8, 10]);
+    // It has no column for CLIP, and Table 6 no row for ours: neither is printed empty.
+    const clip = { ...five, config: { ...config, metrics: ["clip"] } };
+    expect(tablesOf(five).map(({ name }) => name)).toEqual(["Table 5"]);
+    expect(tablesOf(clip)).toEqual([]);
+    const markdown = renderBenchmarkMarkdown(clip);
+    expect(markdown).toContain("- no Table 5: it compares VQA and FVD, and neither is among the metrics");
+    expect(markdown).toContain("- no Table 6: ");
     // A point that is not done is left out of its line.
     const without = change(five, "curves/sti/joint/VSD-R/8", { state: "failed", scores: {} });
     expect(curvesOf(without)[0].points.map(({ steps }) => steps)).toEqual([4, 10]);

@@ -39,7 +39,7 @@ describe("the page", () => {
     expect(page.match(/<li>VideoLDM, VSD-C: the loss is NaN/g)).toHaveLength(1);
     expect(rowsOf(page, "Table 7").map(bare)[6]).toContain("<td><span>not done</span></td>");
     expect(page).toContain("This benchmark is not complete");
-    for (const heading of ["Figure 6", "What one sticker costs", "How it was measured", "Trainings", "What failed"])
+    for (const heading of ["Figure 6", "What one sticker takes", "How it was measured", "Trainings", "What failed"])
       expect(page).toContain(heading);
   });
 
@@ -105,6 +105,15 @@ describe("plots", () => {
     expect(rest).toEqual([]);
     expect(a - b).toBeCloseTo(b - c, 6);
     expect(a).toBeGreaterThan(b);
+  });
+  test("name a line that is alone, and write as many digits as tell the ticks apart", () => {
+    const points = [0.5541, 0.5544, 0.5549].map((y, x) => ({ x, y }));
+    const svg = renderPlot({ title: "t", unit: "u", lines: [{ name: "Ours (STI)", points }] });
+    expect(svg).toMatch(/<li>.*Ours \(STI\)<\/li>/);
+    const ticks = Array.from(svg.matchAll(/text-anchor="end">([\d.]+)</g), ([, text]) => text);
+    expect(ticks).toEqual(["0.5542", "0.5544", "0.5546", "0.5548"]);
+    const whole = renderPlot({ title: "t", unit: "u", lines: [line("one", 1, 5, 3)] });
+    expect(whole).toContain('text-anchor="end">2<');
   });
   test("of one value, and of none, can be drawn", () => {
     expect(renderPlot({ title: "t", unit: "u", lines: [line("one", 0)] })).not.toContain("NaN");

@@ -1,8 +1,9 @@
 // benchmark.md: the tables of a result as Markdown. Best in bold, second best underlined, as in the paper; below each number its
 // interval. What stands where is tables.ts's business; the page with curves and playing GIFs is report.ts.
 
+import { costTable } from "./costs.ts";
 import type { BenchmarkResult, PaperNumber, Table, TableCell } from "./result.ts";
-import { curvesOf, failuresOf, metricName, scoreText, tablesOf } from "./tables.ts";
+import { curvesOf, failuresOf, leftOut, metricName, scoreText, tablesOf } from "./tables.ts";
 
 export function renderBenchmarkMarkdown(result: BenchmarkResult): string {
   return `${[
@@ -10,6 +11,7 @@ export function renderBenchmarkMarkdown(result: BenchmarkResult): string {
     facts(result),
     ...tablesOf(result).map(renderTable),
     ...renderCurves(result),
+    ...renderCosts(result),
     ...renderFloors(result),
     ...renderFailures(result),
   ].join("\n\n")}\n`;
@@ -24,6 +26,7 @@ function facts(result: BenchmarkResult): string {
     `- sampling: ${text(sampling)}`,
     `- test sets: ${tests.map(({ name, stickers }) => `${name} (${stickers} stickers)`).join(", ")}`,
     `- ${Math.round(seconds)} s in all${complete ? "" : "; not complete yet"}`,
+    ...leftOut(result).map(({ table, why }) => `- no ${table}: ${text(why)}`),
     "- **best**, <u>second best</u>, [95 % interval]; p3/6: third of six in the paper's table",
   ];
   return lines.join("\n");
@@ -36,7 +39,6 @@ function renderTable({ name, title, corner, groups, rows, notes }: Table): strin
       return `${group.title === "" ? "" : `${group.title} `}${column.title}${arrow}`;
     }),
   );
-  const line = (cells: readonly string[]): string => `| ${cells.join(" | ")} |`;
   return [
     `## ${name}: ${text(title)}`,
     "",
@@ -45,6 +47,11 @@ function renderTable({ name, title, corner, groups, rows, notes }: Table): strin
     ...rows.map((row) => line([text(row.title), ...row.cells.map(renderCell)])),
     ...(notes.length > 0 ? ["", ...notes.map((note) => `- ${text(note)}`)] : []),
   ].join("\n");
+}
+
+/** Of Markdown's table. */
+function line(cells: readonly string[]): string {
+  return `| ${cells.join(" | ")} |`;
 }
 
 function renderCell(cell: TableCell): string {
@@ -84,6 +91,14 @@ function renderCurves(result: BenchmarkResult): string[] {
     return [head, `|${"---|".repeat(steps.length + 1)}`, ...rows].join("\n");
   });
   return tables.length > 0 ? ["## Figure 6: scores against training steps", ...tables] : [];
+}
+
+function renderCosts(result: BenchmarkResult): string[] {
+  const costs = costTable(result);
+  if (!costs) return [];
+  const { head, rows, note } = costs;
+  const lines = [line(head.map(text)), line(head.map(() => "---")), ...rows.map((row) => line(row.map(text)))];
+  return ["## What one sticker takes", lines.join("\n"), `- ${note}`];
 }
 
 /** What real stickers score, by test set and metric: the same for all systems. */

@@ -5,9 +5,10 @@
 import { escapeHtml, factsTable, renderPage } from "../../data/html.ts";
 import { PLOT_STYLE, type PlotPoint, renderPlot } from "../../data/plot.ts";
 import type { Score } from "../score.ts";
+import { costTable } from "./costs.ts";
 import { GALLERY_SCRIPT, GALLERY_STYLE, type LoadFile, renderGallery } from "./gallery.ts";
 import type { BenchmarkResult, ColumnGroup, PaperNumber, ScoreCurve, Table, TableCell } from "./result.ts";
-import { curvesOf, failuresOf, metricName, scoreText, tablesOf } from "./tables.ts";
+import { curvesOf, failuresOf, leftOut, metricName, scoreText, tablesOf } from "./tables.ts";
 
 /** The page. `load` reads a GIF by its path in the result; one that cannot be read is shown as missing. */
 export async function renderBenchmarkReport(result: BenchmarkResult, load: LoadFile): Promise<string> {
@@ -62,6 +63,7 @@ function factsOf(r: BenchmarkResult): [string, string][] {
       `no ${metricName(metric as "fvd", r)}`,
       why,
     ]),
+    ...leftOut(r).map(({ table, why }): [string, string] => [`no ${table}`, why]),
   ];
 }
 
@@ -212,39 +214,12 @@ function plain(id: string, head: readonly string[], rows: readonly (readonly str
   );
 }
 
-function renderCosts({ systems }: BenchmarkResult): string {
-  const costs = systems.flatMap(({ title, cost }) => (cost ? [{ title, cost }] : []));
-  if (costs.length === 0) return "";
-  const parts = [...new Set(costs.flatMap(({ cost }) => Object.keys(cost.parameters.components)))];
-  const head = [
-    "System",
-    "Parameters",
-    ...parts,
-    "Seconds, mean",
-    "median",
-    "5 % to 95 %",
-    "runs",
-    "Memory, planned",
-    "measured",
-    "Operations",
-    "Dispatches",
-  ];
-  const rows = costs.map(({ title, cost: { parameters, time, memory, flops, dispatches } }) => [
-    title,
-    count(parameters.total),
-    ...parts.map((part) => (part in parameters.components ? count(parameters.components[part]) : "–")),
-    seconds(time.mean),
-    seconds(time.median),
-    `${seconds(time.p5)} to ${seconds(time.p95)}`,
-    count(time.runs),
-    megabytes(memory.planned),
-    memory.measured === null ? "not known" : megabytes(memory.measured),
-    `${(flops / 1e9).toPrecision(3)} G`,
-    count(dispatches),
-  ]);
-  return `<h2 id="costs">What one sticker costs</h2>
-${plain("costs", head, rows)}
-<p class="soft">Seconds from a caption to pixels, one sticker at a time, the first one left out. Memory is that of the device.</p>`;
+function renderCosts(result: BenchmarkResult): string {
+  const costs = costTable(result);
+  if (!costs) return "";
+  return `<h2 id="costs">What one sticker takes</h2>
+${plain("costs", costs.head, costs.rows)}
+<p class="soft">${escapeHtml(costs.note)}</p>`;
 }
 
 /** Each way of measuring once, with what it was used for. */
@@ -300,8 +275,6 @@ function renderFailures(result: BenchmarkResult): string {
 }
 
 const count = (n: number): string => n.toLocaleString("en");
-const seconds = (s: number): string => s.toPrecision(3);
-const megabytes = (n: number): string => (n >= 1e9 ? `${(n / 1e9).toFixed(2)} GB` : `${(n / 1e6).toFixed(1)} MB`);
 
 function duration(s: number): string {
   return s < 120 ? `${s.toPrecision(3)} s` : `${Math.round(s / 60)} min`;

@@ -176,7 +176,7 @@ export type TableCell =
       /** Rounded, as the tables print it. */
       readonly text: string;
       readonly value: number;
-      /** 1: best of its column, 2: second best; several share a place where they are equal. Null: neither, or not ranked. */
+      /** 1: best of its column, 2: second best; several share a place where they print alike. Null: neither, or not ranked. */
       readonly place: 1 | 2 | null;
       /** For metrics: interval, floor, protocol. */
       readonly score: Score | null;

@@ -19,16 +19,35 @@ import {
   type TestName,
 } from "./result.ts";
 
-/** The tables that the result has cells of, and Table 6, which says what the systems are. */
+/** The tables that the result has cells of, and Table 6, which says what the systems are; without those that would be empty. */
 export function tablesOf(result: BenchmarkResult): Table[] {
-  const has = (part: Part): boolean => result.cells.some((cell) => cell.part === part);
+  const out = leftOut(result).map(({ table: name }) => name);
   return [
-    ...(has("separate") ? [systemsTable(result, "separate")] : []),
-    ...(has("joint") ? [systemsTable(result, "joint")] : []),
-    ...(has("trainingSets") ? [trainingSetsTable(result)] : []),
+    ...(has(result, "separate") ? [systemsTable(result, "separate")] : []),
+    ...(has(result, "joint") ? [systemsTable(result, "joint")] : []),
+    ...(has(result, "trainingSets") ? [trainingSetsTable(result)] : []),
     methodsTable(result),
+  ].filter(({ name }) => !out.includes(name));
+}
+
+/** Tables without a column, or without a row, and why. */
+export function leftOut(result: BenchmarkResult): { readonly table: string; readonly why: string }[] {
+  const columns = !has(result, "trainingSets") || asked(result, OF_TRAINING_SETS).length > 0;
+  const rows = result.systems.some(({ name }) => METHODS[name]);
+  return [
+    ...(columns ? [] : [{ table: "Table 5", why: "it compares VQA and FVD, and neither is among the metrics" }]),
+    ...(rows
+      ? []
+      : [{ table: "Table 6", why: "it says where the systems compared with are from, and there are none" }]),
   ];
 }
+
+function has({ cells }: BenchmarkResult, part: Part): boolean {
+  return cells.some((cell) => cell.part === part);
+}
+
+/** The metrics of Table 5. */
+const OF_TRAINING_SETS = ["vqa", "fvd"] as const;
 
 /** The lines of Figure 6, those points that are done. */
 export function curvesOf({ cells }: BenchmarkResult): ScoreCurve[] {
@@ -115,8 +134,8 @@ function trainingSetsTable(result: BenchmarkResult): Table {
   const notes: string[] = [];
   const groups = testsOf(result, "trainingSets").map((test) => ({
     title: test,
-    columns: asked(result, ["vqa", "fvd"]).map((metric) => {
-      const paper = TRAINING_SETS[test][metric as "vqa" | "fvd"];
+    columns: asked(result, OF_TRAINING_SETS).map((metric) => {
+      const paper = TRAINING_SETS[test][metric];
       const column = rows.map((row) =>
         scored(result, { part: "trainingSets", test, metric, row, paper }, (cell) => nameOf(cell) === row),
       );
@@ -230,18 +249,18 @@ function paperNumber(
 }
 
 /**
- * Marks the best and the second best; equal values share a place, and two that are best leave no second. Scores that were
- * measured unlike each other are not ranked, and a note says what differs.
+ * Marks the best and the second best; values that print alike share a place, and two that are best leave no second. Scores
+ * that were measured unlike each other are not ranked, and a note says what differs.
  */
 function ranked(column: Column, where: string, notes: string[]): Column {
   const scores = column.cells.flatMap((cell) => (cell.kind === "value" && cell.score ? [cell.score] : []));
   try {
     const order = rank(scores);
-    const placeOf = (value: number): 1 | 2 | null => {
-      const place = 1 + order.findIndex((i) => scores[i].value === value);
+    const placeOf = (text: string): 1 | 2 | null => {
+      const place = 1 + order.findIndex((i) => scoreText(scores[i].value) === text);
       return scores.length > 1 && (place === 1 || place === 2) ? place : null;
     };
-    const cells = column.cells.map((cell) => (cell.kind === "value" ? { ...cell, place: placeOf(cell.value) } : cell));
+    const cells = column.cells.map((cell) => (cell.kind === "value" ? { ...cell, place: placeOf(cell.text) } : cell));
     return { ...column, cells };
   } catch (error) {
     if (!(error instanceof ProtocolError)) throw error;
@@ -258,7 +277,7 @@ function testsOf({ cells }: BenchmarkResult, part: Part): TestName[] {
 }
 
 /** Those of the metrics that the configuration asks for. */
-function asked({ config }: BenchmarkResult, metrics: readonly Metric[]): Metric[] {
+function asked<M extends Metric>({ config }: BenchmarkResult, metrics: readonly M[]): M[] {
   return metrics.filter((metric) => (config.metrics as readonly string[]).includes(metric));
 }
 
