@@ -1,12 +1,21 @@
 // Files that are either as they were or complete, whatever interrupts the write: written aside in the same folder, brought
 // to the disk, then renamed. Used for checkpoints and for the small files of a run folder.
 
+import { randomBytes } from "node:crypto";
 import { type FileHandle, open, rename, rm } from "node:fs/promises";
 import { dirname } from "node:path";
 
+/** Of this process, unlike any on another machine with the same disk. */
+const WRITER = `${process.pid}.${randomBytes(6).toString("hex")}`;
+
+/** Where a file is while it is written; the first number is the process. */
+export function asideOf(path: string): string {
+  return `${path}.${WRITER}.tmp`;
+}
+
 /** Replaces the file at `path` by what `write` puts into the handle; on an error the old file stays and nothing else. */
 export async function replaceFile(path: string, write: (file: FileHandle) => Promise<void>): Promise<void> {
-  const aside = `${path}.${process.pid}.tmp`;
+  const aside = asideOf(path);
   try {
     const file = await open(aside, "w");
     try {

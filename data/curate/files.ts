@@ -1,13 +1,12 @@
 // Files of a data set that are whole or not there: copying, and clearing away what killed processes were writing.
-// Whatever is written, here and by engine/atomic.ts, is written as "<name>.<process>.tmp" beside its place and then renamed.
+// Whatever is written, here and by engine/atomic.ts, is written as "<name>.<process>.<random>.tmp" beside its place and then
+// renamed.
 
 import { copyFile, readdir, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
+import { asideOf } from "../../engine/atomic.ts";
 
-/** Where a file is while it is written. */
-export function aside(path: string): string {
-  return `${path}.${process.pid}.tmp`;
-}
+export { asideOf as aside };
 
 /**
  * Removes what processes that are no more were writing in `dir`, of names that begin with `prefix`. Called before the one
@@ -16,7 +15,7 @@ export function aside(path: string): string {
 export async function sweep(dir: string, prefix = ""): Promise<void> {
   const names = await readdir(dir).catch(() => [] as string[]);
   for (const name of names) {
-    const [, writer] = /\.(\d+)\.tmp$/.exec(name) ?? [];
+    const [, writer] = /\.(\d+)(?:\.[0-9a-f]+)?\.tmp$/.exec(name) ?? [];
     if (writer === undefined || !name.startsWith(prefix) || lives(Number(writer))) continue;
     await rm(join(dir, name), { force: true });
   }
@@ -37,6 +36,6 @@ function lives(pid: number): boolean {
 export async function copyWhole(from: string, to: string): Promise<void> {
   const [source, there] = [await stat(from), await stat(to).catch(() => null)];
   if (there?.size === source.size) return;
-  await copyFile(from, aside(to));
-  await rename(aside(to), to);
+  await copyFile(from, asideOf(to));
+  await rename(asideOf(to), to);
 }
