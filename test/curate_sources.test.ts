@@ -3,12 +3,18 @@
 
 import { execFileSync } from "node:child_process";
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { createServer, type RequestListener } from "node:http";
+import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { buffer } from "node:stream/consumers";
+import { crc32, gzipSync } from "node:zlib";
+import { pack } from "tar-stream";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { createCollection } from "../data/curate/collection.ts";
 import { parseConfig } from "../data/curate/config.ts";
-import { runStage, type Stage } from "../data/curate/stage.ts";
+import { Fetcher } from "../data/curate/fetch.ts";
+import { NotNow, runStage, type Stage } from "../data/curate/stage.ts";
 import { collect } from "../data/curate/stages/collect.ts";
 import { type Row, table, withDatabase } from "../data/curate/tables.ts";
 import { encodeGif } from "../data/encode/gif.ts";
@@ -111,3 +117,105 @@ describe("a folder", () => {
     ]);
   });
 });
+
+describe("archives", () => {
+  /** A zip with files that are not compressed. */
+  function zip(members: Readonly<Record<string, Uint8Array>>): Buffer {
+    const [parts, directory]: [Buffer[], Buffer[]] = [[], []];
+    let at = 0;
+    for (const [name, bytes] of Object.entries(members)) {
+      const sizes = [crc32(bytes), bytes.length, bytes.length];
+      const about = Buffer.alloc(26); // from "version needed" to the length of extra fields
+      about.writeUInt16LE(20, 0);
+      for (const [i, size] of sizes.entries()) about.writeUInt32LE(size, 10 + 4 * i);
+      about.writeUInt16LE(Buffer.byteLength(name), 22);
+      const offset = Buffer.alloc(14);
+      offset.writeUInt32LE(at, 10);
+      parts.push(Buffer.from("PK\x03\x04"), about, Buffer.from(name), Buffer.from(bytes));
+      directory.push(Buffer.from("PK\x01\x02\x14\x00"), about, offset, Buffer.from(name));
+      at += 30 + Buffer.byteLength(name) + bytes.length;
+    }
+    const entries = Buffer.concat(directory);
+    const end = Buffer.alloc(18);
+    for (const i of [4, 6]) end.writeUInt16LE(Object.keys(members).length, i);
+    end.writeUInt32LE(entries.length, 8);
+    end.writeUInt32LE(at, 12);
+    return Buffer.concat([...parts, entries, Buffer.from("PK\x05\x06"), end]);
+  }
+
+  it("that are damaged, or have a member that leads out, cost nothing of the others", async () => {
+    const cut = pack();
+    cut.entry({ name: "1.gif" }, Buffer.from(files[0]));
+    cut.entry({ name: "2.gif" }, Buffer.from(files[1]));
+    cut.finalize();
+    const whole = await buffer(cut);
+    const path = await folder("archives", {
+      "a.tgz": gzipSync(whole, { level: 0 }).subarray(0, 1024 + files[0].length + 700),
+      "b.zip": zip({ "../3.gif": files[2], "4.gif": files[3] }),
+      "c.zip": "PK and nothing else",
+      "d.tar": whole,
+    });
+    execFileSync("mkfifo", [join(path, "e.tar")]);
+    const rows = await collected("archives", { type: "archive", path });
+    const expected = [
+      ["a.tgz", expect.stringMatching("^the archive is damaged: ")],
+      ["a.tgz/1.gif", null],
+      ["b.zip/../3.gif", "a name that leads out of the archive"],
+      ["b.zip/4.gif", null],
+      ["c.zip", expect.stringMatching("^the archive is damaged: ")],
+      ["d.tar/1.gif", null],
+      ["d.tar/2.gif", null],
+      ["e.tar", "not a regular file"],
+    ];
+    expect(rows.map(({ entry, error }) => [entry, error])).toEqual(expected);
+  });
+});
+
+describe("a server", () => {
+  it("that sends on is followed by each host's own rules, and gets no other's headers", async () => {
+    const keys: [string, string | undefined][] = [];
+    const answer =
+      (robots: string, onward: (path: string) => string | undefined): RequestListener =>
+      ({ url = "", headers }, response) => {
+        keys.push([url, headers["x-key"] as string | undefined]);
+        const to = onward(url);
+        if (url === "/robots.txt") response.writeHead(robots === "" ? 503 : 200).end(robots);
+        else if (to === undefined) response.end(files[0]);
+        else response.writeHead(302, { location: to }).end();
+      };
+    const other = await serve(answer("User-agent: *\nDisallow: /closed\n", () => undefined));
+    const away = await serve(answer("", () => undefined));
+    const server = await serve(
+      answer("User-agent: *", (path) =>
+        path === "/round" ? "/round" : path === "/own" ? "open" : path === "/open" ? undefined : `${other.base}${path}`,
+      ),
+    );
+    try {
+      const config = parseConfig({ fetch: { retries: 0, delayMs: 0 } }, "test", dir).fetch;
+      const fetcher = new Fetcher(config);
+      const get = (url: string): Promise<Uint8Array> => fetcher.get(url, { headers: { "x-key": "secret" } });
+      expect(await get(`${server.base}/own`)).toEqual(Buffer.from(files[0]));
+      expect(await get(`${server.base}/file`)).toEqual(Buffer.from(files[0]));
+      await expect(get(`${server.base}/closed/file`)).rejects.toThrow(/robots.txt of .* asks not to fetch this/);
+      await expect(get(`${server.base}/round`)).rejects.toThrow("sent on more than 5 times");
+      await expect(get(`${away.base}/file`)).rejects.toThrow(NotNow);
+      expect(keys.filter(([path]) => path === "/open" || path === "/file")).toEqual([
+        ["/open", "secret"],
+        ["/file", "secret"],
+        ["/file", undefined],
+      ]);
+    } finally {
+      for (const { close } of [server, other, away]) await close();
+    }
+  });
+});
+
+async function serve(listener: RequestListener): Promise<{ base: string; close: () => Promise<unknown> }> {
+  const server = createServer(listener);
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const close = (): Promise<unknown> => {
+    server.closeAllConnections();
+    return new Promise((resolve) => server.close(resolve));
+  };
+  return { base: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, close };
+}

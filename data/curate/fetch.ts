@@ -6,6 +6,9 @@ import { LIMITS } from "../decode/limits.ts";
 import type { FetchConfig } from "./config.ts";
 import { NotNow } from "./stage.ts";
 
+/** Times that an address may be sent on; RFC 9309 asks for five at least. */
+const REDIRECTS = 5;
+
 export interface GetOptions {
   readonly headers?: Readonly<Record<string, string>>;
   readonly maxBytes?: number;
@@ -28,16 +31,31 @@ export class Fetcher {
   }
 
   /**
-   * The body of an answer.
+   * The body of an answer. Where a server sends on to another, that one's turn and robots.txt are waited for and asked as well;
+   * `headers`, in which a key may be, go to the first one's origin only.
    * @throws NotNow when the server is away or busy after all retries; Error when it refuses, or the body is too long
    */
   async get(url: string, { headers = {}, maxBytes = LIMITS.fileBytes }: GetOptions = {}): Promise<Uint8Array> {
-    const address = parse(url);
-    const host = this.#host(address.host);
-    if (this.#config.robots === "obey" && (await this.#forbidden(host, address))) {
-      throw new Error(`robots.txt of ${address.host} asks not to fetch this`);
+    const first = parse(url);
+    return this.#follow(first, async (address) => {
+      const host = this.#host(address.host);
+      if (this.#config.robots === "obey" && (await this.#forbidden(host, address))) {
+        throw new Error(`robots.txt of ${address.host} asks not to fetch this`);
+      }
+      const sent = address.origin === first.origin ? headers : {};
+      return this.#turn(host, () => this.#patiently(address, sent, maxBytes));
+    });
+  }
+
+  /** Asks an address, and those that it is sent on to. */
+  async #follow(first: URL, ask: (address: URL) => Promise<Uint8Array | URL>): Promise<Uint8Array> {
+    let address = first;
+    for (let hops = 0; hops <= REDIRECTS; hops++) {
+      const answer = await ask(address);
+      if (answer instanceof Uint8Array) return answer;
+      address = answer;
     }
-    return this.#turn(host, () => this.#patiently(address, headers, maxBytes));
+    throw new Refused(`the server sent on more than ${REDIRECTS} times`);
   }
 
   #host(name: string): Host {
@@ -62,25 +80,26 @@ export class Fetcher {
     }
   }
 
-  async #patiently(address: URL, headers: GetOptions["headers"], maxBytes: number): Promise<Uint8Array> {
+  async #patiently(address: URL, headers: GetOptions["headers"], maxBytes: number): Promise<Uint8Array | URL> {
     for (let attempt = 0; ; attempt++) {
       const answer = await this.#once(address, headers, maxBytes);
-      if (answer instanceof Uint8Array) return answer;
+      if (answer instanceof Uint8Array || answer instanceof URL) return answer;
       if (attempt >= this.#config.retries) throw new NotNow(answer.reason);
       await sleep(answer.afterMs ?? 1000 * 2 ** attempt);
     }
   }
 
-  /** The body, or why to try again, and when. */
+  /** The body, or where it is said to be, or why to try again, and when. */
   async #once(
     address: URL,
     headers: GetOptions["headers"],
     maxBytes: number,
-  ): Promise<Uint8Array | { reason: string; afterMs?: number }> {
+  ): Promise<Uint8Array | URL | { reason: string; afterMs?: number }> {
     let response: Response;
     try {
       response = await fetch(address, {
         headers: { "user-agent": this.#config.userAgent, ...headers },
+        redirect: "manual",
         signal: AbortSignal.timeout(1000 * this.#config.timeoutSeconds),
       });
       if (response.ok) return await body(response, maxBytes);
@@ -89,7 +108,9 @@ export class Fetcher {
       return { reason: `no answer (${cause(error)})` };
     }
     await response.body?.cancel();
-    if (response.status !== 429 && response.status < 500) throw new Error(`the server answered ${response.status}`);
+    const onward = response.headers.get("location");
+    if (onward !== null && [301, 302, 303, 307, 308].includes(response.status)) return parse(onward, address.href);
+    if (response.status !== 429 && response.status < 500) throw new Refused(`the server answered ${response.status}`);
     const seconds = Number(response.headers.get("retry-after"));
     const afterMs = seconds > 0 ? 1000 * Math.min(seconds, 300) : undefined;
     return { reason: `the server answered ${response.status}`, afterMs };
@@ -101,20 +122,27 @@ export class Fetcher {
     return forbids(rules, address.pathname + address.search);
   }
 
+  /** RFC 9309: a server without a robots.txt (4xx) allows everything, one that cannot tell (5xx, no answer) nothing for now. */
   async #robots(address: URL): Promise<readonly string[]> {
-    const response = await fetch(new URL("/robots.txt", address), {
-      headers: { "user-agent": this.#config.userAgent },
-      signal: AbortSignal.timeout(1000 * this.#config.timeoutSeconds),
-    }).catch(() => null);
-    if (!response?.ok) return [];
-    return robotsRules(new TextDecoder().decode(await body(response, 1 << 20)), this.#config.userAgent);
+    const ask = (at: URL) => this.#turn(this.#host(at.host), () => this.#patiently(at, {}, 1 << 20));
+    try {
+      const file = await this.#follow(new URL("/robots.txt", address), ask);
+      return robotsRules(new TextDecoder().decode(file), this.#config.userAgent);
+    } catch (error) {
+      if (error instanceof Refused) return [];
+      if (error instanceof NotNow) throw new NotNow(`robots.txt of ${address.host}: ${error.message}`);
+      throw error;
+    }
   }
 }
 
+/** The server's answer is that it does not have it, or does not give it. */
+class Refused extends Error {}
+
 class TooLong extends Error {}
 
-function parse(url: string): URL {
-  const address = URL.canParse(url) ? new URL(url) : null;
+function parse(url: string, base?: string): URL {
+  const address = URL.canParse(url, base) ? new URL(url, base) : null;
   if (address && /^https?:$/.test(address.protocol)) return address;
   throw new Error("not an http address");
 }

@@ -7,10 +7,10 @@ import { basename, join } from "node:path";
 import { buffer } from "node:stream/consumers";
 import { createGunzip } from "node:zlib";
 import { extract } from "tar-stream";
-import { type Entry, open, type ZipFile } from "yauzl";
+import { type Entry, getFileNameLowLevel, open, type ZipFile } from "yauzl";
 import { LIMITS } from "../../decode/limits.ts";
 import type { SourceOf } from "../config.ts";
-import { fileStamp, folderWords, type SourceEntry, STICKER_NAME, wordList } from "./source.ts";
+import { fault, fileStamp, folderWords, type SourceEntry, STICKER_NAME, wordList } from "./source.ts";
 
 const ARCHIVE = /\.(tar|tar\.gz|tgz|zip)$/i;
 const DESCRIPTION = /\.(json|txt)$/i;
@@ -25,9 +25,15 @@ interface Member {
 
 export async function* archiveEntries({ path, words }: SourceOf<"archive">): AsyncGenerator<SourceEntry> {
   for (const file of await archives(path)) {
-    const members = /\.zip$/i.test(file) ? zipMembers(file) : tarMembers(file);
     const stamp = await fileStamp(file);
-    for await (const entry of paired(members, basename(file), words)) yield { ...entry, stamp };
+    try {
+      if (!(await stat(file)).isFile()) throw new Error("not a regular file");
+      const members = /\.zip$/i.test(file) ? zipMembers(file) : tarMembers(file);
+      for await (const entry of paired(members, basename(file), words)) yield { ...entry, stamp };
+    } catch (error) {
+      // What came before the damage is taken, and so are the other archives.
+      yield { ...fault(basename(file), error as Error), stamp };
+    }
   }
 }
 
@@ -57,14 +63,20 @@ async function* paired(
   words: SourceOf<"archive">["words"],
 ): AsyncGenerator<SourceEntry> {
   let current: Member[] = [];
-  for await (const member of members) {
-    if (current.length > 0 && stem(member.name) !== stem(current[0].name)) {
-      yield* sample(current, archive, words);
-      current = [];
+  let damage: { readonly error: unknown } | undefined;
+  try {
+    for await (const member of members) {
+      if (current.length > 0 && stem(member.name) !== stem(current[0].name)) {
+        yield* sample(current, archive, words);
+        current = [];
+      }
+      current.push(member);
     }
-    current.push(member);
+  } catch (error) {
+    damage = { error };
   }
   yield* sample(current, archive, words);
+  if (damage) throw damage.error;
 }
 
 function* sample(
@@ -125,14 +137,22 @@ function allowance(name: string): number {
   return DESCRIPTION.test(name) ? DESCRIPTION_BYTES : 0;
 }
 
+const damaged = (error: unknown): Error => new Error(`the archive is damaged: ${(error as Error).message}`);
+
 const tooLarge = (size: number, limit: number): string =>
   `the member has ${size} bytes, more than the limit of ${limit}`;
+
+/** Nothing is written under a member's name, but one like this is no honest member's. */
+function nameFault(name: string): string | undefined {
+  const out = /^([a-z]:|\/)/i.test(name) || name.split("/").includes("..");
+  return out ? "a name that leads out of the archive" : undefined;
+}
 
 async function* tarMembers(path: string): AsyncGenerator<Member> {
   const parse = extract();
   const raw = createReadStream(path);
   const input = /\.t?gz$/i.test(path) ? raw.pipe(createGunzip()) : raw;
-  const fail = (error: Error): void => void parse.destroy(new Error(`${path} is damaged: ${error.message}`));
+  const fail = (error: Error): void => void parse.destroy(error);
   raw.on("error", fail);
   input.on("error", fail);
   input.pipe(parse);
@@ -140,13 +160,14 @@ async function* tarMembers(path: string): AsyncGenerator<Member> {
     for await (const entry of parse) {
       const { name, size = 0, type } = entry.header;
       const limit = type === "file" || type === "contiguous-file" ? allowance(name) : 0;
-      if (limit === 0 || size > limit) {
+      const wrong = nameFault(name) ?? (size > limit ? tooLarge(size, limit) : undefined);
+      if (limit === 0 || wrong !== undefined) {
         entry.resume();
-        if (limit > 0) yield { name, bytes: tooLarge(size, limit) };
+        if (limit > 0 && wrong !== undefined) yield { name, bytes: wrong };
       } else yield { name, bytes: await buffer(entry) };
     }
   } catch (error) {
-    throw new Error(`${path} is damaged: ${(error as Error).message}`);
+    throw damaged(error);
   } finally {
     raw.destroy();
   }
@@ -156,14 +177,14 @@ async function* zipMembers(path: string): AsyncGenerator<Member> {
   const zip = await openZip(path);
   try {
     // Members of a zip come in any order; sorted, a sticker and its description are neighbours.
-    const list = await zipEntries(zip, path);
-    list.sort((a, b) => (a.fileName < b.fileName ? -1 : 1));
-    for (const entry of list) {
-      const limit = allowance(entry.fileName);
+    const list = (await zipEntries(zip)).map((entry) => ({ name: memberName(entry), entry }));
+    list.sort((a, b) => (a.name < b.name ? -1 : 1));
+    for (const { name, entry } of list) {
+      const limit = allowance(name);
       if (limit === 0) continue;
-      const large = entry.uncompressedSize > limit;
-      const bytes = large ? tooLarge(entry.uncompressedSize, limit) : await readEntry(zip, entry);
-      yield { name: entry.fileName, bytes };
+      const size = entry.uncompressedSize;
+      const wrong = nameFault(name) ?? (size > limit ? tooLarge(size, limit) : undefined);
+      yield { name, bytes: wrong ?? (await readEntry(zip, entry)) };
     }
   } finally {
     zip.close();
@@ -172,15 +193,19 @@ async function* zipMembers(path: string): AsyncGenerator<Member> {
 
 function openZip(path: string): Promise<ZipFile> {
   return new Promise((resolve, reject) => {
-    open(path, { lazyEntries: true, autoClose: false }, (error, zip) => {
-      if (error) reject(new Error(`${path} is damaged: ${error.message}`));
+    // yauzl would end at the first name that leads out; undecoded, names are judged one by one.
+    open(path, { lazyEntries: true, autoClose: false, decodeStrings: false }, (error, zip) => {
+      if (error) reject(damaged(error));
       else resolve(zip);
     });
   });
 }
 
-/** yauzl itself refuses names that lead out of the archive: nothing of such a file is taken. */
-function zipEntries(zip: ZipFile, path: string): Promise<Entry[]> {
+function memberName({ generalPurposeBitFlag, fileNameRaw, extraFields }: Entry): string {
+  return getFileNameLowLevel(generalPurposeBitFlag, fileNameRaw, extraFields, false);
+}
+
+function zipEntries(zip: ZipFile): Promise<Entry[]> {
   return new Promise((resolve, reject) => {
     const found: Entry[] = [];
     zip.on("entry", (entry: Entry) => {
@@ -188,7 +213,7 @@ function zipEntries(zip: ZipFile, path: string): Promise<Entry[]> {
       zip.readEntry();
     });
     zip.on("end", () => resolve(found));
-    zip.on("error", (error: Error) => reject(new Error(`${path} is damaged: ${error.message}`)));
+    zip.on("error", (error: Error) => reject(damaged(error)));
     zip.readEntry();
   });
 }
