@@ -5,6 +5,7 @@ import { describe, expect, test } from "vitest";
 import { grad, vjp } from "../engine/autograd.ts";
 import { ShapeError } from "../engine/error.ts";
 import { toposort } from "../engine/graph.ts";
+import { maxAlong, maxPool, minAlong } from "../engine/nn/index.ts";
 import { type Tensor, tensor } from "../engine/tensor.ts";
 import { gradientProblem, hvpProblem, Inputs } from "../engine/testing/gradients.ts";
 import { onEach } from "./device.ts";
@@ -29,6 +30,26 @@ describe("micro cases", () => {
     ["a third derivative", () => grad(grad(grad(x.mul(x).mul(x), [x])[0], [x])[0], [x]), [6]],
   ];
   test.each(cases)("%s", (_, make, want) => {
+    expect(values(inputs, ...make()).flat()).toEqual(want);
+  });
+
+  // As torch has them on the CPU: amax and amin share, max(dim) and pooling give all to the first, maximum halves.
+  const tied = tensor([0.5, 0.5, 0]);
+  const rows = tensor([0.5, 0.5, 0, 1, 1, 1], [2, 3]);
+  const weights = tensor([3, 6]);
+  const other = tensor([0.5, 0, 0]);
+  const ties: [string, () => Tensor[], number[]][] = [
+    ["max", () => grad(tied.max().mul(3), [tied]), [1.5, 1.5, 0]],
+    ["min", () => grad(tied.neg().min().mul(3), [tied]), [-1.5, -1.5, -0]],
+    ["max of rows", () => vjp(rows.max(1), [rows], weights), [1.5, 1.5, 0, 2, 2, 2]],
+    ["min of rows", () => vjp(rows.neg().min(1), [rows], weights), [-1.5, -1.5, -0, -2, -2, -2]],
+    ["maxAlong", () => vjp(maxAlong(rows, 1).values, [rows], weights), [3, 0, 0, 6, 0, 0]],
+    ["minAlong", () => vjp(minAlong(rows.neg(), 1).values, [rows], weights), [-3, 0, 0, -6, 0, 0]],
+    ["maxPool", () => vjp(maxPool(rows.reshape([2, 3, 1]), 3).reshape([2]), [rows], weights), [3, 0, 0, 6, 0, 0]],
+    ["maximum", () => grad(tied.maximum(other).sum().mul(3), [tied, other]), [1.5, 3, 1.5, 1.5, 0, 1.5]],
+    ["minimum", () => grad(tied.minimum(other).sum().mul(3), [tied, other]), [1.5, 0, 1.5, 1.5, 3, 1.5]],
+  ];
+  test.each(ties)("a tie of %s", (_, make, want) => {
     expect(values(inputs, ...make()).flat()).toEqual(want);
   });
 
