@@ -229,6 +229,36 @@ describe("checkOp of an op with a kernel", () => {
     });
 });
 
+describe("checkOp of calls that may have no elements", () => {
+  const draw: AnyOp["draw"] = (d) => ({ inputs: [{ shape: [d.int(0, 2), d.int(0, 2)] }], attrs: { axes: [0] } });
+  const rtol = 2 ** -22;
+  const why = "one rounding";
+  const twice: AnyOp = {
+    name: "twiceOrNone",
+    shape: ([x]) => x,
+    reference: ([x], out) => out.data.set(x.data.map((v) => 2 * v)),
+    vjp: (g) => [g.mul(2)],
+    lower: { kind: "elementwise", wgsl: ([x]) => `(${x} + ${x})` },
+    ...{ draw, rtol, why },
+  };
+  const below: AnyOp = {
+    name: "sumOrNone",
+    shape: ([[, columns]]) => [1, columns],
+    reference: ([x], out) => {
+      out.data.fill(0);
+      for (const [i, v] of x.data.entries()) out.data[i % out.data.length] += v;
+    },
+    vjp: (g, [x]) => [g.expand(x.shape)],
+    lower: { kind: "reduce", combine: "sum" },
+    ...{ draw, rtol, why, sums: true },
+  };
+  for (const op of [twice, below])
+    onEach(op.name, async () => {
+      const { cases } = await checkOp(op);
+      expect(cases[`op ${op.name}: fused equals unfused`]).toBe(30);
+    });
+});
+
 // ---- functions and programs ------------------------------------------------------------------------------------------
 
 const pairs = drawn((d) => {

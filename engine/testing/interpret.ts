@@ -47,6 +47,11 @@ class Interpreter {
   }
 
   #run({ roots, core, operands }: Group): void {
+    if (numel(roots[0].shape) === 0) {
+      // No point is computed: a space without its axes of size 0 would have some.
+      for (const root of roots) this.#memory.set(root, { shape: root.shape, data: new Float64Array(0) });
+      return;
+    }
     const result = core ? (core.op.lower.kind === "reduce" ? this.#reduce(core) : this.#kernel(core, operands)) : null;
     const body = buildBody(
       roots,
