@@ -298,7 +298,9 @@ async function tellUnanswered(collection: Collection, { name }: Stage, { putOff,
 
 async function derive(collection: Collection): Promise<void> {
   await filterTable(collection);
-  await editsTable(collection);
+  const twice = await editsTable(collection);
+  if (twice > 0)
+    tell(twice, `lines of ${collection.config.annotate.edits} edit a sticker again: the last of each field holds`);
   await recordsTable(collection);
   await wordsTable(collection);
   const { maxAspect, minEntropy, nearDuplicateBits } = collection.config.filter;

@@ -87,6 +87,21 @@ export function table(collection: Collection, stage: string): string {
 }
 
 /**
+ * FROM of a file of JSON objects, `format` DuckDB's: every text and number stays as it is written. Left alone, DuckDB makes a
+ * date of what looks like one.
+ */
+export async function jsonTable(db: Database, path: string, format: "array" | "newline_delimited"): Promise<string> {
+  const read = (more: string): string =>
+    `read_json(${text(path)}, format = '${format}', maximum_object_size = 67108864${more})`;
+  const typed = (await db.all(`DESCRIBE SELECT * FROM ${read("")}`)).map((row) => {
+    const type = String(row.column_type);
+    const plain = /^(STRUCT|MAP)/.test(type) ? type : type.endsWith("[]") ? "VARCHAR[]" : "VARCHAR";
+    return `${text(String(row.column_name))}: ${text(plain)}`;
+  });
+  return read(`, columns = {${typed.join(", ")}}`);
+}
+
+/**
  * The newest line of every key and input in the journals of `stage`, as FROM (...) with columns key, input and those of
  * `columns`; null when there is no journal.
  */

@@ -8,7 +8,7 @@ import { basename, dirname, resolve, sep } from "node:path";
 import { checkFileSize } from "../../decode/limits.ts";
 import { sha256 } from "../../hash.ts";
 import type { SourceOf } from "../config.ts";
-import { name, openDatabase, text } from "../tables.ts";
+import { type Database, jsonTable, name, openDatabase, text } from "../tables.ts";
 import { delimitedLines, jsonLines } from "./lines.ts";
 import { fault, fileStamp, readSticker, type SourceEntry, wordList } from "./source.ts";
 
@@ -67,7 +67,7 @@ async function* fromLines(source: Source, base: string): AsyncGenerator<SourceEn
 async function* fromDatabase(source: Source, base: string): AsyncGenerator<SourceEntry> {
   const db = await openDatabase();
   try {
-    const from = reader(source);
+    const from = await reader(source, db);
     const known = (await db.all(`DESCRIBE SELECT * FROM ${from}`)).map((row) => String(row.column_name));
     const picked = FIELDS.map((field) => {
       const column = columnOf(source, field, known);
@@ -83,9 +83,9 @@ async function* fromDatabase(source: Source, base: string): AsyncGenerator<Sourc
 }
 
 /** The table function that reads the file. */
-function reader({ path }: Source): string {
+async function reader({ path }: Source, db: Database): Promise<string> {
   if (/\.parquet$/i.test(path)) return text(path);
-  if (/\.json$/i.test(path)) return `read_json(${text(path)}, format = 'array', maximum_object_size = 67108864)`;
+  if (/\.json$/i.test(path)) return jsonTable(db, path, "array");
   throw new Error("expected a .csv, .tsv, .json, .jsonl or .parquet");
 }
 
