@@ -304,6 +304,26 @@ describe("a stage", () => {
     ).rejects.toThrow(/1-of-1.jsonl line 4 is damaged/);
   });
 
+  it("loses no item for half of an emoji, and says so where DuckDB cannot read a line of the journal", async () => {
+    const c = await collection("halves", {});
+    const half: Stage<Item, { square: string }> = {
+      ...numbers(0, (n) => n),
+      columns: { square: "VARCHAR" },
+      items: async () => ({
+        each: (async function* () {
+          yield { key: "cut \ud83d" };
+          yield { key: "whole" };
+        })(),
+      }),
+      open: async () => ({ run: async ({ key }) => ({ square: `${key} \ude00` }), close: async () => {} }),
+    };
+    for (const before of [0, 2]) expect(await run(c, half)).toMatchObject({ before });
+    expect((await rows(c, "squares")).map(({ square }) => square)).toEqual(["cut \ufffd \ufffd", "whole \ufffd"]);
+    const journal = join(c.journalDir("squares"), "1-of-1.jsonl");
+    await writeFile(journal, (await readFile(journal, "utf8")).replace("whole \ufffd", "whole \\ude00"));
+    await expect(run(c, half)).rejects.toThrow(/squares: 1 lines in .* cannot be made into rows/);
+  });
+
   it("can be shared by machines without a common disk", async () => {
     const path = join(dir, "shared-in");
     await mkdir(path, { recursive: true });

@@ -182,6 +182,10 @@ describe("a language model", () => {
     const again = await collected("cache", { textModel: "a" });
     for (const name of ["describe", "summarise"]) await run(again, name);
     expect(asked).toEqual([]);
+    // What b said is newer in the journal, but a's is in the table.
+    const [{ key }] = await rows(again, "summarise");
+    const origins = await history(again, String(key), stages().all);
+    expect(origins.filter((origin) => origin.stage === "summarise")).toMatchObject([{ tool: "a", version: 1 }]);
   });
 
   it("stops when the budget is spent, with what is done kept; a dry run says what it would cost", async () => {
@@ -207,11 +211,27 @@ describe("human edits", () => {
     await recordsTable(c);
     const [record] = await withDatabase((db) => db.all(`SELECT * FROM ${table(c, "records")} WHERE id = '${key}'`));
     expect(record).toMatchObject({ caption: "a blue disc, turning", domain: "Real", trigger_words: ["disc", "round"] });
+    await edit(`id,caption,text\n${key},first,\n${key},,2024-01-01\n${key},second,\n`);
+    expect(await editsTable(c)).toBe(2);
+    expect(await rows(c, "edits")).toMatchObject([{ key, caption: "second", text: "2024-01-01", lines: [1, 2, 3] }]);
+    await recordsTable(c);
+    const [{ n }] = await withDatabase((db) => db.all(`SELECT count(*)::INT AS n FROM ${table(c, "records")}`));
+    expect(n).toBe(3);
     await edit("id,caption\nabc,x\n");
     await expect(editsTable(c)).rejects.toThrow("edits abc, which is not in the data set");
     await edit(`id,title\n${key},x\n`);
     await expect(editsTable(c)).rejects.toThrow("not of title");
-    expect((await rows(c, "edits")).map((row) => row.caption)).toEqual(["a blue disc, turning"]);
+    expect((await rows(c, "edits")).map((row) => row.caption)).toEqual(["second"]);
+    const [origin] = (await history(c, String(key), stages().all)).slice(-1);
+    expect(origin).toMatchObject({ stage: "edits", tool: join(dir, "edits.csv"), row: { lines: [1, 2, 3] } });
+  });
+
+  it("in JSON lines stay texts where they look like dates or numbers", async () => {
+    const c = await collected("texts", { edits: "edits.jsonl" });
+    const [{ key }] = await rows(c, "measure");
+    await writeFile(join(dir, "edits.jsonl"), `${JSON.stringify({ id: key, text: "2024-01-01", caption: "007" })}\n`);
+    await editsTable(c);
+    expect(await rows(c, "edits")).toMatchObject([{ text: "2024-01-01", caption: "007" }]);
   });
 });
 

@@ -12,6 +12,8 @@ export interface Entry<Row = unknown> {
   /** Hash of everything that determined the row; another hash means that the item has to be done again. */
   readonly input: string;
   readonly row: Row;
+  /** Of the stage that made it. */
+  readonly version?: number;
   /** When, ISO 8601; and the line's number within its process, since clocks are coarse. */
   readonly at: string;
   readonly n: number;
@@ -23,15 +25,18 @@ const SYNC_EVERY = 200;
 /** A journal open for appending. */
 export class Journal<Row> {
   readonly #file: number;
+  readonly #version: number | undefined;
   #lines = 0;
 
-  constructor(file: number) {
+  constructor(file: number, version?: number) {
     this.#file = file;
+    this.#version = version;
   }
 
   append(key: string, input: string, row: Row): void {
-    const entry: Entry<Row> = { key, input, row, at: new Date().toISOString(), n: this.#lines };
-    writeSync(this.#file, `${JSON.stringify(entry)}\n`);
+    const at = new Date().toISOString();
+    const entry: Entry<Row> = { key, input, version: this.#version, row, at, n: this.#lines };
+    writeSync(this.#file, `${wellFormedJson(entry)}\n`);
     if (++this.#lines % SYNC_EVERY === 0) fsyncSync(this.#file);
   }
 
@@ -41,14 +46,25 @@ export class Journal<Row> {
   }
 }
 
-/** Opens `dir/name.jsonl` for appending and cuts off a line that a killed process has left half-written. */
-export async function openJournal<Row>(dir: string, name: string): Promise<Journal<Row>> {
+/**
+ * JSON that every reader takes. A half of a surrogate pair (an emoji cut in two by some tool before) is a text to JavaScript
+ * and to nobody else: it becomes U+FFFD.
+ */
+export function wellFormedJson(value: unknown): string {
+  return JSON.stringify(value, (_, field: unknown) => (typeof field === "string" ? field.toWellFormed() : field));
+}
+
+/**
+ * Opens `dir/name.jsonl` for appending and cuts off a line that a killed process has left half-written. Lines say the `version`
+ * of what makes them.
+ */
+export async function openJournal<Row>(dir: string, name: string, version?: number): Promise<Journal<Row>> {
   await mkdir(dir, { recursive: true });
   const path = join(dir, `${name}.jsonl`);
   const end = await endOfLines(path);
   const file = openSync(path, "a");
   ftruncateSync(file, end);
-  return new Journal<Row>(file);
+  return new Journal<Row>(file, version);
 }
 
 /** Every journal of a stage. */
@@ -74,7 +90,7 @@ export async function finished(dir: string, again = false): Promise<Finished> {
       if (!again || !row?.error) done.add(`${input} ${key}`);
     }
   }
-  return { has: (key, input) => done.has(`${input} ${key}`) };
+  return { has: (key, input) => done.has(`${input} ${key.toWellFormed()}`) };
 }
 
 /** The whole lines of a journal. A line that is not an entry is damage that must not be passed over in silence. */
