@@ -5,7 +5,14 @@ import { dirname, join, resolve } from "node:path";
 import { dataCard } from "../data/curate/card.ts";
 import { type Collection, checkBuild, createCollection, openCollection, parseJson } from "../data/curate/collection.ts";
 import { type CurateConfig, configSchema, parseConfig } from "../data/curate/config.ts";
-import { filterTable, recordsTable, verdicts, wordsTable } from "../data/curate/derived.ts";
+import {
+  filterTable,
+  NOT_COLLECTED,
+  notCollected,
+  recordsTable,
+  verdicts,
+  wordsTable,
+} from "../data/curate/derived.ts";
 import { editsTable } from "../data/curate/edits.ts";
 import { beginExport } from "../data/curate/export/begin.ts";
 import { exportImagefolder } from "../data/curate/export/imagefolder.ts";
@@ -151,16 +158,28 @@ export async function stats(dir: string, out: string): Promise<void> {
 
 export async function show(dir: string, { rejected, count, out }: ShowOptions): Promise<void> {
   const collection = await openCollection(dir);
+  if (rejected === NOT_COLLECTED) return listNotCollected(collection, count);
   const formats = `(SELECT id, min(format) AS format FROM ${table(collection, "collect")} GROUP BY id)`;
   const from = rejected
     ? `${table(collection, "filter")} f JOIN ${formats} c USING (id) WHERE reason = ${text(rejected)}`
     : table(collection, "records");
-  const label = rejected ? "coalesce(round(value, 2)::VARCHAR, duplicate_of, detail)" : "coalesce(caption, '')";
+  const measured = "coalesce(value::INT || ' bits from ' || left(duplicate_of, 8), round(value, 2)::VARCHAR, detail)";
+  const label = rejected ? measured : "coalesce(caption, '')";
   const shown = await samples(from, label, count);
   const sheet = await contactSheet(collection, shown);
   await mkdir(dirname(out), { recursive: true });
   await replaceFile(out, (file) => file.writeFile(sheet));
   console.log(`${out}: ${shown.length} stickers`);
+}
+
+/** There is no picture of them. */
+async function listNotCollected(collection: Collection, count: number): Promise<void> {
+  const rows = await withDatabase((db) =>
+    db.all(`SELECT source, entry, error, count(*) OVER ()::INT AS total FROM ${table(collection, "collect")}
+      WHERE id IS NULL ORDER BY source, entry LIMIT ${count}`),
+  );
+  for (const { source, entry, error } of rows) console.log(`${source}: ${entry}: ${error}`);
+  console.log(`${rows.length} of ${rows[0]?.total ?? 0} entries that could not be taken`);
 }
 
 /** Some stickers, drawn by the hash of their names. */
@@ -309,8 +328,13 @@ async function derive(collection: Collection): Promise<void> {
     entropy: ` (below filter.minEntropy, ${minEntropy} bits)`,
     text: " (over filter.maxTextCharacters or maxTextArea)",
     "near-duplicate": ` (within filter.nearDuplicateBits, ${nearDuplicateBits} of 256)`,
+    [NOT_COLLECTED]: ` (entries of sources; dataset show --rejected ${NOT_COLLECTED} lists them)`,
   };
-  for (const [verdict, count] of await verdicts(collection)) tell(count, `${verdict}${why[verdict] ?? ""}`);
+  for (const [verdict, count] of await verdicts(collection)) {
+    tell(count, `${verdict}${why[verdict] ?? ""}`);
+    if (verdict !== NOT_COLLECTED) continue;
+    for (const [reason, entries] of await notCollected(collection, 5)) tell(entries, `  ${reason}`);
+  }
 }
 
 function tell(count: number, what: string): void {

@@ -46,7 +46,7 @@ export interface TrainDomainOptions {
 /** The stages that are commands of their own, in the order in which `build` runs them. */
 export const STAGES = ["collect", "measure", "ocr", "domain", "describe", "summarise", "translate"] as const;
 const FORMATS = ["imagefolder", "webdataset", "parquet"] as const;
-const REASONS = ["undecodable", "aspect", "entropy", "text", "near-duplicate"];
+const REASONS = ["undecodable", "aspect", "entropy", "text", "near-duplicate", "not-collected"];
 
 const work = () => import("./dataset.ts");
 
@@ -82,7 +82,12 @@ export function addDataset(program: Command): void {
     .option("-o, --out <folder>", "where stats.json and stats.html go (default: the data set)")
     .action(async (dir: string, o: { out?: string }) => (await work()).stats(dir, o.out ?? dir));
   command("show", "a contact sheet of stickers, kept or rejected, to judge by eye")
-    .addOption(new Option("--rejected <reason>", "those rejected for this reason").choices(REASONS))
+    .addOption(
+      new Option(
+        "--rejected <reason>",
+        "those rejected for this reason; a list instead of a picture for those not collected",
+      ).choices(REASONS),
+    )
     .option("--count <n>", "how many", whole(1, 2000), 60)
     .option("-o, --out <file>", "the PNG", "sheet.png")
     .action(async (dir: string, o: ShowOptions) => (await work()).show(dir, o));

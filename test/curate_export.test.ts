@@ -12,6 +12,7 @@ import { compressors } from "hyparquet-compressors";
 import { extract } from "tar-stream";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { build, stale } from "../cli/build.mjs";
+import { dataCard } from "../data/curate/card.ts";
 import { type Collection, createCollection } from "../data/curate/collection.ts";
 import { parseConfig } from "../data/curate/config.ts";
 import { filterTable, recordsTable, wordsTable } from "../data/curate/derived.ts";
@@ -115,6 +116,29 @@ describe("the test sets", () => {
   });
 });
 
+it("the filter says in how many bits a near duplicate differs, also from the far end of a chain", async () => {
+  const set = await createCollection(join(dir, "near"), parseConfig({ filter: { nearDuplicateBits: 4 } }, "test", dir));
+  const hashes = {
+    a: "0".repeat(64),
+    b: "8000000000000001".repeat(2).padEnd(64, "0"),
+    c: "8000000000000001".repeat(4),
+  };
+  const measured = Object.entries(hashes).map(([id, hash]) => `('${id}', '${hash}', NULL::VARCHAR, 1.0, 5.0)`);
+  await withDatabase(async (db) => {
+    await db.write("SELECT NULL::VARCHAR AS id, NULL::VARCHAR AS text LIMIT 0", set.tablePath("collect"));
+    await db.write(
+      `SELECT * FROM (VALUES ${measured.join(", ")}) t("key", phash, error, aspect, entropy) ORDER BY "key"`,
+      set.tablePath("measure"),
+    );
+  });
+  await filterTable(set);
+  expect(await query(`SELECT id, value, "limit", duplicate_of FROM ${table(set, "filter")} ORDER BY id`)).toEqual([
+    { id: "a", value: null, limit: null, duplicate_of: null },
+    { id: "b", value: 4, limit: 4, duplicate_of: "a" },
+    { id: "c", value: 8, limit: 4, duplicate_of: "a" },
+  ]);
+});
+
 it("README.md's commands make a set to train on", async () => {
   const at = join(dir, "readme");
   await writeStarter(join(at, "stickers"), { count: 30, size: 32, seed: 1 });
@@ -151,6 +175,42 @@ it("the statistics count what is there, and the page stands by itself", async ()
   const page = statsPage(stats, [{ title: "none", png: new Uint8Array() }]);
   expect(page).toContain("two &lt;dozen&gt;");
   expect(page).not.toMatch(/<(script|link)|src="http/);
+});
+
+it("the card names licences and attributions of stickers, and what the sources offered in vain, with counts", async () => {
+  const path = join(dir, "stated");
+  await writeStarter(path, { count: 3, size: 16, seed: 5 });
+  const lines = (await readFile(join(path, "metadata.jsonl"), "utf8"))
+    .trim()
+    .split("\n")
+    .map((line) => JSON.parse(line));
+  const [by, license] = ["Ada\nLovelace", "CC-BY-4.0"];
+  const stated = lines.map((line, i) => JSON.stringify({ ...line, license, attribution: i < 2 ? by : "Bob" }));
+  await writeFile(join(path, "metadata.jsonl"), stated.join("\n"));
+  await writeFile(join(path, "empty.gif"), "");
+  await writeFile(join(path, "page.gif"), "<html></html>");
+  await writeFile(join(path, "page2.gif"), "<html></html>");
+  const source = { type: "folder", name: "stated", path };
+  const config = { sources: [source], filter: { minEntropy: 0, nearDuplicateBits: -1 }, annotate: { ocr: false } };
+  const set = await createCollection(join(dir, "stated-set"), parseConfig(config, "test", dir));
+  for (const stage of stages().before) await runStage(set, stage);
+  await filterTable(set);
+  await recordsTable(set);
+  await wordsTable(set);
+  const stats = await statistics(set);
+  expect(stats.filter).toEqual({ kept: 3, "not-collected": 3 });
+  const card = dataCard(stats, set.config).split("\n");
+  for (const line of [
+    "- **stated** (folder): each sticker states its licence",
+    "- CC-BY-4.0: 3",
+    "- Ada Lovelace: 2",
+    "- Bob: 1",
+    "- not-collected: 3",
+    "- this is an HTML page, not an image: 2",
+    "- the file is empty: 1",
+  ])
+    expect(card).toContain(line);
+  expect(statsPage(stats, [])).toContain('<td>the file is empty</td><td class="n">1</td>');
 });
 
 describe("an export", () => {

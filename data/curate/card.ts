@@ -2,8 +2,11 @@
 // header, then Markdown). Written beside every export.
 
 import type { CurateConfig } from "./config.ts";
-import type { TABLE_3 } from "./paper.ts";
+import type { Bar, TABLE_3 } from "./paper.ts";
 import type { Stats } from "./stats.ts";
+
+/** Lines of a list. */
+const SHOWN = 20;
 
 export function dataCard(stats: Stats, { sources, filter }: CurateConfig): string {
   const languages = stats.facts.language.includes("Cn") ? ["en", "zh"] : ["en"];
@@ -45,19 +48,37 @@ test sticker are in no split. \`held-out\` are pairs of subject and action that 
 
 ## Sources, licences, attribution
 
-${sources.map((source) => `- **${source.name}** (${source.type}): ${source.license || "licence not stated"}${source.attribution ? `; ${source.attribution}` : ""}`).join("\n")}
+${sources.map((source) => `- **${source.name}** (${source.type}): ${licence(source, stats)}${source.attribution ? `; ${source.attribution}` : ""}`).join("\n")}
 
-Licences as the stickers themselves state them (a sticker's own \`license\` and \`attribution\` are in its record):
+Stickers by licence, their own where they state one, else that of their source (both are in a sticker's record, as \`license\` and
+\`attribution\`):
 
-${stats.licenses.map(([name, n]) => `- ${name}: ${n}`).join("\n")}
-
+${most(stats.licenses)}
+${stats.attributions.length > 0 ? `\nStickers by whom they are attributed to:\n\n${most(stats.attributions)}\n` : ""}
 ## What was left out
 
 ${lines(Object.fromEntries(Object.entries(stats.filter).filter(([verdict]) => verdict !== "kept")))}
-
+${stats.notCollected.length > 0 ? `\nEntries of the sources that could not be taken:\n\n${most(stats.notCollected)}\n` : ""}
 Limits: at most ${filter.maxTextCharacters} characters of text or ${100 * filter.maxTextArea} % of the area under it, entropy of at least
 ${filter.minEntropy} bits, sides of at most ${filter.maxAspect} : 1, near duplicates up to ${filter.nearDuplicateBits} of 256 bits.
 `;
+}
+
+function licence({ name, license }: CurateConfig["sources"][number], { sources }: Stats): string {
+  if (license) return license;
+  const { stickers, licensed } = sources[name] ?? { stickers: 0, licensed: 0 };
+  if (licensed === 0) return "licence not stated";
+  return licensed === stickers
+    ? "each sticker states its licence"
+    : `${licensed} of ${stickers} stickers state their licence, the others none`;
+}
+
+/** The first of a list sorted by count. */
+function most(bars: readonly Bar[]): string {
+  const shown = bars.slice(0, SHOWN);
+  const more = bars.length > SHOWN ? ["- and others"] : [];
+  // What sources say may hold line breaks, which would end the list.
+  return [...shown.map(([name, n]) => `- ${name.replace(/\s+/g, " ")}: ${n}`), ...more].join("\n");
 }
 
 function lines(counts: Readonly<Record<string, number>>): string {

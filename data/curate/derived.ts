@@ -56,8 +56,15 @@ async function linkDuplicates(db: Database, bits: number): Promise<void> {
   for (let at = 0; at < pairs.length; at += 1000) {
     await db.run(`INSERT INTO pair VALUES ${pairs.slice(at, at + 1000).join(", ")}`);
   }
-  await db.run(`UPDATE verdict SET reason = 'near-duplicate', duplicate_of = pair.first, "limit" = ${bits}
-    FROM pair WHERE pair.id = verdict.id`);
+  await db.run(`UPDATE verdict SET reason = 'near-duplicate', duplicate_of = first.id, "limit" = ${bits},
+      value = ${differing("verdict.phash", "first.phash")}
+    FROM pair JOIN verdict first ON first.id = pair.first WHERE pair.id = verdict.id`);
+}
+
+/** SQL of the bits in which two hashes differ. In a chain the first of a group may be further away than the limit. */
+function differing(a: string, b: string): string {
+  const word = (hash: string, at: number): string => `('0x' || substr(${hash}, ${at}, 16))::UBIGINT`;
+  return [1, 17, 33, 49].map((at) => `bit_count(xor(${word(a, at)}, ${word(b, at)}))::INT`).join(" + ");
 }
 
 /**
@@ -131,12 +138,26 @@ export async function wordsTable(collection: Collection): Promise<void> {
   );
 }
 
-/** How many stickers were kept, and how many rejected for each reason. */
+/** What the sources offered and could not be taken: empty files, files that are no images, addresses that gave nothing. */
+export const NOT_COLLECTED = "not-collected";
+
+/** How many stickers were kept, how many rejected for each reason, and how many entries never became stickers. */
 export async function verdicts(collection: Collection): Promise<Map<string, number>> {
   const rows = await withDatabase((db) =>
     db.all(
-      `SELECT coalesce(reason, 'kept') AS verdict, count(*)::INT AS n FROM ${table(collection, "filter")} GROUP BY ALL ORDER BY ALL`,
+      `SELECT coalesce(reason, 'kept') AS verdict, count(*)::INT AS n FROM ${table(collection, "filter")} GROUP BY ALL
+        UNION ALL SELECT '${NOT_COLLECTED}', count(*)::INT FROM ${table(collection, "collect")}
+        WHERE id IS NULL HAVING count(*) > 0 ORDER BY ALL`,
     ),
   );
   return new Map(rows.map((row) => [row.verdict as string, row.n as number]));
+}
+
+/** Why entries could not be taken, with counts, the most frequent first. */
+export async function notCollected(collection: Collection, limit: number): Promise<[string, number][]> {
+  const rows = await withDatabase((db) =>
+    db.all(`SELECT error, count(*)::INT AS n FROM ${table(collection, "collect")} WHERE id IS NULL
+      GROUP BY error ORDER BY n DESC, error LIMIT ${limit}`),
+  );
+  return rows.map(({ error, n }) => [String(error), n as number]);
 }

@@ -2,7 +2,7 @@
 // per domain. Queries on the table "records"; stats_page.ts draws them.
 
 import type { Collection } from "./collection.ts";
-import { verdicts } from "./derived.ts";
+import { notCollected, verdicts } from "./derived.ts";
 import { type Bar, type DatasetFacts, FRAME_BINS, LENGTH_BINS } from "./paper.ts";
 import { type Database, table, withDatabase } from "./tables.ts";
 
@@ -24,9 +24,16 @@ export interface Stats {
   readonly filter: Readonly<Record<string, number>>;
   readonly splits: Readonly<Record<string, number>>;
   readonly licenses: readonly Bar[];
+  readonly attributions: readonly Bar[];
+  /** Of each source by name: stickers that were kept, and those of them that have a licence. */
+  readonly sources: Readonly<Record<string, { readonly stickers: number; readonly licensed: number }>>;
+  /** Why entries of the sources could not be taken. */
+  readonly notCollected: readonly Bar[];
 }
 
 const TOP = 60;
+/** Licences, attributions and faults of entries that are listed. */
+const LISTED = 50;
 /** Words of these lengths and kinds say nothing about stickers. */
 const STOP = new Set(
   "a an and are as at be by for from has have he her his in into is it its of on or she that the their there they this to was were while with".split(
@@ -80,7 +87,10 @@ export async function statistics(collection: Collection): Promise<Stats> {
       splits: collection.hasTable("split")
         ? Object.fromEntries(await top(db, table(collection, "split"), "coalesce(test_set, split)", 10))
         : {},
-      licenses: await top(db, records, "if(license IS NULL OR license = '', 'not stated', license)", 20),
+      licenses: await top(db, records, "if(license IS NULL OR license = '', 'not stated', license)", LISTED),
+      attributions: await top(db, `${records} WHERE attribution <> ''`, "attribution", LISTED),
+      sources: await bySource(collection, db),
+      notCollected: await notCollected(collection, LISTED),
     };
   });
 }
@@ -94,6 +104,18 @@ export async function topWords(collection: Collection, limit: number): Promise<S
   const of = (domain: string): Bar[] =>
     rows.filter((row) => row.domain === domain).map((row) => [String(row.word), row.n as number]);
   return { Real: of("Real"), Cartoon: of("Cartoon") };
+}
+
+async function bySource(collection: Collection, db: Database): Promise<Stats["sources"]> {
+  const rows = await db.all(`SELECT source, count(DISTINCT id)::INT AS stickers,
+      (count(DISTINCT id) FILTER (license <> ''))::INT AS licensed
+    FROM ${table(collection, "collect")} SEMI JOIN ${table(collection, "records")} USING (id) GROUP BY source ORDER BY source`);
+  return Object.fromEntries(
+    rows.map(({ source, stickers, licensed }) => [
+      String(source),
+      { stickers: stickers as number, licensed: licensed as number },
+    ]),
+  );
 }
 
 /** The most frequent values of an expression. */

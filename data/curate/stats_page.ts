@@ -45,6 +45,7 @@ ${histogram("(d) characters of descriptions", LENGTH_BINS, stats.lengths, FIGURE
 </div>
 <h2>The filter</h2>
 ${counts(Object.entries(stats.filter))}
+${stats.notCollected.length > 0 ? `<p>Entries of the sources that could not be taken:</p>\n${counts(stats.notCollected)}` : ""}
 <h2>Splits</h2>
 ${counts(Object.entries(stats.splits))}
 <h2>Licences</h2>
