@@ -197,6 +197,10 @@ describe("a language model", () => {
     await expect(run(c, "describe")).rejects.toThrow("the budget of 2 is spent");
     expect(asked).toHaveLength(2);
     expect((await dryRun(c, stage("describe"))).items).toBe(1);
+    await expect(run(c, "describe")).rejects.toThrow("the budget of 2 is spent"); // that of all runs, not of each
+    expect(asked).toHaveLength(2);
+    const more = await collected("budget", { pricePerMillion, budget: 3, concurrency: 1 });
+    expect(await run(more, "describe")).toMatchObject({ before: 2, done: 1 });
   });
 });
 

@@ -1,6 +1,8 @@
 // A client of servers that speak the OpenAI chat dialect (Ollama, vLLM, llama.cpp, ...): pictures and text in, JSON after a schema
-// out. Answers are kept by everything that led to them, so nothing is paid for twice; a budget ends the work, not the data set.
+// out. Answers are kept by everything that led to them, so nothing is paid for twice; a budget ends the work, not the data set. What
+// every run has spent is on record (journals of key = model, row = { cost }), since the budget is that of the whole data set.
 
+import { randomBytes } from "node:crypto";
 import { existsSync } from "node:fs";
 import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -9,6 +11,7 @@ import * as z from "zod";
 import { replaceFile } from "../../engine/atomic.ts";
 import { sha256 } from "../hash.ts";
 import type { CurateConfig } from "./config.ts";
+import { entries, type Journal, journals, openJournal } from "./journal.ts";
 import { NotNow } from "./stage.ts";
 
 export type AnnotateConfig = CurateConfig["annotate"];
@@ -54,17 +57,22 @@ export class ChatClient {
   readonly #cache: string;
   /** Answers under way, by their files: stickers that ask the same at once get one answer, and it is written and paid once. */
   readonly #asking = new Map<string, Promise<string>>();
+  readonly #ledger: string;
+  /** What earlier runs have spent. */
+  #before: Promise<number> | undefined;
   #spent = 0;
+  /** A file of its own: several machines may spend at a time. */
+  #book: Promise<Journal<Cost>> | undefined;
 
-  /** `cache`: a folder for answers. */
-  constructor(config: AnnotateConfig, cache: string) {
+  /** `cache`: a folder for answers; `ledger`: one for what was spent. Close it. */
+  constructor(config: AnnotateConfig, cache: string, ledger: string) {
     this.#config = config;
     this.#cache = cache;
+    this.#ledger = ledger;
   }
 
-  /** In the currency of `pricePerMillion`; answers from the cache cost nothing. */
-  get spent(): number {
-    return this.#spent;
+  async close(): Promise<void> {
+    (await this.#book)?.close();
   }
 
   /**
@@ -75,7 +83,9 @@ export class ChatClient {
     const path = join(this.#cache, `${sha256(requestBody(question))}.json`);
     if (existsSync(path)) return parseAnswer(await readFile(path, "utf8"), question.schema);
     const { budget } = this.#config;
-    if (budget !== undefined && this.#spent >= budget && !this.#asking.has(path)) {
+    this.#before ??= spentIn(this.#ledger);
+    const before = await this.#before;
+    if (budget !== undefined && before + this.#spent >= budget && !this.#asking.has(path)) {
       throw new BudgetSpent(`the budget of ${budget} is spent: raise annotate.budget and run this again`);
     }
     const asking = this.#asking.get(path) ?? this.#fresh(question, path).finally(() => this.#asking.delete(path));
@@ -87,7 +97,7 @@ export class ChatClient {
   async #fresh(question: Question<unknown>, path: string): Promise<string> {
     for (let attempt = 0; ; attempt++) {
       const { content, cost } = await this.#patiently(requestBody(question, 1 + attempt));
-      this.#spent += cost;
+      await this.#pay(question.model, cost);
       try {
         parseAnswer(content, question.schema);
       } catch (error) {
@@ -98,6 +108,13 @@ export class ChatClient {
       await replaceFile(path, (file) => file.writeFile(content));
       return content;
     }
+  }
+
+  async #pay(model: string, cost: number): Promise<void> {
+    if (cost === 0) return;
+    this.#spent += cost;
+    this.#book ??= openJournal<Cost>(this.#ledger, randomBytes(4).toString("hex"));
+    (await this.#book).append(model, "", { cost });
   }
 
   async #patiently(body: string): Promise<Reply> {
@@ -129,6 +146,18 @@ export class ChatClient {
       1e6;
     return { content: choices[0].message.content, cost };
   }
+}
+
+interface Cost {
+  readonly cost: number;
+}
+
+async function spentIn(ledger: string): Promise<number> {
+  let sum = 0;
+  for (const path of await journals(ledger)) {
+    for await (const { row } of entries<Cost>(path)) sum += row.cost;
+  }
+  return sum;
 }
 
 interface Reply {

@@ -159,7 +159,9 @@ const annotate = section({
     .number()
     .positive()
     .optional()
-    .describe("The stage stops, with what is done kept, when this much has been spent by pricePerMillion."),
+    .describe(
+      "Asking stops, with what is done kept, when this much was spent on the data set, all runs together, by pricePerMillion.",
+    ),
   pricePerMillion: section({
     input: z.number().describe("Of a million tokens asked."),
     output: z.number().describe("Of a million tokens answered."),

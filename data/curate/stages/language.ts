@@ -53,7 +53,7 @@ function asking<I extends Item>({ name, about, version, prompt, vision, query, a
       estimate(prompt.length + JSON.stringify(item).length, vision ? annotate.frames : 0, annotate),
     items: async (collection, db) => (collection.config.annotate.server ? queried(db, query(collection)) : NONE),
     open: async (collection) => {
-      const client = new ChatClient(collection.config.annotate, answers(collection));
+      const client = new ChatClient(collection.config.annotate, answers(collection), collection.journalDir("spent"));
       const model = modelOf(collection);
       return {
         run: async (item) => {
@@ -64,7 +64,7 @@ function asking<I extends Item>({ name, about, version, prompt, vision, query, a
             return { text: null, model, error: (error as Error).message };
           }
         },
-        close: async () => {},
+        close: () => client.close(),
       };
     },
   };
