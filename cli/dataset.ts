@@ -10,6 +10,7 @@ import {
   NOT_COLLECTED,
   notCollected,
   recordsTable,
+  unknownDomains,
   verdicts,
   wordsTable,
 } from "../data/curate/derived.ts";
@@ -50,14 +51,8 @@ import type {
 const STAGES = stages(domainClassifiers);
 
 export async function build(configPath: string, out: string): Promise<void> {
-  const given = await readFile(configPath, "utf8").catch(({ code }: NodeJS.ErrnoException) => {
-    throw new Error(
-      code === "ENOENT" ? `there is no configuration ${configPath}` : `${configPath} cannot be read (${code})`,
-    );
-  });
-  const config = parseConfig(parseJson(given, configPath), configPath, dirname(resolve(configPath)));
-  await checkBuild(out, config, configPath);
-  const collection = await createCollection(out, config);
+  const collection = await configured(configPath, out);
+  const { config } = collection;
   if (config.annotate.ocr === "auto" && !recogniserInstalled()) console.error(`note: ${MISSING}`);
   for (const one of STAGES.before) {
     if (!(await runOne(collection, one, {}))) return;
@@ -78,6 +73,18 @@ export async function build(configPath: string, out: string): Promise<void> {
   if ((bare as number) > 0) console.log(`${bare} of ${kept} have no caption. ${captionsFrom(config)}`);
 }
 
+/** The data set in `out`, made if there is none, under the configuration in a file. Of many `shards` that do so none tidies up. */
+async function configured(configPath: string, out: string, shards = false): Promise<Collection> {
+  const given = await readFile(configPath, "utf8").catch(({ code }: NodeJS.ErrnoException) => {
+    throw new Error(
+      code === "ENOENT" ? `there is no configuration ${configPath}` : `${configPath} cannot be read (${code})`,
+    );
+  });
+  const config = parseConfig(parseJson(given, configPath), configPath, dirname(resolve(configPath)));
+  await checkBuild(out, config, configPath);
+  return createCollection(out, config, shards);
+}
+
 /** What a user does about stickers without a caption. */
 function captionsFrom({ annotate: { server } }: CurateConfig): string {
   const model = server
@@ -87,7 +94,7 @@ function captionsFrom({ annotate: { server } }: CurateConfig): string {
 }
 
 export async function stage(dir: string, name: string, o: StageCommandOptions): Promise<void> {
-  const collection = await openCollection(dir);
+  const collection = o.config ? await configured(o.config, dir, o.shard !== undefined) : await openCollection(dir);
   if (o.dryRun) {
     const { items, cost } = await dryRun(collection, named(name), o.shard);
     console.log(
@@ -335,6 +342,14 @@ async function derive(collection: Collection): Promise<void> {
     if (verdict !== NOT_COLLECTED) continue;
     for (const [reason, entries] of await notCollected(collection, 5)) tell(entries, `  ${reason}`);
   }
+  const unknown = await unknownDomains(collection);
+  if (unknown.size === 0) return;
+  const said = [...unknown].slice(0, 5).map(([domain, count]) => `${JSON.stringify(domain)} ${count}`);
+  const more = unknown.size > said.length ? ", ..." : "";
+  const neither = `neither ${DOMAINS.join(" nor ")} (${said.join(", ")}${more})`;
+  console.log(
+    `Sources name domains that are ${neither}: such a sticker has none, unless annotate.domainModel tells it`,
+  );
 }
 
 function tell(count: number, what: string): void {

@@ -10,6 +10,8 @@ export interface StageCommandOptions {
   readonly shard?: Shard;
   readonly again?: boolean;
   readonly dryRun?: boolean;
+  /** Of a data set that is not there yet, or takes another. */
+  readonly config?: string;
 }
 
 export interface ShowOptions {
@@ -64,6 +66,7 @@ export function addDataset(program: Command): void {
   for (const name of STAGES) {
     command(name, `the stage "${name}" alone`)
       .addOption(new Option("--shard <i/n>", "this machine's part, from 1/n to n/n; then run merge").argParser(shard))
+      .option("--config <file>", "make the data set, or give it this configuration, as build does")
       .option("--again", "do again what ended in an error, e.g. a model's answer that was none", false)
       .option("--dry-run", "say how much is to be done, and what a language model would cost, and do nothing", false)
       .action(async (dir: string, o: StageCommandOptions) => (await work()).stage(dir, name, o));

@@ -11,12 +11,15 @@ import { buffer } from "node:stream/consumers";
 import { crc32, gzipSync } from "node:zlib";
 import { pack } from "tar-stream";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { createCollection } from "../data/curate/collection.ts";
+import { stage } from "../cli/dataset.ts";
+import { type Collection, createCollection, openCollection } from "../data/curate/collection.ts";
 import { parseConfig } from "../data/curate/config.ts";
+import { unknownDomains } from "../data/curate/derived.ts";
 import { Fetcher } from "../data/curate/fetch.ts";
-import { NotNow, runStage, type Stage } from "../data/curate/stage.ts";
+import { NotNow, runStage, type Stage, sealStage } from "../data/curate/stage.ts";
 import { collect } from "../data/curate/stages/collect.ts";
-import { type Row, table, withDatabase } from "../data/curate/tables.ts";
+import { domainStage } from "../data/curate/stages/domain.ts";
+import { type Row, table, text, withDatabase } from "../data/curate/tables.ts";
 import { encodeGif } from "../data/encode/gif.ts";
 import { sha256 } from "../data/hash.ts";
 import { discFrames } from "./stickers.ts";
@@ -38,12 +41,18 @@ async function folder(name: string, contents: Readonly<Record<string, Uint8Array
   return path;
 }
 
-/** What collecting one source gives, by entry. */
-async function collected(name: string, source: object, fetch = {}): Promise<Row[]> {
-  const config = { sources: [{ name: "s", ...source }], fetch };
+/** A data set that one source has been collected into. */
+async function collectedSet(name: string, source: object, more = {}): Promise<Collection> {
+  const config = { sources: [{ name: "s", ...source }], ...more };
   const c = await createCollection(join(dir, `${name}.set`), parseConfig(config, "test", dir));
   const { putOff } = await runStage(c, collect as unknown as Stage);
   expect(putOff).toEqual([]);
+  return c;
+}
+
+/** What collecting one source gives, by entry. */
+async function collected(name: string, source: object): Promise<Row[]> {
+  const c = await collectedSet(name, source);
   return withDatabase((db) => db.all(`SELECT * FROM ${table(c, "collect")} ORDER BY entry, words`));
 }
 
@@ -104,6 +113,39 @@ describe("a table", () => {
     const rows = await collected(`bad-${kind}`, { type: "table", path: join(path, `t.${kind}`), columns });
     expect(rows.map(({ entry, words, error }) => [entry, words, error])).toEqual(expected);
   });
+});
+
+it("a table's domains that are none are told, and its stickers are left to be guessed", async () => {
+  const path = await folder("domains", {
+    "0.gif": files[0],
+    "1.gif": files[1],
+    "t.csv": "file,domain\n0.gif,photo\n1.gif,real\n",
+  });
+  const columns = { file: "file", domain: "domain" };
+  const source = { type: "table", path: join(path, "t.csv"), columns };
+  const c = await collectedSet("domains", source, { annotate: { domainModel: "any" } });
+  expect([...(await unknownDomains(c))]).toEqual([["photo", 1]]);
+  const kept = files.slice(0, 2).map((bytes) => `(${text(sha256(bytes))}, true)`);
+  await withDatabase(async (db) => {
+    await db.write(`SELECT * FROM (VALUES ${kept.join(", ")}) t(id, kept) ORDER BY id`, c.tablePath("filter"));
+    const stage = domainStage({ identity: () => "any", open: () => Promise.reject(new Error("not opened")) });
+    const keys: string[] = [];
+    for await (const { key } of (await stage.items(c, db)).each) keys.push(key);
+    expect(keys).toEqual([sha256(files[0])]);
+  });
+});
+
+it("a stage on a new folder makes the data set, whichever shard comes first", async () => {
+  const path = await folder("sharded", { "0.gif": files[0], "1.gif": files[1], "2.gif": files[2] });
+  const config = join(dir, "sharded.json");
+  await writeFile(config, JSON.stringify({ sources: [{ type: "folder", name: "s", path }] }));
+  const set = join(dir, "sharded.set");
+  await expect(stage(set, "collect", {})).rejects.toThrow("holds no data set");
+  for (const index of [1, 0]) await stage(set, "collect", { config, shard: { index, count: 2 } });
+  const c = await openCollection(set);
+  expect(await sealStage(c, collect as unknown as Stage)).toBe(0);
+  const [{ n }] = await withDatabase((db) => db.all(`SELECT count(id)::INT AS n FROM ${table(c, "collect")}`));
+  expect(n).toBe(3);
 });
 
 describe("a folder", () => {

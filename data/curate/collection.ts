@@ -102,13 +102,14 @@ async function placeOf(path: string): Promise<string> {
 
 /**
  * Opens the data set in `dir`, and makes it if there is none, with `config` (already parsed). A data set that is there takes
- * the new configuration: each stage does again what the change concerns.
+ * the new configuration: each stage does again what the change concerns. Where other machines may be doing the same (`shards`),
+ * nothing is swept away that one of them may be writing.
  */
-export async function createCollection(dir: string, config: CurateConfig): Promise<Collection> {
+export async function createCollection(dir: string, config: CurateConfig, shards = false): Promise<Collection> {
   await mkdir(join(dir, "annotations"), { recursive: true });
   const text = `${JSON.stringify({ format: FORMAT, config }, null, 2)}\n`;
   const path = join(dir, FILE);
-  await sweep(dir, FILE);
+  if (!shards) await sweep(dir, FILE);
   if (!existsSync(path) || (await readFile(path, "utf8")) !== text) {
     await replaceFile(path, (file) => file.writeFile(text));
   }

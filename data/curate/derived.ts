@@ -1,6 +1,7 @@
 // Tables that follow from others at once: the filter's verdicts and the records. They are made anew whenever they are asked for,
 // so a threshold is changed in seconds and nothing is lost: what was measured stays measured.
 
+import { DOMAINS } from "../record.ts";
 import type { Collection } from "./collection.ts";
 import { nearDuplicates } from "./near.ts";
 import { type Database, table, text, withDatabase } from "./tables.ts";
@@ -67,6 +68,20 @@ function differing(a: string, b: string): string {
   return [1, 17, 33, 49].map((at) => `bit_count(xor(${word(a, at)}, ${word(b, at)}))::INT`).join(" + ");
 }
 
+/** SQL: whether the text in `column` is a domain. A source may call it anything. */
+export function knownDomain(column: string): string {
+  return `lower(${column}) IN (${DOMAINS.map((domain) => text(domain.toLowerCase())).join(", ")})`;
+}
+
+/** What sources call a domain that is none, and how often, the most frequent first. */
+export async function unknownDomains(collection: Collection): Promise<Map<string, number>> {
+  const rows = await withDatabase((db) =>
+    db.all(`SELECT domain, count(*)::INT AS n FROM ${table(collection, "collect")}
+      WHERE id IS NOT NULL AND domain IS NOT NULL AND NOT ${knownDomain("domain")} GROUP BY domain ORDER BY n DESC, domain`),
+  );
+  return new Map(rows.map((row) => [row.domain as string, row.n as number]));
+}
+
 /**
  * Writes the table "records": a row for each sticker that is kept, with the best that is known of every field: a human's edit,
  * else an annotator's answer, else what the source said.
@@ -84,7 +99,7 @@ export async function recordsTable(collection: Collection): Promise<void> {
           list_sort(list_distinct(list(source))) AS sources,
           arg_min(caption, "key") FILTER (caption IS NOT NULL) AS caption,
           arg_min(caption_zh, "key") FILTER (caption_zh IS NOT NULL) AS caption_zh,
-          arg_min(domain, "key") FILTER (domain IS NOT NULL) AS domain,
+          arg_min(domain, "key") FILTER (${knownDomain("domain")}) AS domain,
           arg_min(text, "key") FILTER (text IS NOT NULL) AS text,
           arg_min(subject, "key") FILTER (subject IS NOT NULL) AS subject,
           arg_min(action, "key") FILTER (action IS NOT NULL) AS action,

@@ -4,6 +4,7 @@
 import { readFile } from "node:fs/promises";
 import type { Domain } from "../../record.ts";
 import type { CurateConfig } from "../config.ts";
+import { knownDomain } from "../derived.ts";
 import { type Item, NONE, queried, type Stage } from "../stage.ts";
 import { table } from "../tables.ts";
 
@@ -51,7 +52,7 @@ export function domainStage(classifiers: DomainClassifiers): Stage<File, Row> {
       if (collection.config.annotate.domainModel === undefined) return NONE;
       const sql = `SELECT c.id AS "key", min(c.format) AS format FROM ${table(collection, "collect")} c
         JOIN ${table(collection, "filter")} f ON f.id = c.id AND f.kept
-        GROUP BY c.id HAVING count(c.domain) = 0`; // what a source says need not be guessed
+        GROUP BY c.id HAVING count(*) FILTER (${knownDomain("c.domain")}) = 0`; // what a source says need not be guessed
       return queried(db, sql);
     },
     open: async (collection) => {
