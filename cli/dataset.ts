@@ -108,6 +108,7 @@ export async function stage(dir: string, name: string, o: StageCommandOptions): 
 
 export async function filter(dir: string): Promise<void> {
   const collection = await openCollection(dir);
+  await filterTable(collection);
   await derive(collection);
   await rememberTables(collection);
 }
@@ -322,8 +323,8 @@ async function tellUnanswered(collection: Collection, { name }: Stage, { putOff,
   console.error(`  "gifgrad dataset ${name} DIR --again" asks again, and so does another model`);
 }
 
+/** The tables that follow from the filter's and the annotators'. */
 async function derive(collection: Collection): Promise<void> {
-  await filterTable(collection);
   const twice = await editsTable(collection);
   if (twice > 0)
     tell(twice, `lines of ${collection.config.annotate.edits} edit a sticker again: the last of each field holds`);

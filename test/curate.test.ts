@@ -17,7 +17,7 @@ import { parseConfig } from "../data/curate/config.ts";
 import { filterTable, recordsTable, verdicts } from "../data/curate/derived.ts";
 import { forbids, robotsRules } from "../data/curate/fetch.ts";
 import { mergeInto } from "../data/curate/merge.ts";
-import { nearDuplicates } from "../data/curate/near.ts";
+import { HashList, likeAny, nearDuplicates } from "../data/curate/near.ts";
 import { type Item, NotNow, runStage, type Stage, sealStage } from "../data/curate/stage.ts";
 import { collect } from "../data/curate/stages/collect.ts";
 import { stages } from "../data/curate/stages/index.ts";
@@ -363,10 +363,58 @@ describe("near duplicates", () => {
             }
           }
         }
-        expect([...nearDuplicates(hashes, bits)]).toEqual(first);
+        expect([...nearDuplicates(new HashList(hashes), bits)]).toEqual(first);
       }),
       { numRuns: 60, seed: 5 },
     );
+  });
+
+  /** Hashes as stickers have them: few patterns in a row, margins blank in many, and for some a few that are nearly it. */
+  function skewed(count: number): string[] {
+    let state = 7;
+    const below = (n: number): number => {
+      state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+      return Math.floor((n * state) / 2 ** 32);
+    };
+    const patterns = Array.from({ length: 16 }, () =>
+      Array.from({ length: 60 }, () => below(65536).toString(16).padStart(4, "0")),
+    );
+    const hashes: string[] = [];
+    while (hashes.length < count) {
+      const margin = below(2) * below(5); // rows of nothing above, below
+      const rows = patterns.map((row, r) => (r < margin || r > 15 - margin ? "0000" : row[below(row.length)]));
+      hashes.push(rows.join(""));
+      while (hashes.length < count && below(3) === 0) {
+        const near = hashes[hashes.length - 1 - below(Math.min(3, hashes.length))];
+        hashes.push(flip(near, [...new Set(Array.from({ length: 6 + below(8) }, () => below(256)))]));
+      }
+    }
+    return hashes;
+  }
+
+  it("are found exactly where many share blank margins, and so is what is like a test sticker", () => {
+    const hashes = skewed(3000);
+    const ones = Array.from({ length: 256 }, (_, byte) => byte.toString(2).replaceAll("0", "").length);
+    const bytes = hashes.map((hash) => Buffer.from(hash, "hex"));
+    const near = (i: number, j: number, bits: number): boolean => {
+      let differing = 0;
+      for (let b = 0; b < 32 && differing <= bits; b++) differing += ones[bytes[i][b] ^ bytes[j][b]];
+      return differing <= bits;
+    };
+    const group = hashes.map((_, i) => i);
+    for (let i = 0; i < hashes.length; i++) {
+      for (let j = 0; j < i; j++) {
+        if (group[i] === group[j] || !near(i, j, 12)) continue;
+        const [from, to] = [Math.max(group[i], group[j]), Math.min(group[i], group[j])];
+        for (let k = 0; k <= i; k++) if (group[k] === from) group[k] = to;
+      }
+    }
+    const list = new HashList(hashes);
+    expect([...nearDuplicates(list, 12)]).toEqual(group);
+    expect([...nearDuplicates(list, 12, 3)]).toEqual(group); // groups banded again and again
+    const targets = hashes.flatMap((_, i) => (i % 12 === 0 ? [i] : []));
+    const isLike = likeAny(new HashList(targets.map((i) => hashes[i])), 12);
+    expect(hashes.map(isLike)).toEqual(hashes.map((_, i) => targets.some((t) => near(i, t, 12))));
   });
 });
 

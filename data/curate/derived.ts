@@ -3,7 +3,7 @@
 
 import { DOMAINS } from "../record.ts";
 import type { Collection } from "./collection.ts";
-import { nearDuplicates } from "./near.ts";
+import { HashList, nearDuplicates } from "./near.ts";
 import { type Database, table, text, withDatabase } from "./tables.ts";
 
 /** Why a sticker is not in the data set; spec 5's filters and what cannot be used at all. */
@@ -47,16 +47,20 @@ export async function filterTable(collection: Collection): Promise<void> {
 /** Marks the near duplicates among what is kept so far. */
 async function linkDuplicates(db: Database, bits: number): Promise<void> {
   if (bits < 0) return;
-  const rows = await db.all("SELECT id, phash FROM verdict WHERE reason IS NULL ORDER BY id");
-  const first = nearDuplicates(
-    rows.map((row) => row.phash as string),
-    bits,
-  );
-  await db.run("CREATE TABLE pair (id VARCHAR, first VARCHAR)");
-  const pairs = rows.flatMap((row, i) => (first[i] === i ? [] : [`('${row.id}', '${rows[first[i]].id}')`]));
-  for (let at = 0; at < pairs.length; at += 1000) {
-    await db.run(`INSERT INTO pair VALUES ${pairs.slice(at, at + 1000).join(", ")}`);
+  await db.run(`CREATE TABLE candidate AS SELECT (row_number() OVER (ORDER BY id) - 1)::INT AS n, id, phash
+    FROM verdict WHERE reason IS NULL`);
+  const hashes = new HashList();
+  for await (const { phash } of db.rows("SELECT phash FROM candidate ORDER BY n")) hashes.push(phash as string);
+  const first = nearDuplicates(hashes, bits);
+  await db.run("CREATE TABLE link (n INT, first INT)");
+  const linked = Array.from(first.keys()).filter((n) => first[n] !== n);
+  for (let at = 0; at < linked.length; at += 1000) {
+    const links = linked.slice(at, at + 1000).map((n) => `(${n}, ${first[n]})`);
+    await db.run(`INSERT INTO link VALUES ${links.join(", ")}`);
   }
+  await db.run(
+    "CREATE TABLE pair AS SELECT c.id, f.id AS first FROM link JOIN candidate c USING (n) JOIN candidate f ON f.n = link.first",
+  );
   await db.run(`UPDATE verdict SET reason = 'near-duplicate', duplicate_of = first.id, "limit" = ${bits},
       value = ${differing("verdict.phash", "first.phash")}
     FROM pair JOIN verdict first ON first.id = pair.first WHERE pair.id = verdict.id`);

@@ -4,7 +4,7 @@
 
 import { unitHash } from "../hash.ts";
 import type { Collection } from "./collection.ts";
-import { nearAny } from "./near.ts";
+import { HashList, likeAny } from "./near.ts";
 import { type Database, table, text, withDatabase } from "./tables.ts";
 
 /** Domain -> the paper's name of its test set. */
@@ -124,10 +124,14 @@ async function all(db: Database, word: string, order: string): Promise<string[]>
 /** Stickers that are no test stickers but look like one. */
 async function likeTests(db: Database, records: string, bits: number): Promise<string[]> {
   const targets = await db.all(`SELECT phash FROM ${records} r SEMI JOIN pick USING (id) ORDER BY id`);
-  const rows = await db.all(`SELECT id, phash FROM ${records} r ANTI JOIN pick USING (id) ORDER BY id`);
-  const hash = (row: { phash?: unknown }): string => row.phash as string;
-  const near = nearAny(rows.map(hash), targets.map(hash), bits);
-  return rows.filter((_, i) => near[i]).map((row) => row.id as string);
+  const isLike = likeAny(new HashList(targets.map(({ phash }) => phash as string)), bits);
+  const like: string[] = [];
+  for await (const { id, phash } of db.rows(
+    `SELECT id, phash FROM ${records} r ANTI JOIN pick USING (id) ORDER BY id`,
+  )) {
+    if (isLike(phash as string)) like.push(id as string);
+  }
+  return like;
 }
 
 /** The pairs whose hash falls into the share; only pairs whose subject and action are also seen apart. */

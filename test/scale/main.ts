@@ -9,7 +9,7 @@ import { parseArgs } from "node:util";
 import { type Collection, createCollection } from "../../data/curate/collection.ts";
 import { parseConfig } from "../../data/curate/config.ts";
 import { wordsTable } from "../../data/curate/derived.ts";
-import { nearDuplicates } from "../../data/curate/near.ts";
+import { HashList, nearDuplicates } from "../../data/curate/near.ts";
 import { splitTable } from "../../data/curate/split.ts";
 import { statistics, topWords } from "../../data/curate/stats.ts";
 import { text, withDatabase } from "../../data/curate/tables.ts";
@@ -85,11 +85,11 @@ async function makeRecords(collection: Collection): Promise<void> {
 }
 
 async function duplicates(collection: Collection): Promise<void> {
-  const rows = await withDatabase((db) =>
-    db.all(`SELECT phash FROM ${text(collection.tablePath("records"))} ORDER BY id`),
-  );
-  nearDuplicates(
-    rows.map((row) => row.phash as string),
-    collection.config.filter.nearDuplicateBits,
-  );
+  const hashes = new HashList();
+  await withDatabase(async (db) => {
+    for await (const { phash } of db.rows(`SELECT phash FROM ${text(collection.tablePath("records"))} ORDER BY id`)) {
+      hashes.push(phash as string);
+    }
+  });
+  nearDuplicates(hashes, collection.config.filter.nearDuplicateBits);
 }
