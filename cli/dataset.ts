@@ -3,7 +3,7 @@
 import { mkdir, readFile } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { dataCard } from "../data/curate/card.ts";
-import { type Collection, checkBuild, createCollection, openCollection, parseJson } from "../data/curate/collection.ts";
+import { Collection, checkBuild, createCollection, openCollection, parseJson } from "../data/curate/collection.ts";
 import { type CurateConfig, configSchema, parseConfig } from "../data/curate/config.ts";
 import {
   filterTable,
@@ -24,6 +24,7 @@ import { sweep } from "../data/curate/files.ts";
 import { history } from "../data/curate/history.ts";
 import { mergeInto } from "../data/curate/merge.ts";
 import { MISSING, recogniserInstalled } from "../data/curate/ocr.ts";
+import { planBuild } from "../data/curate/plan.ts";
 import { contactSheet, type Shown } from "../data/curate/sheet.ts";
 import { splitTable } from "../data/curate/split.ts";
 import { dryRun, runStage, type Stage, type StageResult, sealStage } from "../data/curate/stage.ts";
@@ -50,6 +51,18 @@ import type {
 
 const STAGES = stages(domainClassifiers);
 
+/** Build's --dry-run. */
+export async function plan(configPath: string, out: string): Promise<void> {
+  const collection = new Collection(resolve(out), await readConfig(configPath, out));
+  for (const { stage: name, items, bound, cost } of await planBuild(collection, [...STAGES.before, ...STAGES.after])) {
+    tell(items, `${name}${bound ? ", at most: its tables are not made yet" : ""}${estimated(cost)}`);
+  }
+}
+
+function estimated(cost: number | null): string {
+  return cost === null ? "" : `, about ${cost.toFixed(2)} by annotate.pricePerMillion`;
+}
+
 export async function build(configPath: string, out: string): Promise<void> {
   const collection = await configured(configPath, out);
   const { config } = collection;
@@ -75,6 +88,10 @@ export async function build(configPath: string, out: string): Promise<void> {
 
 /** The data set in `out`, made if there is none, under the configuration in a file. Of many `shards` that do so none tidies up. */
 async function configured(configPath: string, out: string, shards = false): Promise<Collection> {
+  return createCollection(out, await readConfig(configPath, out), shards);
+}
+
+async function readConfig(configPath: string, out: string): Promise<CurateConfig> {
   const given = await readFile(configPath, "utf8").catch(({ code }: NodeJS.ErrnoException) => {
     throw new Error(
       code === "ENOENT" ? `there is no configuration ${configPath}` : `${configPath} cannot be read (${code})`,
@@ -82,7 +99,7 @@ async function configured(configPath: string, out: string, shards = false): Prom
   });
   const config = parseConfig(parseJson(given, configPath), configPath, dirname(resolve(configPath)));
   await checkBuild(out, config, configPath);
-  return createCollection(out, config, shards);
+  return config;
 }
 
 /** What a user does about stickers without a caption. */
@@ -97,9 +114,7 @@ export async function stage(dir: string, name: string, o: StageCommandOptions): 
   const collection = o.config ? await configured(o.config, dir, o.shard !== undefined) : await openCollection(dir);
   if (o.dryRun) {
     const { items, cost } = await dryRun(collection, named(name), o.shard);
-    console.log(
-      `${name}: ${items} items to do${cost === null ? "" : `, about ${cost.toFixed(2)} by annotate.pricePerMillion`}`,
-    );
+    console.log(`${name}: ${items} items to do${estimated(cost)}`);
     return;
   }
   await runOne(collection, named(name), o);

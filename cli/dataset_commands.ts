@@ -62,7 +62,10 @@ export function addDataset(program: Command): void {
     .description("run every stage of a configuration; run it again to go on or to bring the data set up to date")
     .argument("<config>", "a JSON file: sources, filters, annotators")
     .requiredOption("--out <folder>", "the data set")
-    .action(async (config: string, o: { out: string }) => (await work()).build(config, o.out));
+    .option("--dry-run", "say what each stage has to do, and what language models would cost, and do nothing", false)
+    .action(async (config: string, o: { out: string; dryRun: boolean }) =>
+      o.dryRun ? (await work()).plan(config, o.out) : (await work()).build(config, o.out),
+    );
   for (const name of STAGES) {
     command(name, `the stage "${name}" alone`)
       .addOption(new Option("--shard <i/n>", "this machine's part, from 1/n to n/n; then run merge").argParser(shard))

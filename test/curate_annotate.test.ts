@@ -1,6 +1,7 @@
 // Annotators against a server that stands in for a language model: several pictures and one, answers after a schema, caches,
 // budgets, servers that are away; human edits; the vote over what was read.
 
+import { existsSync } from "node:fs";
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -9,12 +10,13 @@ import { join } from "node:path";
 import { text as textOf } from "node:stream/consumers";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { build, stale } from "../cli/build.mjs";
-import { type Collection, createCollection } from "../data/curate/collection.ts";
+import { Collection, createCollection } from "../data/curate/collection.ts";
 import { parseConfig } from "../data/curate/config.ts";
 import { filterTable, recordsTable } from "../data/curate/derived.ts";
 import { editsTable } from "../data/curate/edits.ts";
 import { history } from "../data/curate/history.ts";
 import { type Line, openRecogniser, recogniserInstalled, vote } from "../data/curate/ocr.ts";
+import { planBuild } from "../data/curate/plan.ts";
 import { dryRun, runStage, type StageResult } from "../data/curate/stage.ts";
 import { stages } from "../data/curate/stages/index.ts";
 import { type Row, table, withDatabase } from "../data/curate/tables.ts";
@@ -186,6 +188,30 @@ describe("a language model", () => {
     const [{ key }] = await rows(again, "summarise");
     const origins = await history(again, String(key), stages().all);
     expect(origins.filter((origin) => origin.stage === "summarise")).toMatchObject([{ tool: "a", version: 1 }]);
+  });
+
+  it("is not asked by a plan of a build, which says what would be asked and the cost, before and after there are tables", async () => {
+    const price = { pricePerMillion: { input: 1000, output: 0 } };
+    const c = await collected("planned", price);
+    const all = stages().all;
+    const told = async (of: Collection) => (await planBuild(of, all)).map((p) => [p.stage, p.items, p.bound]);
+    expect((await told(c)).slice(0, 5)).toEqual([
+      ["collect", 0, false],
+      ["measure", 0, false],
+      ["ocr", 0, false],
+      ["domain", 0, false],
+      ["describe", 3, false],
+    ]);
+    const fresh = new Collection(join(dir, "not-there"), c.config);
+    const [first, second, , , fifth] = await told(fresh);
+    expect([first, second, fifth]).toEqual([
+      ["collect", 3, false],
+      ["measure", 3, true],
+      ["describe", 3, true],
+    ]);
+    expect((await planBuild(fresh, all))[4].cost).toBeGreaterThan(3);
+    expect(asked).toEqual([]);
+    expect(existsSync(fresh.dir)).toBe(false);
   });
 
   it("stops when the budget is spent, with what is done kept; a dry run says what it would cost", async () => {

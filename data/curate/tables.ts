@@ -79,11 +79,16 @@ export function name(value: string): string {
   return `"${value.replaceAll('"', '""')}"`;
 }
 
-/** `'path/to/<table>.parquet'`, for FROM. Throws when the table has not been made yet. */
+/** A table is asked for that no stage has made yet. */
+export class NoTable extends Error {
+  override readonly name = "NoTable";
+}
+
+/** `'path/to/<table>.parquet'`, for FROM. Throws NoTable when it has not been made yet. */
 export function table(collection: Collection, stage: string): string {
   const path = collection.tablePath(stage);
   if (existsSync(path)) return text(path);
-  throw new Error(`${collection.dir} has no table "${stage}" yet: run "gifgrad dataset ${stage}" first`);
+  throw new NoTable(`${collection.dir} has no table "${stage}" yet: run "gifgrad dataset ${stage}" first`);
 }
 
 /**

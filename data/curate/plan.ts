@@ -1,0 +1,33 @@
+// What a build would do, and what its language models would cost, told from the tables as they are: nothing is asked, fetched
+// into the data set or written. Called by cli/dataset.ts.
+
+import type { Collection } from "./collection.ts";
+import { dryRun, type Stage } from "./stage.ts";
+import { NoTable } from "./tables.ts";
+
+export interface Planned {
+  readonly stage: string;
+  /** Items to be done; where `bound`, at most so many, since tables that they are counted from have not been made. */
+  readonly items: number;
+  readonly bound: boolean;
+  /** By annotate.pricePerMillion; null where nothing costs anything. */
+  readonly cost: number | null;
+}
+
+/** The stages in the order in which a build runs them; the first is the one that brings stickers in. */
+export async function planBuild(collection: Collection, stages: readonly Stage[]): Promise<Planned[]> {
+  const planned: Planned[] = [];
+  for (const stage of stages) {
+    const known = await dryRun(collection, stage).catch((error: unknown) => {
+      if (error instanceof NoTable) return null;
+      throw error;
+    });
+    if (known) planned.push({ stage: stage.name, ...known, bound: false });
+    else {
+      const { items } = planned[0];
+      const each = stage.cost?.({ key: "" }, collection.config);
+      planned.push({ stage: stage.name, items, bound: true, cost: each === undefined ? null : each * items });
+    }
+  }
+  return planned;
+}
