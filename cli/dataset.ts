@@ -32,7 +32,7 @@ import { stages } from "../data/curate/stages/index.ts";
 import { statistics } from "../data/curate/stats.ts";
 import { type SampleSheet, statsPage } from "../data/curate/stats_page.ts";
 import { table, text, withDatabase } from "../data/curate/tables.ts";
-import { rememberTables, verify } from "../data/curate/verify.ts";
+import { prune, rememberTables, verify } from "../data/curate/verify.ts";
 import { openLabelled } from "../data/labelled.ts";
 import { DOMAINS } from "../data/record.ts";
 import { openDataset } from "../data/store.ts";
@@ -47,6 +47,7 @@ import type {
   ShowOptions,
   StageCommandOptions,
   TrainDomainOptions,
+  VerifyOptions,
 } from "./dataset_commands.ts";
 
 const STAGES = stages(domainClassifiers);
@@ -236,16 +237,25 @@ export async function exportTo(dir: string, { format, out, strips }: ExportOptio
   console.log(`${out}: ${count} stickers`);
 }
 
-export async function verifyAll(dir: string): Promise<void> {
+export async function verifyAll(dir: string, o: VerifyOptions): Promise<void> {
   const collection = await openCollection(dir);
   const line = progress("verify", 0);
+  const unlisted: string[] = [];
   let faults = 0;
   for await (const { path, fault } of verify(collection, (done, total) => line.update(done, "", total))) {
+    if (fault === "not in any table") unlisted.push(path);
+    if (fault === "not in any table" && o.prune) continue;
     console.log(`${fault}: ${path}`);
     faults++;
   }
   line.done();
-  if (faults > 0) throw new Error(`${dir}: ${faults} files are not as they should be`);
+  if (o.prune) {
+    await prune(collection, unlisted);
+    for (const path of unlisted) console.log(`removed: ${path}`);
+  }
+  const clear =
+    unlisted.length > 0 && !o.prune ? `; --prune removes the ${unlisted.length} that are not in any table` : "";
+  if (faults > 0) throw new Error(`${dir}: ${faults} files are not as they should be${clear}`);
   console.log(`${dir}: every file is as it was`);
 }
 

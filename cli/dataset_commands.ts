@@ -26,6 +26,10 @@ export interface ExportOptions {
   readonly strips?: boolean;
 }
 
+export interface VerifyOptions {
+  readonly prune: boolean;
+}
+
 export interface CacheOptions {
   readonly size: number;
   readonly frames: number;
@@ -102,9 +106,9 @@ export function addDataset(program: Command): void {
     .option("--strips", "imagefolder: a strip of eight frames beside each sticker, for viewers", false)
     .requiredOption("-o, --out <folder>", "where it goes")
     .action(async (dir: string, o: ExportOptions) => (await work()).exportTo(dir, o));
-  command("verify", "hash every file again and say what is missing or changed").action(async (dir: string) =>
-    (await work()).verifyAll(dir),
-  );
+  command("verify", "hash every file again and say what is missing or changed")
+    .option("--prune", "remove files in no table, e.g. since their source has lost them; not while a stage runs", false)
+    .action(async (dir: string, o: VerifyOptions) => (await work()).verifyAll(dir, o));
   command("history", "where everything that is said of one sticker comes from: tool, model, version, time")
     .argument("<id>", "the sticker's sha256, or its beginning")
     .action(async (dir: string, id: string) => (await work()).tellHistory(dir, id));

@@ -3,7 +3,7 @@
 
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { appendFile, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { appendFile, mkdtemp, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -25,7 +25,7 @@ import { stages } from "../data/curate/stages/index.ts";
 import { statistics } from "../data/curate/stats.ts";
 import { statsPage } from "../data/curate/stats_page.ts";
 import { type Row, table, withDatabase } from "../data/curate/tables.ts";
-import { rememberTables, verify } from "../data/curate/verify.ts";
+import { type Fault, prune, rememberTables, verify } from "../data/curate/verify.ts";
 import { writeStarter } from "../data/starter/index.ts";
 import { openDataset } from "../data/store.ts";
 
@@ -289,4 +289,30 @@ it("verification names what is missing, changed and left over", async () => {
       `not in any table media/${changed.slice(0, 2)}/left.gif`,
     ].sort(),
   );
+});
+
+it("what a source has lost is pruned, and comes back when the source has it again", async () => {
+  const path = join(dir, "losing");
+  await writeStarter(path, { count: 2, size: 16, seed: 7 });
+  const config = parseConfig({ sources: [{ type: "folder", name: "losing", path }] }, "test", dir);
+  const set = await createCollection(join(dir, "losing-set"), config);
+  const faults = async (): Promise<Fault[]> => {
+    await runStage(set, stages().before[0]);
+    const found: Fault[] = [];
+    for await (const fault of verify(set)) found.push(fault);
+    return found;
+  };
+  expect(await faults()).toEqual([]);
+  const [name] = (await readdir(path, { recursive: true })).filter((file) => file.endsWith(".gif"));
+  await rename(join(path, name), join(dir, "away.gif"));
+  const left = await faults();
+  expect(left).toMatchObject([{ fault: "not in any table" }]);
+  await prune(
+    set,
+    left.map((fault) => fault.path),
+  );
+  expect(await faults()).toEqual([]);
+  await rename(join(dir, "away.gif"), join(path, name));
+  expect(await faults()).toEqual([]);
+  expect(await query(`SELECT count(id)::INT AS n FROM ${table(set, "collect")}`)).toEqual([{ n: 2 }]);
 });

@@ -1,13 +1,15 @@
 // Whether a data set is still what it was: every file under the hash that is its name, every table as it was made, every record
-// with its file. What `dataset verify` prints.
+// with its file. What `dataset verify` prints, and what its --prune removes.
 
 import { existsSync } from "node:fs";
-import { readdir, readFile } from "node:fs/promises";
+import { readdir, readFile, rm } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { replaceFile } from "../../engine/atomic.ts";
 import { fileSha256 } from "../hash.ts";
 import { type Collection, parseJson } from "./collection.ts";
 import { sweep } from "./files.ts";
+import { type Entry, entries, journals, wellFormedJson } from "./journal.ts";
+import { type Collected, collect } from "./stages/collect.ts";
 import { table, withDatabase } from "./tables.ts";
 
 export interface Fault {
@@ -57,6 +59,25 @@ export async function* verify(
   for await (const path of mediaFiles(collection)) {
     if (!expected.has(basename(path))) yield { path, fault: "not in any table" };
   }
+}
+
+/**
+ * Removes files that are in no table, e.g. since their source has lost them, and what the journals say of them: the source may
+ * get them back. Not while a stage runs.
+ */
+export async function prune(collection: Collection, paths: readonly string[]): Promise<void> {
+  const names = new Set(paths.map((path) => basename(path)));
+  const goes = ({ row }: Entry<Collected>): boolean => names.has(`${row.id}.${row.format}`);
+  for (const path of await journals(collection.journalDir(collect.name))) {
+    let some = false;
+    for await (const entry of entries<Collected>(path)) some ||= goes(entry);
+    if (!some) continue;
+    await replaceFile(path, async (file) => {
+      for await (const entry of entries<Collected>(path))
+        if (!goes(entry)) await file.write(`${wellFormedJson(entry)}\n`);
+    });
+  }
+  for (const path of paths) await rm(path);
 }
 
 async function* verifyTables(dir: string): AsyncGenerator<Fault> {
