@@ -26,26 +26,28 @@ export async function exportImagefolder(
   out: string,
   o: ImagefolderOptions = {},
 ): Promise<number> {
-  const lines = new Map<string, string[]>();
   let done = 0;
   await withDatabase(async (db) => {
-    for await (const row of exportRows(collection, db)) {
-      const dir = join(out, row.split);
+    const rows = exportRows(collection, db);
+    let row = (await rows.next()).value as ExportRow | undefined;
+    while (row) {
+      const { split } = row;
+      const dir = join(out, split);
       await mkdir(dir, { recursive: true });
-      const source = collection.mediaPath(row.id, row.format);
-      await copyWhole(source, join(dir, fileName(row)));
-      const strip = o.strips ? { strip: await writeStrip(row, source, dir) } : {};
-      const line = JSON.stringify({ file_name: fileName(row), ...row.record, ...strip });
-      const list = lines.get(row.split) ?? [];
-      list.push(line);
-      lines.set(row.split, list);
-      done++;
-      o.onProgress?.(done);
+      // Written as they come: the lines of a million stickers are more than a string holds.
+      await replaceFile(join(dir, "metadata.jsonl"), async (file) => {
+        for (; row?.split === split; row = (await rows.next()).value as ExportRow | undefined) {
+          const source = collection.mediaPath(row.id, row.format);
+          await copyWhole(source, join(dir, fileName(row)));
+          const strip = o.strips ? { strip: await writeStrip(row, source, dir) } : {};
+          const line = JSON.stringify({ file_name: fileName(row), ...row.record, ...strip });
+          await file.writeFile(`${line}\n`); // from where the last one ended
+          done++;
+          o.onProgress?.(done);
+        }
+      });
     }
   });
-  for (const [split, texts] of lines) {
-    await replaceFile(join(out, split, "metadata.jsonl"), (file) => file.writeFile(`${texts.join("\n")}\n`));
-  }
   return done;
 }
 
