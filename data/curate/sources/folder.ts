@@ -1,9 +1,10 @@
 // A folder of sticker files, with its subfolders. A metadata.jsonl in it (record.ts) describes them, as in folders that
 // `gifgrad starter` or an export writes; files it does not name are taken without a description.
 
-import { existsSync } from "node:fs";
-import { opendir, readFile, realpath } from "node:fs/promises";
+import { createReadStream, existsSync } from "node:fs";
+import { opendir, realpath } from "node:fs/promises";
 import { join, relative, sep } from "node:path";
+import { createInterface } from "node:readline";
 import { parseRecord, type StickerRecord } from "../../record.ts";
 import type { SourceOf } from "../config.ts";
 import { fault, fileStamp, folderWords, readSticker, type SourceEntry, STICKER_NAME } from "./source.ts";
@@ -59,9 +60,12 @@ async function readRecords(root: string): Promise<{ records: Map<string, Sticker
   const path = join(root, "metadata.jsonl");
   const [records, faults] = [new Map<string, StickerRecord>(), new Map<string, Error>()];
   if (!existsSync(path)) return { records, faults };
-  const lines = (await readFile(path, "utf8")).split("\n");
-  for (const [i, line] of lines.entries()) {
-    const where = `metadata.jsonl line ${i + 1}`;
+  let number = 0;
+  for await (const line of createInterface({
+    input: createReadStream(path, "utf8"),
+    crlfDelay: Number.POSITIVE_INFINITY,
+  })) {
+    const where = `metadata.jsonl line ${++number}`;
     if (line.trim() === "") continue;
     try {
       const record = parseRecord(line, where);
