@@ -90,7 +90,7 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 describe("the tarball", () => {
   test("holds the build, the command, the starter set's assets and no more", () => {
     const allowed =
-      /^(dist\/.*\.js|dist\/types\/(engine|kernels|models)\/.*\.d\.ts|cli\/[\w-]+\.(mjs|sh)|data\/starter\/assets\/[\w.-]+|train\/example\.gif|package\.json|([a-z]+\/)*README\.md|LICENSE)$/;
+      /^(dist\/.*\.js|dist\/types\/(engine|kernels|models)\/.*\.d\.ts|cli\/[\w-]+\.(mjs|sh)|data\/starter\/assets\/[\w.-]+|train\/example\.gif|eval\/benchmark\/nano\.json|package\.json|([a-z]+\/)*README\.md|LICENSE)$/;
     const paths = packed.files.map(({ path }) => path);
     expect(paths.filter((path) => !allowed.test(path))).toEqual([]);
     expect(paths).toEqual(expect.arrayContaining(["LICENSE", "README.md", "cli/gifgrad.mjs", "dist/main.js"]));
