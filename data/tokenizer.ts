@@ -3,7 +3,8 @@
 // words carry an end mark instead of a space, so spaces around punctuation are not kept: decode(encode(text)) is the
 // normalised words joined by single spaces.
 
-import { readFile, rename, writeFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
+import { replaceFile } from "../engine/atomic.ts";
 import { fromByteCharacters } from "./byte_alphabet.ts";
 import {
   checkTokenizerFile,
@@ -212,11 +213,12 @@ export function parseTokenizer(text: string, where: string, options?: TokenizerO
   }
 }
 
-/** Writes tokenizer.json aside and renames it, so that a crash leaves the old file or the new one. */
+/** Writes tokenizer.json, so that a crash leaves the old file or the new one. */
 export async function saveTokenizer(tokenizer: Tokenizer, path: string): Promise<void> {
-  const aside = `${path}.${process.pid}.tmp`;
-  await writeFile(aside, `${JSON.stringify(tokenizer.file, null, 1)}\n`);
-  await rename(aside, path);
+  await replaceFile(path, (file) =>
+    file.writeFile(`${JSON.stringify(tokenizer.file, null, 1)}
+`),
+  );
 }
 
 /** A pattern that matches any of the strings, longest first, or undefined for none. */

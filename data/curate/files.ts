@@ -6,8 +6,6 @@ import { copyFile, readdir, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { asideOf } from "../../engine/atomic.ts";
 
-export { asideOf as aside };
-
 /**
  * Removes what processes that are no more were writing in `dir`, of names that begin with `prefix`. Called before the one
  * process that may write there begins; what a living process of this machine writes stays.

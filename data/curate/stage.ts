@@ -5,10 +5,11 @@
 import { createWriteStream } from "node:fs";
 import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
+import { asideOf } from "../../engine/atomic.ts";
 import { sha256, sha256Json } from "../hash.ts";
 import type { Collection } from "./collection.ts";
 import type { CurateConfig } from "./config.ts";
-import { aside, sweep } from "./files.ts";
+import { sweep } from "./files.ts";
 import { finished, openJournal, wellFormedJson } from "./journal.ts";
 import { type Columns, type Database, journalRows, text, withDatabase } from "./tables.ts";
 
@@ -138,7 +139,7 @@ export async function runStage(collection: Collection, stage: Stage, o: StageOpt
         for await (const item of items.each) {
           if (signal?.aborted || failure) break;
           const input = inputOf(stage, settings, item);
-          if (seen.has(item.key)) continue; // a source may offer one entry twice
+          if (seen.has(item.key)) continue; // a source may offer one entry twice; the table has it once
           seen.add(item.key);
           list.add(item.key, input);
           if (!inShard(item.key, shard)) continue;
@@ -244,8 +245,7 @@ async function seal(collection: Collection, stage: Stage, list: string): Promise
     const empty = columns.map(([column, type]) => `NULL::${type} AS "${column}"`).join(", ");
     const source = rows ?? `(SELECT NULL AS "key", NULL AS input, ${empty} LIMIT 0)`;
     const names = columns.map(([column]) => `r."${column}"`).join(", ");
-    const listed = `read_json(${text(list)}, format = 'newline_delimited', columns = {'key': 'VARCHAR', 'input': 'VARCHAR'})`;
-    const items = `(SELECT DISTINCT "key", input FROM ${listed})`; // a source may offer one entry twice
+    const items = `read_json(${text(list)}, format = 'newline_delimited', columns = {'key': 'VARCHAR', 'input': 'VARCHAR'})`;
     await db.write(
       `SELECT r."key", ${names} FROM ${source} r JOIN ${items} i ON r."key" = i."key" AND r.input = i.input ORDER BY r."key"`,
       path,
@@ -268,7 +268,7 @@ async function tidy(collection: Collection, stage: Stage): Promise<void> {
 async function openList(collection: Collection, stage: string) {
   const dir = join(collection.dir, "annotations");
   await mkdir(dir, { recursive: true });
-  const path = aside(join(dir, `.${stage}.items`));
+  const path = asideOf(join(dir, `.${stage}.items`));
   const file = createWriteStream(path);
   return {
     path,

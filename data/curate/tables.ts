@@ -5,9 +5,9 @@ import { existsSync } from "node:fs";
 import { mkdir, rename, rm } from "node:fs/promises";
 import { basename, dirname } from "node:path";
 import { DuckDBInstance, type JS } from "@duckdb/node-api";
-import { syncFolder } from "../../engine/atomic.ts";
+import { asideOf, syncFolder } from "../../engine/atomic.ts";
 import type { Collection } from "./collection.ts";
-import { aside, sweep } from "./files.ts";
+import { sweep } from "./files.ts";
 import { journals } from "./journal.ts";
 
 /** Column name -> DuckDB type. */
@@ -44,10 +44,10 @@ export async function openDatabase(): Promise<Database> {
       await sweep(dirname(path), `${basename(path)}.`);
       try {
         const options = `FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE ${ROW_GROUP}`;
-        await connection.run(`COPY (${sql}) TO ${text(aside(path))} (${options})`);
-        await rename(aside(path), path);
+        await connection.run(`COPY (${sql}) TO ${text(asideOf(path))} (${options})`);
+        await rename(asideOf(path), path);
       } catch (error) {
-        await rm(aside(path), { force: true });
+        await rm(asideOf(path), { force: true });
         throw error;
       }
       await syncFolder(dirname(path));

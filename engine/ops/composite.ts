@@ -7,7 +7,7 @@ import { softmaxRows } from "../../kernels/softmax.ts";
 import { ShapeError, show } from "../error.ts";
 import { numel } from "../shape.ts";
 import type { Tensor } from "../tensor.ts";
-import type { MatmulAttrs } from "./matmul.ts";
+import { type MatmulAttrs, outside } from "./matmul.ts";
 import { type Attrs, defineComposite, floats } from "./op.ts";
 
 /** Large enough that exp underflows to zero, small enough to stay finite in f32 (WGSL may not see infinities). */
@@ -68,12 +68,7 @@ export const softmax = defineComposite<SoftmaxAttrs>({
 });
 
 /** true where column j lies in the future of row i, j > i + past, in each matrix of x. */
-function futureOf(x: Tensor, past: number): Tensor {
-  const [rows, columns] = x.shape.slice(-2);
-  const row = x.arange(rows).add(past).reshape([rows, 1]);
-  const future = row.less(x.arange(columns).reshape([1, columns]));
-  return future.reshape([...x.shape.slice(0, -2).map(() => 1), rows, columns]).expand(x.shape);
-}
+const futureOf = (x: Tensor, past: number): Tensor => outside(x, { half: "lower", diagonal: past });
 
 export interface MomentsAttrs extends Attrs {
   readonly eps: number;

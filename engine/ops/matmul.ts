@@ -59,7 +59,7 @@ function mirror({ half, diagonal }: Triangle): Triangle {
 }
 
 /** true in the half of each matrix of `x` that does not count. */
-function outside(x: Tensor, { half, diagonal }: Triangle): Tensor {
+export function outside(x: Tensor, { half, diagonal }: Omit<Triangle, "of">): Tensor {
   const [rows, columns] = x.shape.slice(-2);
   const edge = x.arange(rows).add(diagonal).reshape([rows, 1]).expand([rows, columns]);
   const column = x.arange(columns).reshape([1, columns]).expand([rows, columns]);

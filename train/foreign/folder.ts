@@ -2,7 +2,7 @@
 
 import { mkdir, readdir, rename, rm } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
-import { syncFolder } from "../../engine/atomic.ts";
+import { asideOf, syncFolder } from "../../engine/atomic.ts";
 
 /** Throws one line when `out` is there and not empty. Called first, before anything long begins. */
 export async function checkFree(out: string): Promise<void> {
@@ -17,7 +17,7 @@ export async function checkFree(out: string): Promise<void> {
 export async function newFolder<T>(out: string, write: (folder: string) => Promise<T>): Promise<T> {
   await checkFree(out);
   const parent = dirname(resolve(out));
-  const aside = join(parent, `.${basename(resolve(out))}.${process.pid}.tmp`);
+  const aside = asideOf(join(parent, `.${basename(resolve(out))}`));
   try {
     await mkdir(aside, { recursive: true });
     const result = await write(aside);

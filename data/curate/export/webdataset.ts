@@ -6,8 +6,8 @@ import { mkdir, readFile, rename } from "node:fs/promises";
 import { join } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { type Pack, pack } from "tar-stream";
+import { asideOf } from "../../../engine/atomic.ts";
 import type { Collection } from "../collection.ts";
-import { aside } from "../files.ts";
 import { withDatabase } from "../tables.ts";
 import { type ExportRow, exportParts, fileName } from "./rows.ts";
 
@@ -47,7 +47,7 @@ async function writeShard(
   onProgress: (done: number) => void,
 ): Promise<void> {
   const tar = pack();
-  const written = pipeline(tar, createWriteStream(aside(path)));
+  const written = pipeline(tar, createWriteStream(asideOf(path)));
   written.catch(() => {}); // told below
   for (const [i, row] of rows.entries()) {
     await add(tar, fileName(row), await readFile(collection.mediaPath(row.id, row.format)));
@@ -57,7 +57,7 @@ async function writeShard(
   }
   tar.finalize();
   await written;
-  await rename(aside(path), path);
+  await rename(asideOf(path), path);
 }
 
 async function add(tar: Pack, name: string, content: Uint8Array | string): Promise<void> {
