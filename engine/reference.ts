@@ -3,7 +3,7 @@
 
 import { MINIMUM_CAPS } from "../kernels/wgsl.ts";
 import type { Device, FeedValue, KernelTime, MemoryStats, Program, Tracing } from "./device.ts";
-import { type Data, roundHalf, toData } from "./dtype.ts";
+import { type Data, type DType, roundHalf, toData } from "./dtype.ts";
 import { DeviceError } from "./error.ts";
 import { type Node, toposort } from "./graph.ts";
 import { type Array64, isComposite } from "./ops/op.ts";
@@ -73,6 +73,11 @@ export function hostValues(storage: Storage | undefined): Array64 {
   return { shape: storage.shape, data };
 }
 
+/** State has the precision of its dtype: a run that goes on from a saved file must not know that it was interrupted. */
+function rounded({ shape, data }: Array64, dtype: DType): Array64 {
+  return { shape, data: Float64Array.from(toData(dtype, data)) };
+}
+
 export class ReferenceDevice implements Device {
   readonly name = "reference (float64 on the host)";
   readonly caps = { ...MINIMUM_CAPS, maxBinding: Number.POSITIVE_INFINITY, maxBuffer: Number.POSITIVE_INFINITY };
@@ -92,7 +97,7 @@ export class ReferenceDevice implements Device {
       return [name, storage] as const;
     });
     for (const [state, value] of program.assigns)
-      if (state.storage) this.#store(state.storage, values.get(value) as Array64);
+      if (state.storage) this.#store(state.storage, rounded(values.get(value) as Array64, state.storage.dtype));
     return Object.fromEntries(out);
   }
 

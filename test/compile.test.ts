@@ -47,6 +47,26 @@ onEach("a read after assign sees the new value, a tensor made before it the old 
   expect(await list(p)).toEqual([10.5, 20.5]);
 });
 
+// What a checkpoint rests on: a state holds no more than its dtype does, so values that were read and written back, as a
+// saved run's are, go on as if nothing had happened.
+onEach("a state read and written back after any step goes on to the same bits", async () => {
+  const [STEPS, start] = [12, [1 / 3, -0.7, 1e-3]];
+  const after = async (interrupted?: number) => {
+    let [p, h] = [parameter(...start), new Parameter([3], Float32Array.from(start), { dtype: "f16" })];
+    for (let k = 0; k < STEPS; k++) {
+      if (k === interrupted) {
+        p = parameter(...(await list(p)));
+        h = new Parameter([3], Float32Array.from(await list(h)), { dtype: "f16" });
+      }
+      p.assign(p.mul(0.9).add(1 / (k + 3)));
+      h.assign(h.cast("f32").mul(1.1).add(p).cast("f16"));
+    }
+    return [...(await list(p)), ...(await list(h))];
+  };
+  const whole = await after();
+  for (let k = 1; k < STEPS; k++) expect(await after(k), `interrupted after step ${k}`).toEqual(whole);
+});
+
 onEach("two states swap, three rotate", async () => {
   const states = [parameter(1, 2), parameter(3, 4), parameter(5, 6)];
   const [a, b, c] = states;
