@@ -1,4 +1,4 @@
-// One thread per output element, or per four of them, around an expression that engine/plan/emit.ts writes. The body
+// One thread per output element, or per four of them, around an expression that engine/plan/emit/ writes. The body
 // computes and stores; this file gives it a grid and the index `i` of its (vector) element.
 
 import { type Caps, type Field, foldGrid, type KernelSource, uniforms, wgsl } from "./wgsl.ts";

@@ -1,5 +1,5 @@
 // Operands in 16-bit floats for any kernel: its text is written for 32 bits, and what it loads from such a binding is widened
-// where it is loaded, what it stores narrowed where it is stored. The arithmetic stays f32. Called by engine/plan/emit.ts.
+// where it is loaded, what it stores narrowed where it is stored. The arithmetic stays f32. Called by engine/plan/emit/.
 
 /**
  * The text with storage binding `binding` declared as f16. Loads are `name[...]`, stores `name[...] = ...;`, which is all

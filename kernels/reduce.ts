@@ -1,4 +1,4 @@
-// Reductions around an expression that engine/plan/emit.ts writes: `fn value(o, r)` gives element r of output o (four
+// Reductions around an expression that engine/plan/emit/ writes: `fn value(o, r)` gives element r of output o (four
 // outputs, or four elements, at a time), `finish(o, acc)` stores the result. Sums run in an order that depends on the shape
 // only, never on timing, so the same input gives the same bits.
 

@@ -1,5 +1,5 @@
 // The contract of this folder: what a kernel is given (Caps, a spec), what it gives back (Lowered), and the few helpers
-// that every family writes its WGSL with. Knows no graph, no tensor and no device. Callers: engine/plan/emit.ts,
+// that every family writes its WGSL with. Knows no graph, no tensor and no device. Callers: engine/plan/emit/,
 // engine/ops (variant lists) and the tests.
 //
 // Binding convention, the same for every kernel: group 0; storage buffers first, in operand order, all

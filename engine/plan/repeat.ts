@@ -1,5 +1,6 @@
 // Elementwise kernels in which some operands are broadcast, such as a norm's statistics and gains: one thread computes several
-// elements that share them, and loads them once. Here: along which variable, how often, and what is shared. Called by emit.ts.
+// elements that share them, and loads them once. Here: along which variable, how often, and what is shared. Called by
+// emit/elementwise.ts.
 
 import type { Caps } from "../../kernels/wgsl.ts";
 import type { Index, Space } from "../ops/view.ts";

@@ -1,5 +1,5 @@
 // Writes an expression (plan/expr.ts) as WGSL statements: names for bindings and variables, vec4 or scalar loads, common
-// subexpressions once. Knows nothing of kernels; emit.ts puts the statements into one.
+// subexpressions once. Knows nothing of kernels; emit/ puts the statements into them.
 
 import { f32 } from "../../kernels/wgsl.ts";
 import type { DType } from "../dtype.ts";
