@@ -2,15 +2,15 @@
 // (record.ts) per line; pixels come from clip_cache.ts. A bad line or file is left out, counted and named in
 // rejected.jsonl; it never stops a run. Sampling order is the training recipe's business.
 
-import { createReadStream, existsSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { readdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
 import type { BuildOptions } from "./clip_build.ts";
 import { type ClipCache, openClipCache, type Rejected } from "./clip_cache.ts";
 import { CLIP_FRAMES, formatCaption, toUnitRange } from "./frames.ts";
 import { sha256Json } from "./hash.ts";
 import { DEFAULT_DOMAIN, parseRecord, type StickerRecord } from "./record.ts";
+import { fileLines } from "./regular_file.ts";
 
 export type { Rejected } from "./clip_cache.ts";
 
@@ -96,12 +96,9 @@ export async function readMetadata(dir: string): Promise<{ records: StickerRecor
   const records: StickerRecord[] = [];
   const rejected: Rejected[] = [];
   let number = 0;
-  for await (const line of createInterface({
-    input: createReadStream(path, "utf8"),
-    crlfDelay: Number.POSITIVE_INFINITY,
-  })) {
+  for await (const line of fileLines(path)) {
     const where = `${METADATA}:${++number}`;
-    const text = line.replace(/^\uFEFF/, "").trim();
+    const text = line.trim();
     if (text === "") continue;
     try {
       records.push(parseRecord(text, where));

@@ -4,12 +4,13 @@
 
 import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
-import { readdir, readFile } from "node:fs/promises";
+import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { openClipCache, type Rejected } from "../data/clip_cache.ts";
 import { decodeSticker } from "../data/decode/index.ts";
 import { encodeGif } from "../data/encode/gif.ts";
 import { CLIP_FRAMES } from "../data/frames.ts";
+import { readSticker } from "../data/regular_file.ts";
 import { METADATA, readMetadata } from "../data/store.ts";
 
 /** Name of the path in protocols. Raise when encoding, decoding, choice of frames or resizing changes a clip. */
@@ -107,7 +108,7 @@ async function imagesIn(dir: string): Promise<string[]> {
 async function commonSize(dir: string, names: readonly string[]): Promise<number> {
   let first: { readonly name: string; readonly width: number; readonly height: number } | undefined;
   for (const name of names) {
-    const sticker = await readFile(join(dir, name))
+    const sticker = await readSticker(join(dir, name))
       .then((bytes) => decodeSticker(bytes, name, () => [0]))
       .catch(() => null);
     if (!sticker) continue;

@@ -22,6 +22,7 @@ import { domainStage } from "../data/curate/stages/domain.ts";
 import { type Row, table, text, withDatabase } from "../data/curate/tables.ts";
 import { encodeGif } from "../data/encode/gif.ts";
 import { sha256 } from "../data/hash.ts";
+import { readMetadata } from "../data/store.ts";
 import { discFrames } from "./stickers.ts";
 
 let dir: string;
@@ -146,6 +147,41 @@ it("a stage on a new folder makes the data set, whichever shard comes first", as
   expect(await sealStage(c, collect as unknown as Stage)).toBe(0);
   const [{ n }] = await withDatabase((db) => db.all(`SELECT count(id)::INT AS n FROM ${table(c, "collect")}`));
   expect(n).toBe(3);
+});
+
+describe("what is no regular file is refused in a line, and not waited for", () => {
+  const pipe = (path: string): Buffer => execFileSync("mkfifo", [path]);
+
+  it.each(["csv", "jsonl", "json", "parquet"])(
+    "a table: .%s",
+    async (kind) => {
+      const path = join(await folder(`pipe-${kind}`, {}), `t.${kind}`);
+      pipe(path);
+      const source = { type: "table", path, columns: { file: "file" } };
+      await expect(collected(`pipe-${kind}`, source)).rejects.toThrow(
+        `the table ${path} is not a regular file: pipes and devices are not read`,
+      );
+    },
+    10_000,
+  );
+
+  it("a metadata.jsonl, for the data set and for training", async () => {
+    const path = await folder("pipe-metadata", { "0.gif": files[0] });
+    pipe(join(path, "metadata.jsonl"));
+    const refusal = `${join(path, "metadata.jsonl")} is not a regular file`;
+    await expect(collected("pipe-metadata", { type: "folder", path })).rejects.toThrow(refusal);
+    await expect(readMetadata(path)).rejects.toThrow(refusal);
+  }, 10_000);
+
+  it("a list of search words, and a folder in its place", async () => {
+    const path = await folder("pipe-words", {});
+    const source = { type: "search", url: "http://127.0.0.1:1/{word}", items: "a[]" };
+    pipe(join(path, "words"));
+    const search = (words: string): Promise<Row[]> => collected("pipe-words", { ...source, words });
+    await expect(search(join(path, "words"))).rejects.toThrow("words is not a regular file");
+    await expect(search(path)).rejects.toThrow(`the file of words ${path} is a folder, not a file`);
+    await expect(search(join(path, "none"))).rejects.toThrow("none does not exist");
+  }, 10_000);
 });
 
 describe("a folder", () => {

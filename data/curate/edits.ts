@@ -1,8 +1,8 @@
 // What people have corrected: a .csv or .jsonl with a column "id" and any of caption, caption_zh, domain, text and trigger_words.
 // Edits win over every annotator, and of lines about one sticker the last that says something of a field. A line that names no sticker, or a column that is none, is refused before anything is made.
 
-import { existsSync } from "node:fs";
 import { rm } from "node:fs/promises";
+import { checkRegular } from "../regular_file.ts";
 import type { Collection } from "./collection.ts";
 import { wordList } from "./sources/source.ts";
 import { jsonTable, name, table, text, withDatabase } from "./tables.ts";
@@ -19,7 +19,7 @@ export async function editsTable(collection: Collection): Promise<number> {
     await rm(collection.tablePath("edits"), { force: true });
     return 0;
   }
-  if (!existsSync(path)) throw new Error(`the file of edits ${path} does not exist`);
+  await checkRegular(path, `the file of edits ${path}`);
   const csv = `read_csv(${text(path)}, header = true, all_varchar = true)`;
   return withDatabase(async (db) => {
     const from = /\.csv$/i.test(path) ? csv : await jsonTable(db, path, "newline_delimited");

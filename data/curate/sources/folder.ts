@@ -1,13 +1,13 @@
 // A folder of sticker files, with its subfolders. A metadata.jsonl in it (record.ts) describes them, as in folders that
 // `gifgrad starter` or an export writes; files it does not name are taken without a description.
 
-import { createReadStream, existsSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { opendir, realpath } from "node:fs/promises";
 import { join, relative, sep } from "node:path";
-import { createInterface } from "node:readline";
 import { parseRecord, type StickerRecord } from "../../record.ts";
+import { fileLines, readSticker } from "../../regular_file.ts";
 import type { SourceOf } from "../config.ts";
-import { fault, fileStamp, folderWords, readSticker, type SourceEntry, STICKER_NAME } from "./source.ts";
+import { fault, fileStamp, folderWords, type SourceEntry, STICKER_NAME } from "./source.ts";
 
 export async function* folderEntries({ path, words }: SourceOf<"folder">): AsyncGenerator<SourceEntry> {
   if (!existsSync(path)) throw new Error(`the folder ${path} does not exist`);
@@ -61,10 +61,7 @@ async function readRecords(root: string): Promise<{ records: Map<string, Sticker
   const [records, faults] = [new Map<string, StickerRecord>(), new Map<string, Error>()];
   if (!existsSync(path)) return { records, faults };
   let number = 0;
-  for await (const line of createInterface({
-    input: createReadStream(path, "utf8"),
-    crlfDelay: Number.POSITIVE_INFINITY,
-  })) {
+  for await (const line of fileLines(path)) {
     const where = `metadata.jsonl line ${++number}`;
     if (line.trim() === "") continue;
     try {

@@ -1,7 +1,7 @@
 // Tables that are text, read by lines: CSV, TSV and JSON lines. Every value stays the text that it is, and a line that cannot be
 // read is told by its number and costs no other. What the columns mean is table.ts.
 
-import { open } from "node:fs/promises";
+import { fileLines } from "../../regular_file.ts";
 
 /** A row, or what is wrong with it. */
 export interface Line {
@@ -73,15 +73,10 @@ interface Text {
 
 /** Lines that are not empty. */
 async function* lines(path: string): AsyncGenerator<Text> {
-  const file = await open(path);
-  try {
-    let number = 0;
-    for await (const line of file.readLines({ autoClose: false })) {
-      const text = ++number === 1 ? line.replace(/^\uFEFF/, "") : line;
-      if (text.trim() !== "") yield { number, text };
-    }
-  } finally {
-    await file.close();
+  let number = 0;
+  for await (const text of fileLines(path)) {
+    number++;
+    if (text.trim() !== "") yield { number, text };
   }
 }
 

@@ -2,6 +2,7 @@
 // answer the image addresses are. The words that led to a sticker are its trigger words, so one sticker may come from many.
 
 import { readFile } from "node:fs/promises";
+import { checkRegular } from "../../regular_file.ts";
 import { parseJson } from "../collection.ts";
 import type { SourceOf } from "../config.ts";
 import type { Fetcher } from "../fetch.ts";
@@ -31,11 +32,8 @@ export async function* searchEntries(source: SourceOf<"search">, fetcher: Fetche
 }
 
 async function searchWords({ words }: SourceOf<"search">): Promise<string[]> {
-  const file = (path: string): Promise<string> =>
-    readFile(path, "utf8").catch(() => {
-      throw new Error(`the file of words ${path} does not exist`);
-    });
-  const list = typeof words === "string" ? (await file(words)).split("\n") : words;
+  if (typeof words === "string") await checkRegular(words, `the file of words ${words}`);
+  const list = typeof words === "string" ? (await readFile(words, "utf8")).split("\n") : words;
   return [...new Set(list.map((word) => word.trim()).filter((word) => word !== ""))];
 }
 

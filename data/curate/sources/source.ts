@@ -1,8 +1,7 @@
 // What a source of stickers yields, whatever it reads: entries with a name that stays the same from run to run, and a way to
 // the bytes. One file per kind of source; index.ts lists them.
 
-import { readFile, stat } from "node:fs/promises";
-import { checkFileSize } from "../../decode/limits.ts";
+import { stat } from "node:fs/promises";
 
 /** One sticker as a source offers it, before anything of it has been looked at. */
 export interface SourceEntry {
@@ -59,16 +58,6 @@ export function wordList(value: unknown): string[] {
 export async function fileStamp(path: string): Promise<string> {
   const found = await stat(path).catch(() => null);
   return found ? `${found.size} ${found.mtimeMs}` : "absent";
-}
-
-/** The bytes of a file. A pipe or a device, which may never end, is not one. */
-export async function readSticker(path: string): Promise<Uint8Array> {
-  const found = await stat(path);
-  if (!found.isFile()) throw new Error("not a regular file");
-  checkFileSize(found.size);
-  const bytes = await readFile(path);
-  checkFileSize(bytes.length);
-  return bytes;
 }
 
 /** An entry for something that cannot be read: its row says why. */

@@ -2,15 +2,15 @@
 // read by DuckDB. A mapping in the configuration says which column is what. Images may be in the table (Parquet's bytes, also as the struct
 // {bytes, path} of Hugging Face), in files beside it, or at addresses.
 
-import { existsSync } from "node:fs";
 import { realpath } from "node:fs/promises";
 import { basename, dirname, resolve, sep } from "node:path";
 import { checkFileSize } from "../../decode/limits.ts";
 import { sha256 } from "../../hash.ts";
+import { checkRegular, readSticker } from "../../regular_file.ts";
 import type { SourceOf } from "../config.ts";
 import { type Database, jsonTable, name, openDatabase, text } from "../tables.ts";
 import { delimitedLines, jsonLines } from "./lines.ts";
-import { fault, fileStamp, readSticker, type SourceEntry, wordList } from "./source.ts";
+import { fault, fileStamp, type SourceEntry, wordList } from "./source.ts";
 
 type Source = SourceOf<"table">;
 type Field = keyof Source["columns"];
@@ -32,7 +32,7 @@ const FIELDS: readonly Field[] = [
 
 export async function* tableEntries(source: Source): AsyncGenerator<SourceEntry> {
   const { path, columns } = source;
-  if (!existsSync(path)) throw new Error(`the table ${path} does not exist`);
+  await checkRegular(path, `the table ${path}`);
   const leads = (["file", "url", "bytes"] as const).filter((field) => columns[field] !== undefined);
   if (leads.length !== 1) {
     throw new Error(`source "${source.name}": columns must name one of file, url and bytes, found ${leads.length}`);
