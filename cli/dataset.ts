@@ -324,6 +324,7 @@ async function runOne(collection: Collection, one: Stage, { shard, again }: Stag
       onProgress: (done, total, note) => line.update(done, note, total),
     });
     line.done(result.before > 0 ? `${result.before} were done before` : "");
+    for (const note of result.notes) console.error(`  ${note}`);
     for (const reason of result.putOff.slice(0, 3)) console.error(`  put off: ${reason}`);
     if (result.putOff.length > 0) console.error(`  ${result.putOff.length} put off; run it again to try them again`);
     if (one.cost) await tellUnanswered(collection, one, result);

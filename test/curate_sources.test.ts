@@ -42,19 +42,47 @@ async function folder(name: string, contents: Readonly<Record<string, Uint8Array
   return path;
 }
 
-/** A data set that one source has been collected into. */
-async function collectedSet(name: string, source: object, more = {}): Promise<Collection> {
+/** A data set that one source has been collected into, and what was said beside it. */
+async function collectedSet(name: string, source: object, more = {}): Promise<[Collection, readonly string[]]> {
   const config = { sources: [{ name: "s", ...source }], ...more };
   const c = await createCollection(join(dir, `${name}.set`), parseConfig(config, "test", dir));
-  const { putOff } = await runStage(c, collect as unknown as Stage);
+  const { putOff, notes } = await runStage(c, collect as unknown as Stage);
   expect(putOff).toEqual([]);
-  return c;
+  return [c, notes];
 }
 
-/** What collecting one source gives, by entry. */
+/** What collecting one source gives, by entry, and what was said beside it. */
+async function collectedWithNotes(name: string, source: object): Promise<[Row[], readonly string[]]> {
+  const [c, notes] = await collectedSet(name, source);
+  return [await withDatabase((db) => db.all(`SELECT * FROM ${table(c, "collect")} ORDER BY entry, words`)), notes];
+}
+
 async function collected(name: string, source: object): Promise<Row[]> {
-  const c = await collectedSet(name, source);
-  return withDatabase((db) => db.all(`SELECT * FROM ${table(c, "collect")} ORDER BY entry, words`));
+  return (await collectedWithNotes(name, source))[0];
+}
+
+/** A zip with files that are not compressed. */
+function zip(members: Readonly<Record<string, Uint8Array>>): Buffer {
+  const [parts, directory]: [Buffer[], Buffer[]] = [[], []];
+  let at = 0;
+  for (const [name, bytes] of Object.entries(members)) {
+    const sizes = [crc32(bytes), bytes.length, bytes.length];
+    const about = Buffer.alloc(26); // from "version needed" to the length of extra fields
+    about.writeUInt16LE(20, 0);
+    for (const [i, size] of sizes.entries()) about.writeUInt32LE(size, 10 + 4 * i);
+    about.writeUInt16LE(Buffer.byteLength(name), 22);
+    const offset = Buffer.alloc(14);
+    offset.writeUInt32LE(at, 10);
+    parts.push(Buffer.from("PK\x03\x04"), about, Buffer.from(name), Buffer.from(bytes));
+    directory.push(Buffer.from("PK\x01\x02\x14\x00"), about, offset, Buffer.from(name));
+    at += 30 + Buffer.byteLength(name) + bytes.length;
+  }
+  const entries = Buffer.concat(directory);
+  const end = Buffer.alloc(18);
+  for (const i of [4, 6]) end.writeUInt16LE(Object.keys(members).length, i);
+  end.writeUInt32LE(entries.length, 8);
+  end.writeUInt32LE(at, 12);
+  return Buffer.concat([...parts, entries, Buffer.from("PK\x05\x06"), end]);
 }
 
 describe("a table", () => {
@@ -124,7 +152,7 @@ it("a table's domains that are none are told, and its stickers are left to be gu
   });
   const columns = { file: "file", domain: "domain" };
   const source = { type: "table", path: join(path, "t.csv"), columns };
-  const c = await collectedSet("domains", source, { annotate: { domainModel: "any" } });
+  const [c] = await collectedSet("domains", source, { annotate: { domainModel: "any" } });
   expect([...(await unknownDomains(c))]).toEqual([["photo", 1]]);
   const kept = files.slice(0, 2).map((bytes) => `(${text(sha256(bytes))}, true)`);
   await withDatabase(async (db) => {
@@ -196,31 +224,68 @@ describe("a folder", () => {
   });
 });
 
-describe("archives", () => {
-  /** A zip with files that are not compressed. */
-  function zip(members: Readonly<Record<string, Uint8Array>>): Buffer {
-    const [parts, directory]: [Buffer[], Buffer[]] = [[], []];
-    let at = 0;
-    for (const [name, bytes] of Object.entries(members)) {
-      const sizes = [crc32(bytes), bytes.length, bytes.length];
-      const about = Buffer.alloc(26); // from "version needed" to the length of extra fields
-      about.writeUInt16LE(20, 0);
-      for (const [i, size] of sizes.entries()) about.writeUInt32LE(size, 10 + 4 * i);
-      about.writeUInt16LE(Buffer.byteLength(name), 22);
-      const offset = Buffer.alloc(14);
-      offset.writeUInt32LE(at, 10);
-      parts.push(Buffer.from("PK\x03\x04"), about, Buffer.from(name), Buffer.from(bytes));
-      directory.push(Buffer.from("PK\x01\x02\x14\x00"), about, offset, Buffer.from(name));
-      at += 30 + Buffer.byteLength(name) + bytes.length;
-    }
-    const entries = Buffer.concat(directory);
-    const end = Buffer.alloc(18);
-    for (const i of [4, 6]) end.writeUInt16LE(Object.keys(members).length, i);
-    end.writeUInt32LE(entries.length, 8);
-    end.writeUInt32LE(at, 12);
-    return Buffer.concat([...parts, entries, Buffer.from("PK\x05\x06"), end]);
-  }
+describe("what is no sticker by its name", () => {
+  const others = {
+    "notes.txt": "a",
+    "b.TXT": "b",
+    "table.csv": "c",
+    "list.json": "[]",
+    "0.bin": "GIF, but none",
+    none: "",
+  };
+  const hidden = { ".DS_Store": "d", ".0.gif": files[0] };
+  const disguised = { cat: files[1], "dog.dat": files[2] };
+  const told = (where: string): string[] => [
+    `source "s": 6 files that are no stickers were passed over: 2 .txt (${where}b.TXT), 1 .bin (${where}0.bin), ` +
+      `1 .csv (${where}table.csv), 1 .json (${where}list.json), 1 without an extension (${where}none)`,
+  ];
 
+  it("is looked into, and counted where it is none: a folder", async () => {
+    const path = await folder("disguised", { ...others, ...hidden, ...disguised, "0.gif": files[0] });
+    const metadata = [
+      { file_name: "./cat", caption: "a cat" },
+      { file_name: "lost.gif", caption: "lost" },
+    ];
+    await writeFile(join(path, "metadata.jsonl"), metadata.map((line) => `${JSON.stringify(line)}\n`).join(""));
+    const [rows, notes] = await collectedWithNotes("disguised", { type: "folder", path });
+    expect(rows.map(({ entry, caption, error }) => [entry, caption, error])).toEqual([
+      ["0.gif", null, null],
+      ["cat", "a cat", null],
+      ["dog.dat", null, null],
+      ["lost.gif", null, expect.stringContaining("metadata.jsonl names it")],
+    ]);
+    expect(notes).toEqual(told(""));
+  });
+
+  it.each(["tar", "zip"])("is looked into, and counted where it is none: a %s", async (kind) => {
+    const members = Object.entries({ ...others, ...disguised, "cat.txt": "a cat", "0.gif": files[0] }).sort();
+    const tar = pack();
+    for (const [name, bytes] of members) tar.entry({ name }, Buffer.from(bytes));
+    tar.finalize();
+    const bytes = Object.fromEntries(members.map(([name, content]) => [name, Buffer.from(content)]));
+    const path = await folder(`disguised-${kind}`, { [`a.${kind}`]: kind === "tar" ? await buffer(tar) : zip(bytes) });
+    const [rows, notes] = await collectedWithNotes(`disguised-${kind}`, { type: "archive", path });
+    expect(rows.map(({ entry, caption, error }) => [entry, caption, error])).toEqual([
+      [`a.${kind}/0.gif`, null, null],
+      [`a.${kind}/cat`, "a cat", null],
+      [`a.${kind}/dog.dat`, null, null],
+    ]);
+    expect(notes).toEqual(told(`a.${kind}/`));
+  });
+
+  it("is told of links in a tar, which have no bytes", async () => {
+    const tar = pack();
+    tar.entry({ name: "0.gif" }, Buffer.from(files[0]));
+    tar.entry({ name: "1.gif", type: "link", linkname: "0.gif" });
+    tar.finalize();
+    const path = await folder("links", { "a.tar": await buffer(tar) });
+    const [rows, notes] = await collectedWithNotes("links", { type: "archive", path });
+    expect(rows.map(({ entry }) => entry)).toEqual(["a.tar/0.gif"]);
+    expect(notes).toEqual([expect.stringContaining("1 links or devices (a.tar/1.gif)")]);
+  });
+});
+
+describe("archives", () => {
   it("that are damaged, or have a member that leads out, cost nothing of the others", async () => {
     const cut = pack();
     cut.entry({ name: "1.gif" }, Buffer.from(files[0]));

@@ -23,6 +23,8 @@ export interface Items<I extends Item> {
   readonly total?: number;
   /** In an order that depends on nothing but the data. */
   readonly each: AsyncIterable<I>;
+  /** What is to be said beside the items, e.g. what was passed over: complete when `each` has ended. */
+  readonly notes?: readonly string[];
 }
 
 /** No items: the configuration does not ask for the stage. */
@@ -90,6 +92,8 @@ export interface StageResult {
   readonly done: number;
   readonly before: number;
   readonly putOff: readonly string[];
+  /** Those of the items. */
+  readonly notes: readonly string[];
   readonly interrupted: boolean;
   /** Whether the table was made: by a run over the whole that was not interrupted. */
   readonly sealed: boolean;
@@ -109,6 +113,7 @@ export async function runStage(collection: Collection, stage: Stage, o: StageOpt
   const done = await finished(dir, again);
   const list = await openList(collection, stage.name);
   const putOff: string[] = [];
+  let notes: readonly string[] = [];
   const count = { items: 0, done: 0, before: 0 };
   let total: number | undefined;
   const tell = (): void =>
@@ -131,6 +136,7 @@ export async function runStage(collection: Collection, stage: Stage, o: StageOpt
   try {
     await withDatabase(async (db) => {
       const items = await stage.items(collection, db);
+      notes = items.notes ?? [];
       total = shard.count === 1 ? items.total : undefined; // of a shard it is known when all have been looked at
       const running = new Set<Promise<void>>();
       const seen = new Set<string>();
@@ -177,7 +183,7 @@ export async function runStage(collection: Collection, stage: Stage, o: StageOpt
     checkRows(collection, stage, await seal(collection, stage, list.path), putOff.length);
   }
   await rm(list.path, { force: true });
-  return { ...count, putOff, interrupted, sealed };
+  return { ...count, putOff, notes, interrupted, sealed };
 }
 
 /** How many items of a shard are still to be done, and what they would cost; null where nothing costs anything. */

@@ -4,13 +4,15 @@
 import { createReadStream, existsSync } from "node:fs";
 import { readdir, stat } from "node:fs/promises";
 import { basename, join } from "node:path";
+import type { Readable } from "node:stream";
 import { buffer } from "node:stream/consumers";
 import { createGunzip } from "node:zlib";
 import { extract } from "tar-stream";
 import { type Entry, getFileNameLowLevel, open, type ZipFile } from "yauzl";
 import { LIMITS } from "../../decode/limits.ts";
 import type { SourceOf } from "../config.ts";
-import { fault, fileStamp, folderWords, type SourceEntry, STICKER_NAME, wordList } from "./source.ts";
+import { HEAD_BYTES, openName, PassedOver, STICKER_NAME, stickerHead } from "./sniff.ts";
+import { fault, fileStamp, folderWords, type Reading, type SourceEntry, wordList } from "./source.ts";
 
 const ARCHIVE = /\.(tar|tar\.gz|tgz|zip)$/i;
 const DESCRIPTION = /\.(json|txt)$/i;
@@ -19,22 +21,29 @@ const DESCRIPTION_BYTES = 1 << 20;
 
 interface Member {
   readonly name: string;
-  /** The whole content, or why it is not taken. */
+  /** By the name, or where that leaves it open by the first bytes. */
+  readonly kind: "sticker" | "description" | "other";
+  /** The whole content, or why it is not taken; nothing of what is neither sticker nor description. */
   readonly bytes: Uint8Array | string;
 }
 
-export async function* archiveEntries({ path, words }: SourceOf<"archive">): AsyncGenerator<SourceEntry> {
+export async function* archiveEntries(
+  { name, path, words }: SourceOf<"archive">,
+  { note }: Reading,
+): AsyncGenerator<SourceEntry> {
+  const passed = new PassedOver();
   for (const file of await archives(path)) {
     const stamp = await fileStamp(file);
     try {
       if (!(await stat(file)).isFile()) throw new Error("not a regular file");
       const members = /\.zip$/i.test(file) ? zipMembers(file) : tarMembers(file);
-      for await (const entry of paired(members, basename(file), words)) yield { ...entry, stamp };
+      for await (const entry of paired(members, basename(file), words, passed)) yield { ...entry, stamp };
     } catch (error) {
       // What came before the damage is taken, and so are the other archives.
       yield { ...fault(basename(file), error as Error), stamp };
     }
   }
+  for (const line of passed.told(name)) note(line);
 }
 
 async function archives(path: string): Promise<string[]> {
@@ -61,13 +70,14 @@ async function* paired(
   members: AsyncIterable<Member>,
   archive: string,
   words: SourceOf<"archive">["words"],
+  passed: PassedOver,
 ): AsyncGenerator<SourceEntry> {
   let current: Member[] = [];
   let damage: { readonly error: unknown } | undefined;
   try {
     for await (const member of members) {
       if (current.length > 0 && stem(member.name) !== stem(current[0].name)) {
-        yield* sample(current, archive, words);
+        yield* sample(current, archive, words, passed);
         current = [];
       }
       current.push(member);
@@ -75,7 +85,7 @@ async function* paired(
   } catch (error) {
     damage = { error };
   }
-  yield* sample(current, archive, words);
+  yield* sample(current, archive, words, passed);
   if (damage) throw damage.error;
 }
 
@@ -83,9 +93,15 @@ function* sample(
   members: readonly Member[],
   archive: string,
   words: SourceOf<"archive">["words"],
+  passed: PassedOver,
 ): Generator<SourceEntry> {
   const about = describe(members);
-  for (const { name, bytes } of members.filter((member) => STICKER_NAME.test(member.name))) {
+  const stickers = members.filter(({ kind }) => kind === "sticker");
+  for (const { name, kind, bytes } of members) {
+    const alone = kind === "description" && stickers.length === 0;
+    if (alone || kind === "other") passed.add(`${archive}/${name}`, bytes === IRREGULAR ? bytes : undefined);
+  }
+  for (const { name, bytes } of stickers) {
     yield {
       at: `${archive}/${name}`,
       ...about,
@@ -101,7 +117,7 @@ function* sample(
 type Description = Omit<SourceEntry, "at" | "bytes" | "stamp">;
 
 function describe(members: readonly Member[]): Description {
-  const texts = members.filter(({ name, bytes }) => DESCRIPTION.test(name) && typeof bytes !== "string");
+  const texts = members.filter(({ kind, bytes }) => kind === "description" && typeof bytes !== "string");
   const read = (suffix: string): string | undefined => {
     const found = texts.find(({ name }) => name.toLowerCase().endsWith(suffix));
     return found && new TextDecoder().decode(found.bytes as Uint8Array).replace(/^\uFEFF/, "");
@@ -131,21 +147,29 @@ function describe(members: readonly Member[]): Description {
   };
 }
 
-/** Bytes that a member of this name may have; 0: it is skipped. */
-function allowance(name: string): number {
-  if (STICKER_NAME.test(name)) return LIMITS.fileBytes;
-  return DESCRIPTION.test(name) ? DESCRIPTION_BYTES : 0;
+/** What a member is by its name; undefined: its first bytes say. */
+function kindOf(name: string): Member["kind"] | undefined {
+  if (STICKER_NAME.test(name)) return "sticker";
+  if (DESCRIPTION.test(name)) return "description";
+  return openName(name) ? undefined : "other";
 }
+
+const LIMIT = { sticker: LIMITS.fileBytes, description: DESCRIPTION_BYTES, other: 0 } as const;
+
+/** Links and devices of a tar: nothing follows their names. */
+const IRREGULAR = "links or devices";
+const IRREGULAR_TYPES: readonly string[] = ["link", "symlink", "character-device", "block-device", "fifo"];
 
 const damaged = (error: unknown): Error => new Error(`the archive is damaged: ${(error as Error).message}`);
 
-const tooLarge = (size: number, limit: number): string =>
-  `the member has ${size} bytes, more than the limit of ${limit}`;
-
-/** Nothing is written under a member's name, but one like this is no honest member's. */
-function nameFault(name: string): string | undefined {
-  const out = /^([a-z]:|\/)/i.test(name) || name.split("/").includes("..");
-  return out ? "a name that leads out of the archive" : undefined;
+/** A member that is not read: of no use, too large, or with a name that no honest one has. Undefined: it is to be read. */
+function unread(name: string, kind: Member["kind"], size: number): Member | undefined {
+  if (kind === "other") return { name, kind, bytes: "" };
+  if (/^([a-z]:|\/)/i.test(name) || name.split("/").includes(".."))
+    return { name, kind, bytes: "a name that leads out of the archive" };
+  if (size > LIMIT[kind])
+    return { name, kind, bytes: `the member has ${size} bytes, more than the limit of ${LIMIT[kind]}` };
+  return undefined;
 }
 
 async function* tarMembers(path: string): AsyncGenerator<Member> {
@@ -159,18 +183,32 @@ async function* tarMembers(path: string): AsyncGenerator<Member> {
   try {
     for await (const entry of parse) {
       const { name, size = 0, type } = entry.header;
-      const limit = type === "file" || type === "contiguous-file" ? allowance(name) : 0;
-      const wrong = nameFault(name) ?? (size > limit ? tooLarge(size, limit) : undefined);
-      if (limit === 0 || wrong !== undefined) {
-        entry.resume();
-        if (limit > 0 && wrong !== undefined) yield { name, bytes: wrong };
-      } else yield { name, bytes: await buffer(entry) };
+      if (type === "file" || type === "contiguous-file") yield await tarMember(name, size, entry);
+      else entry.resume();
+      if (IRREGULAR_TYPES.includes(type ?? "")) yield { name, kind: "other", bytes: IRREGULAR };
     }
   } catch (error) {
     throw damaged(error);
   } finally {
     raw.destroy();
   }
+}
+
+/** Reads a member to its end, where the next begins, and keeps what is of use. */
+async function tarMember(name: string, size: number, content: AsyncIterable<unknown>): Promise<Member> {
+  let kind = kindOf(name);
+  let member = kind && unread(name, kind, size);
+  const kept: Uint8Array[] = [];
+  let length = 0;
+  for await (const chunk of content) {
+    if (member) continue;
+    kept.push(chunk as Uint8Array);
+    length += (chunk as Uint8Array).length;
+    if (kind || length < Math.min(size, HEAD_BYTES)) continue;
+    kind = stickerHead(Buffer.concat(kept)) ? "sticker" : "other";
+    member = unread(name, kind, size);
+  }
+  return member ?? { name, kind: kind ?? "other", bytes: Buffer.concat(kept) };
 }
 
 async function* zipMembers(path: string): AsyncGenerator<Member> {
@@ -180,11 +218,9 @@ async function* zipMembers(path: string): AsyncGenerator<Member> {
     const list = (await zipEntries(zip)).map((entry) => ({ name: memberName(entry), entry }));
     list.sort((a, b) => (a.name < b.name ? -1 : 1));
     for (const { name, entry } of list) {
-      const limit = allowance(name);
-      if (limit === 0) continue;
-      const size = entry.uncompressedSize;
-      const wrong = nameFault(name) ?? (size > limit ? tooLarge(size, limit) : undefined);
-      yield { name, bytes: wrong ?? (await readEntry(zip, entry)) };
+      if (name.endsWith("/")) continue; // a folder
+      const kind = kindOf(name) ?? (stickerHead(await headOf(zip, entry)) ? "sticker" : "other");
+      yield unread(name, kind, entry.uncompressedSize) ?? { name, kind, bytes: await readEntry(zip, entry) };
     }
   } finally {
     zip.close();
@@ -226,4 +262,23 @@ function readEntry(zip: ZipFile, entry: Entry): Promise<Uint8Array | string> {
       else buffer(stream).then(resolve, (failure: Error) => resolve(failure.message));
     });
   });
+}
+
+/** The first bytes; none where the content cannot be had. */
+async function headOf(zip: ZipFile, entry: Entry): Promise<Uint8Array> {
+  const stream = await new Promise<Readable | null>((resolve) => {
+    zip.openReadStream(entry, (error, opened) => resolve(error ? null : opened));
+  });
+  const chunks: Uint8Array[] = [];
+  let length = 0;
+  try {
+    for await (const chunk of stream ?? []) {
+      chunks.push(chunk);
+      length += chunk.length;
+      if (length >= HEAD_BYTES) break;
+    }
+  } catch {
+    // damaged: it is told of where the name says that it is a sticker
+  }
+  return Buffer.concat(chunks);
 }

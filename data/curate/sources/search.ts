@@ -7,12 +7,12 @@ import { parseJson } from "../collection.ts";
 import type { SourceOf } from "../config.ts";
 import type { Fetcher } from "../fetch.ts";
 import { NotNow } from "../stage.ts";
-import type { SourceEntry } from "./source.ts";
+import type { Reading, SourceEntry } from "./source.ts";
 
 /** Answers are lists of addresses; what is larger is something else. */
 const ANSWER_BYTES = 32 << 20;
 
-export async function* searchEntries(source: SourceOf<"search">, fetcher: Fetcher): AsyncGenerator<SourceEntry> {
+export async function* searchEntries(source: SourceOf<"search">, { fetcher }: Reading): AsyncGenerator<SourceEntry> {
   for (const word of await searchWords(source)) {
     for (let page = 0; page < source.pages; page++) {
       const url = source.url

@@ -2,6 +2,7 @@
 // the bytes. One file per kind of source; index.ts lists them.
 
 import { stat } from "node:fs/promises";
+import type { Fetcher } from "../fetch.ts";
 
 /** One sticker as a source offers it, before anything of it has been looked at. */
 export interface SourceEntry {
@@ -25,8 +26,12 @@ export interface SourceEntry {
   readonly bytes: { readonly url: string } | (() => Promise<Uint8Array>);
 }
 
-/** Names of files that may be stickers; what they really are is decided by their bytes. */
-export const STICKER_NAME = /\.(gif|webp|a?png|jpe?g)$/i;
+/** What a source is read with. */
+export interface Reading {
+  readonly fetcher: Fetcher;
+  /** Takes a line about what the entries do not show, e.g. files that were passed over. */
+  readonly note: (line: string) => void;
+}
 
 /** Trigger words of a path: the folders it is in. */
 export function folderWords(path: string): string[] {

@@ -7,7 +7,7 @@ import { sha256Json } from "../../hash.ts";
 import type { Collection } from "../collection.ts";
 import { entries, journals } from "../journal.ts";
 import { sourceEntries } from "../sources/index.ts";
-import type { SourceEntry } from "../sources/source.ts";
+import type { Reading, SourceEntry } from "../sources/source.ts";
 import { type Item, NotNow, type Stage } from "../stage.ts";
 
 export interface CollectItem extends Item {
@@ -66,7 +66,10 @@ export const collect: Stage<CollectItem, Collected> = {
   settings: () => null, // what matters of a source is in its entries
   parallel: ({ fetch }) => fetch.concurrency,
   folders: (collection) => collection.mediaFolders(),
-  items: async (collection) => ({ each: allEntries(collection) }),
+  items: async (collection) => {
+    const notes: string[] = [];
+    return { each: allEntries(collection, (line) => void notes.push(line)), notes };
+  },
   open: async (collection) => {
     let fetched: ReturnType<typeof fetchedBefore> | undefined; // of no use where no source has addresses
     const licences = new Map(collection.config.sources.map((source) => [source.name, source]));
@@ -102,9 +105,9 @@ export const collect: Stage<CollectItem, Collected> = {
   },
 };
 
-async function* allEntries(collection: Collection): AsyncGenerator<CollectItem> {
+async function* allEntries(collection: Collection, note: Reading["note"]): AsyncGenerator<CollectItem> {
   for (const source of collection.config.sources) {
-    for await (const entry of sourceEntries(source, collection.fetcher)) {
+    for await (const entry of sourceEntries(source, { fetcher: collection.fetcher, note })) {
       // A table may say different things of one file in several rows: each is an entry, of which none hides another.
       const { stamp: _, ...said } = entry;
       yield { key: sha256Json([source.name, said]), source: source.name, entry };
