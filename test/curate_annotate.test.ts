@@ -9,7 +9,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { text as textOf } from "node:stream/consumers";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import * as z from "zod";
 import { build, stale } from "../cli/build.mjs";
+import { ChatClient } from "../data/curate/chat.ts";
 import { Collection, createCollection } from "../data/curate/collection.ts";
 import { parseConfig } from "../data/curate/config.ts";
 import { filterTable, recordsTable } from "../data/curate/derived.ts";
@@ -227,6 +229,17 @@ describe("a language model", () => {
     expect(asked).toHaveLength(2);
     const more = await collected("budget", { pricePerMillion, budget: 3, concurrency: 1 });
     expect(await run(more, "describe")).toMatchObject({ before: 2, done: 1 });
+  });
+
+  it("is asked within one budget by shards that run at the same time, however the money is spent among them", async () => {
+    const { config } = await collected("shared", { pricePerMillion: { input: 1000, output: 0 }, budget: 4 });
+    const shards = [1, 2, 3].map((i) => new ChatClient(config.annotate, join(dir, `answers${i}`), join(dir, "ledger")));
+    const ask = (shard: number, text: string) =>
+      shards[shard].ask({ model: "m", text, schema: z.strictObject({ summary: z.string() }) });
+    for (const [i, shard] of [0, 1, 0, 2].entries()) await ask(shard, `question ${i}`);
+    for (const shard of [0, 1, 2]) await expect(ask(shard, "one more")).rejects.toThrow("the budget of 4 is spent");
+    expect(asked).toHaveLength(4);
+    for (const shard of shards) await shard.close();
   });
 });
 

@@ -1,8 +1,7 @@
 // A client of servers that speak the OpenAI chat dialect (Ollama, vLLM, llama.cpp, ...): pictures and text in, JSON after a schema
-// out. Answers are kept by everything that led to them, so nothing is paid for twice; a budget ends the work, not the data set. What
-// every run has spent is on record (journals of key = model, row = { cost }), since the budget is that of the whole data set.
+// out. Answers are kept by everything that led to them, so nothing is paid for twice; a budget ends the work, not the data set. It is
+// that of the whole data set, and what every run has spent is on record (ledger.ts).
 
-import { randomBytes } from "node:crypto";
 import { existsSync } from "node:fs";
 import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -11,7 +10,7 @@ import * as z from "zod";
 import { replaceFile } from "../../engine/atomic.ts";
 import { sha256 } from "../hash.ts";
 import type { CurateConfig } from "./config.ts";
-import { entries, type Journal, journals, openJournal } from "./journal.ts";
+import { Ledger } from "./ledger.ts";
 import { NotNow } from "./stage.ts";
 
 export type AnnotateConfig = CurateConfig["annotate"];
@@ -38,7 +37,7 @@ export class TooManyImages extends Refused {
   override readonly name = "TooManyImages";
 }
 
-/** Raised when an answer would go over the budget. Everything that was answered is kept. */
+/** Raised in place of a question when the budget is spent. Everything that was answered is kept. */
 export class BudgetSpent extends Error {
   override readonly name = "BudgetSpent";
 }
@@ -57,22 +56,17 @@ export class ChatClient {
   readonly #cache: string;
   /** Answers under way, by their files: stickers that ask the same at once get one answer, and it is written and paid once. */
   readonly #asking = new Map<string, Promise<string>>();
-  readonly #ledger: string;
-  /** What earlier runs have spent. */
-  #before: Promise<number> | undefined;
-  #spent = 0;
-  /** A file of its own: several machines may spend at a time. */
-  #book: Promise<Journal<Cost>> | undefined;
+  readonly #ledger: Ledger;
 
   /** `cache`: a folder for answers; `ledger`: one for what was spent. Close it. */
   constructor(config: AnnotateConfig, cache: string, ledger: string) {
     this.#config = config;
     this.#cache = cache;
-    this.#ledger = ledger;
+    this.#ledger = new Ledger(ledger);
   }
 
   async close(): Promise<void> {
-    (await this.#book)?.close();
+    await this.#ledger.close();
   }
 
   /**
@@ -82,12 +76,6 @@ export class ChatClient {
   async ask<Answer>(question: Question<Answer>): Promise<Answer> {
     const path = join(this.#cache, `${sha256(requestBody(question))}.json`);
     if (existsSync(path)) return parseAnswer(await readFile(path, "utf8"), question.schema);
-    const { budget } = this.#config;
-    this.#before ??= spentIn(this.#ledger);
-    const before = await this.#before;
-    if (budget !== undefined && before + this.#spent >= budget && !this.#asking.has(path)) {
-      throw new BudgetSpent(`the budget of ${budget} is spent: raise annotate.budget and run this again`);
-    }
     const asking = this.#asking.get(path) ?? this.#fresh(question, path).finally(() => this.#asking.delete(path));
     this.#asking.set(path, asking);
     return parseAnswer(await asking, question.schema);
@@ -95,9 +83,13 @@ export class ChatClient {
 
   /** Asks the server and remembers the answer in a file, if it is one. Otherwise another seed may bring one. */
   async #fresh(question: Question<unknown>, path: string): Promise<string> {
+    const { budget } = this.#config;
     for (let attempt = 0; ; attempt++) {
+      // What is in hand, here and on other machines, is still paid.
+      if (budget !== undefined && (await this.#ledger.spent()) >= budget)
+        throw new BudgetSpent(`the budget of ${budget} is spent: raise annotate.budget and run this again`);
       const { content, cost } = await this.#patiently(requestBody(question, 1 + attempt));
-      await this.#pay(question.model, cost);
+      await this.#ledger.pay(question.model, cost);
       try {
         parseAnswer(content, question.schema);
       } catch (error) {
@@ -108,13 +100,6 @@ export class ChatClient {
       await replaceFile(path, (file) => file.writeFile(content));
       return content;
     }
-  }
-
-  async #pay(model: string, cost: number): Promise<void> {
-    if (cost === 0) return;
-    this.#spent += cost;
-    this.#book ??= openJournal<Cost>(this.#ledger, randomBytes(4).toString("hex"));
-    (await this.#book).append(model, "", { cost });
   }
 
   async #patiently(body: string): Promise<Reply> {
@@ -146,18 +131,6 @@ export class ChatClient {
       1e6;
     return { content: choices[0].message.content, cost };
   }
-}
-
-interface Cost {
-  readonly cost: number;
-}
-
-async function spentIn(ledger: string): Promise<number> {
-  let sum = 0;
-  for (const path of await journals(ledger)) {
-    for await (const { row } of entries<Cost>(path)) sum += row.cost;
-  }
-  return sum;
 }
 
 interface Reply {

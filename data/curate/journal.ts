@@ -93,37 +93,40 @@ export async function finished(dir: string, again = false): Promise<Finished> {
   return { has: (key, input) => done.has(`${input} ${key.toWellFormed()}`) };
 }
 
-/** The whole lines of a journal. A line that is not an entry is damage that must not be passed over in silence. */
-export async function* entries<Row = unknown>(path: string): AsyncGenerator<Entry<Row>> {
+/**
+ * The whole lines of a journal, or those from byte `from` to `to`, each the end of a line. A line that is not an entry is damage that
+ * must not be passed over in silence.
+ */
+export async function* entries<Row = unknown>(path: string, from = 0, to?: number): AsyncGenerator<Entry<Row>> {
   const file = await open(path);
-  const end = await endOfLines(path);
-  let [number, at] = [0, 0];
+  const end = to ?? (await endOfLines(path));
+  let [number, at] = [0, from];
   try {
-    for await (const line of file.readLines({ autoClose: false })) {
+    for await (const line of file.readLines({ autoClose: false, start: from })) {
       number++;
       at += Buffer.byteLength(line) + 1;
       if (at > end) return; // being written, or cut off by a kill
-      yield parse<Row>(line, path, number);
+      yield parse<Row>(line, path, from === 0 ? `line ${number}` : `line ${number} after byte ${from}`);
     }
   } finally {
     await file.close();
   }
 }
 
-function parse<Row>(line: string, path: string, number: number): Entry<Row> {
+function parse<Row>(line: string, path: string, where: string): Entry<Row> {
   try {
     const entry = JSON.parse(line) as Entry<Row>;
     if (typeof entry.key === "string" && typeof entry.input === "string") return entry;
   } catch {
     // told below
   }
-  throw new Error(`${path} line ${number} is damaged: delete the line, and the item will be done again`);
+  throw new Error(`${path} ${where} is damaged: delete the line, and the item will be done again`);
 }
 
 const CHUNK = 65536;
 
 /** Position behind the last newline; 0 where the file does not exist. */
-async function endOfLines(path: string): Promise<number> {
+export async function endOfLines(path: string): Promise<number> {
   const file = await open(path).catch(() => null);
   if (!file) return 0;
   try {
