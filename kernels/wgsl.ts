@@ -21,6 +21,8 @@ export interface Caps {
   readonly adapter: "cpu" | "gpu";
   /** The one subgroup size of this adapter; 0 when it has no subgroups or the size may vary. */
   readonly subgroupSize: number;
+  /** WGSL has the builtin `subgroup_id` here. */
+  readonly subgroupIds?: boolean;
   readonly f16: boolean;
   /** Storage buffers per shader stage. */
   readonly maxBindings: number;

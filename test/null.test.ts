@@ -21,6 +21,7 @@ const CPU: Caps = {
   ...MINIMUM_CAPS,
   adapter: "cpu",
   subgroupSize: 8,
+  subgroupIds: true,
   maxBindings: 16,
   maxInvocations: 1024,
   maxWorkgroupMemory: 32768,

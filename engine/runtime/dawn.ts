@@ -97,6 +97,7 @@ export async function openDawn(options: DawnOptions = {}): Promise<Dawn> {
     caps: {
       adapter: software ? "cpu" : "gpu",
       subgroupSize: fixed ? (info.subgroupMaxSize ?? 0) : 0,
+      subgroupIds: gpu.wgslLanguageFeatures?.has("subgroup_id") ?? false,
       f16: features.includes("shader-f16"),
       maxBindings: limits.maxStorageBuffersPerShaderStage,
       maxInvocations: limits.maxComputeInvocationsPerWorkgroup,

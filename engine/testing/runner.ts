@@ -1,6 +1,7 @@
 // Runs one lowered kernel on a bare WebGPU device, without the engine: bind, dispatch, read back. For checking and timing
 // kernels only; the engine's own runtime is engine/runtime.
 
+import { withLanes } from "../../kernels/lane.ts";
 import type { Caps, KernelSource, Lowered, Operand } from "../../kernels/wgsl.ts";
 import { waitFor } from "../runtime/patience.ts";
 
@@ -27,12 +28,13 @@ interface Compiled {
 /** Pipelines of each device by source text: software adapters compile every pipeline anew, for 50 ms and more. */
 const pipelinesOf = new WeakMap<GPUDevice, Map<string, Compiled>>();
 
-async function pipelineFor(device: GPUDevice, source: KernelSource, operands: number): Promise<Compiled> {
+async function pipelineFor({ device, caps }: Machine, source: KernelSource, operands: number): Promise<Compiled> {
   const known = pipelinesOf.get(device) ?? new Map<string, Compiled>();
   pipelinesOf.set(device, known);
-  const found = known.get(source.wgsl);
+  const code = withLanes(source.wgsl, caps);
+  const found = known.get(code);
   if (found) return found;
-  const module = device.createShaderModule({ code: source.wgsl, label: source.label });
+  const module = device.createShaderModule({ code, label: source.label });
   // Explicit, because layout "auto" leaves out the bindings that a kernel declares and does not use.
   const bindGroupLayout = device.createBindGroupLayout({
     entries: Array.from({ length: operands + (source.uniforms.length > 0 ? 1 : 0) }, (_, binding) => ({
@@ -44,7 +46,7 @@ async function pipelineFor(device: GPUDevice, source: KernelSource, operands: nu
   const layout = device.createPipelineLayout({ bindGroupLayouts: [bindGroupLayout] });
   const pipeline = await device.createComputePipelineAsync({ layout, compute: { module, entryPoint: "main" } });
   const compiled = { pipeline, bindGroupLayout };
-  known.set(source.wgsl, compiled);
+  known.set(code, compiled);
   return compiled;
 }
 
@@ -53,12 +55,13 @@ const GARBAGE = 0x7149f2ca; // 1e30 as f32
 
 /** Compiles and binds; `extras` are the epilogue's operands. Throws with Dawn's message when the WGSL is refused. @internal */
 export async function prepare(
-  { device, caps }: Machine,
+  machine: Machine,
   lowered: Lowered,
   inputs: readonly Values[],
   outputs: readonly Operand[],
   extras: readonly Values[] = [],
 ): Promise<Prepared> {
+  const { device, caps } = machine;
   const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
   const make = (elements: number): GPUBuffer =>
     device.createBuffer({ size: Math.max(16, Math.ceil(elements / 4) * 16), usage });
@@ -73,7 +76,7 @@ export async function prepare(
   const passes: { pipeline: GPUComputePipeline; group: GPUBindGroup; xyz: readonly [number, number, number] }[] = [];
   const extra: GPUBuffer[] = [];
   for (const { source, operands } of lowered.passes) {
-    const { pipeline, bindGroupLayout } = await pipelineFor(device, source, operands.length);
+    const { pipeline, bindGroupLayout } = await pipelineFor(machine, source, operands.length);
     const entries = operands.map((o, binding) => ({ binding, resource: { buffer: buffers[o] } }));
     if (source.uniforms.length > 0) {
       const buffer = device.createBuffer({
