@@ -54,9 +54,12 @@ const STAGES = stages(domainClassifiers);
 
 /** Build's --dry-run. */
 export async function plan(configPath: string, out: string): Promise<void> {
-  const collection = new Collection(resolve(out), await readConfig(configPath, out));
-  for (const { stage: name, items, bound, cost } of await planBuild(collection, [...STAGES.before, ...STAGES.after])) {
-    tell(items, `${name}${bound ? ", at most: its tables are not made yet" : ""}${estimated(cost)}`);
+  const collection = await unmade(configPath, out);
+  for (const one of await planBuild(collection, [...STAGES.before, ...STAGES.after])) {
+    const { stage: name, items, bound, more, cost } = one;
+    const upTo = bound ? ", at most: its tables are not made yet" : "";
+    tell(items, `${name}${more ? ", and what searches find" : ""}${upTo}${estimated(cost)}`);
+    for (const note of one.notes) console.log(`           ${note}`);
   }
 }
 
@@ -87,6 +90,11 @@ export async function build(configPath: string, out: string): Promise<void> {
   if ((bare as number) > 0) console.log(`${bare} of ${kept} have no caption. ${captionsFrom(config)}`);
 }
 
+/** As `configured`, for those who only look: nothing is written. */
+async function unmade(configPath: string, out: string): Promise<Collection> {
+  return new Collection(resolve(out), await readConfig(configPath, out));
+}
+
 /** The data set in `out`, made if there is none, under the configuration in a file. Of many `shards` that do so none tidies up. */
 async function configured(configPath: string, out: string, shards = false): Promise<Collection> {
   return createCollection(out, await readConfig(configPath, out), shards);
@@ -112,12 +120,16 @@ function captionsFrom({ annotate: { server } }: CurateConfig): string {
 }
 
 export async function stage(dir: string, name: string, o: StageCommandOptions): Promise<void> {
-  const collection = o.config ? await configured(o.config, dir, o.shard !== undefined) : await openCollection(dir);
   if (o.dryRun) {
-    const { items, cost } = await dryRun(collection, named(name), o.shard);
-    console.log(`${name}: ${items} items to do${estimated(cost)}`);
+    const collection = o.config ? await unmade(o.config, dir) : await openCollection(dir);
+    const { items, cost, notes, unasked } = await dryRun(collection, named(name), o.shard);
+    console.log(
+      `${name}: ${items} items to do${unasked.length > 0 ? ", and what searches find" : ""}${estimated(cost)}`,
+    );
+    for (const line of [...notes, ...unasked]) console.log(`  ${line}`);
     return;
   }
+  const collection = o.config ? await configured(o.config, dir, o.shard !== undefined) : await openCollection(dir);
   await runOne(collection, named(name), o);
   await rememberTables(collection);
 }

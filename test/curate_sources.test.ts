@@ -12,13 +12,15 @@ import { crc32, gzipSync } from "node:zlib";
 import { pack } from "tar-stream";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { stage } from "../cli/dataset.ts";
-import { type Collection, createCollection, openCollection } from "../data/curate/collection.ts";
+import { Collection, createCollection, openCollection } from "../data/curate/collection.ts";
 import { parseConfig } from "../data/curate/config.ts";
 import { unknownDomains } from "../data/curate/derived.ts";
 import { Fetcher } from "../data/curate/fetch.ts";
+import { planBuild } from "../data/curate/plan.ts";
 import { NotNow, runStage, type Stage, sealStage } from "../data/curate/stage.ts";
 import { collect } from "../data/curate/stages/collect.ts";
 import { domainStage } from "../data/curate/stages/domain.ts";
+import { stages } from "../data/curate/stages/index.ts";
 import { type Row, table, text, withDatabase } from "../data/curate/tables.ts";
 import { encodeGif } from "../data/encode/gif.ts";
 import { sha256 } from "../data/hash.ts";
@@ -312,6 +314,42 @@ describe("archives", () => {
     ];
     expect(rows.map(({ entry, error }) => [entry, error])).toEqual(expected);
   });
+});
+
+it("a search is not asked by a dry run, which says what it would ask", async () => {
+  let requests = 0;
+  const server = await serve((_, response) => {
+    requests++;
+    response.end(JSON.stringify({ found: [`${server.base}/0.gif`] }));
+  });
+  try {
+    const search = {
+      type: "search",
+      words: ["cat", "dog"],
+      pages: 3,
+      url: `${server.base}/?q={word}`,
+      items: "found[]",
+    };
+    const path = await folder("beside", { "0.gif": files[0] });
+    const sources = [
+      { name: "web", ...search },
+      { type: "folder", name: "s", path },
+    ];
+    const config = parseConfig({ sources, fetch: { robots: "ignore", delayMs: 0 } }, "test", dir);
+    const c = new Collection(join(dir, "unasked"), config);
+    const [first, second] = await planBuild(c, stages().before);
+    const host = new URL(server.base).host;
+    const asks = `not asked: source "web": 2 words, up to 6 queries to ${host}, and then the files that these name`;
+    expect(first).toMatchObject({ stage: "collect", items: 1, more: true, notes: [asks] });
+    expect(second).toMatchObject({ stage: "measure", items: 1, more: true, bound: true });
+    expect(requests).toBe(0);
+    await withDatabase(async (db) => {
+      for await (const _ of (await collect.items(c, db)).each);
+    });
+    expect(requests).toBe(6);
+  } finally {
+    await server.close();
+  }
 });
 
 describe("a server", () => {

@@ -25,6 +25,8 @@ export interface Items<I extends Item> {
   readonly each: AsyncIterable<I>;
   /** What is to be said beside the items, e.g. what was passed over: complete when `each` has ended. */
   readonly notes?: readonly string[];
+  /** Where they were asked for offline: what was not asked, and may bring more items. Complete as `notes` are. */
+  readonly unasked?: readonly string[];
 }
 
 /** No items: the configuration does not ask for the stage. */
@@ -54,7 +56,8 @@ export interface Stage<I extends Item = Item, Row extends object = object> {
   readonly columns: Columns;
   /** The part of the configuration that determines rows. */
   settings(config: CurateConfig): unknown;
-  items(collection: Collection, db: Database): Promise<Items<I>>;
+  /** `offline`: without asking the network. */
+  items(collection: Collection, db: Database, offline?: boolean): Promise<Items<I>>;
   open(collection: Collection): Promise<Work<I, Row>>;
   /** What an item costs, about; stages that cost nothing leave it out. */
   cost?(item: I, config: CurateConfig): number;
@@ -186,23 +189,30 @@ export async function runStage(collection: Collection, stage: Stage, o: StageOpt
   return { ...count, putOff, notes, interrupted, sealed };
 }
 
-/** How many items of a shard are still to be done, and what they would cost; null where nothing costs anything. */
-export async function dryRun(
-  collection: Collection,
-  stage: Stage,
-  shard = WHOLE,
-): Promise<{ items: number; cost: number | null }> {
+export interface DryRun {
+  /** Items of the shard that are still to be done. */
+  readonly items: number;
+  /** What they would cost; null where nothing costs anything. */
+  readonly cost: number | null;
+  readonly notes: readonly string[];
+  /** What would have to be asked to know of all items. */
+  readonly unasked: readonly string[];
+}
+
+/** What there is to do, found out without asking the network or writing anything. */
+export async function dryRun(collection: Collection, stage: Stage, shard = WHOLE): Promise<DryRun> {
   const settings = JSON.stringify(stage.settings(collection.config) ?? null);
   const done = await finished(collection.journalDir(stage.name));
   let [items, cost] = [0, 0];
-  await withDatabase(async (db) => {
-    for await (const item of (await stage.items(collection, db)).each) {
+  return withDatabase(async (db) => {
+    const { each, notes = [], unasked = [] } = await stage.items(collection, db, true);
+    for await (const item of each) {
       if (!inShard(item.key, shard) || done.has(item.key, inputOf(stage, settings, item))) continue;
       items++;
       cost += stage.cost?.(item, collection.config) ?? 0;
     }
+    return { items, cost: stage.cost ? cost : null, notes, unasked };
   });
-  return { items, cost: stage.cost ? cost : null };
 }
 
 /**

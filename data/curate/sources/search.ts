@@ -12,8 +12,14 @@ import type { Reading, SourceEntry } from "./source.ts";
 /** Answers are lists of addresses; what is larger is something else. */
 const ANSWER_BYTES = 32 << 20;
 
-export async function* searchEntries(source: SourceOf<"search">, { fetcher }: Reading): AsyncGenerator<SourceEntry> {
-  for (const word of await searchWords(source)) {
+export async function* searchEntries(
+  source: SourceOf<"search">,
+  { fetcher, unasked }: Reading,
+): AsyncGenerator<SourceEntry> {
+  const all = await searchWords(source);
+  if (!fetcher)
+    return unasked(`not asked: source "${source.name}": ${all.length} words, ${queries(all.length, source)}`);
+  for (const word of all) {
     for (let page = 0; page < source.pages; page++) {
       const url = source.url
         .replaceAll("{word}", encodeURIComponent(word))
@@ -29,6 +35,12 @@ export async function* searchEntries(source: SourceOf<"search">, { fetcher }: Re
       for (const address of found) yield { at: `${word} ${address}`, words: [word], bytes: { url: address } };
     }
   }
+}
+
+/** What a run would ask, in words. */
+function queries(words: number, { pages, url }: SourceOf<"search">): string {
+  const host = /^\w+:\/\/([^/?#]*)/.exec(url)?.[1] ?? url;
+  return `${pages > 1 ? "up to " : ""}${words * pages} queries to ${host}, and then the files that these name`;
 }
 
 async function searchWords({ words }: SourceOf<"search">): Promise<string[]> {

@@ -28,9 +28,11 @@ export interface SourceEntry {
 
 /** What a source is read with. */
 export interface Reading {
-  readonly fetcher: Fetcher;
+  /** Null: nothing is asked of the network, and a source says in `unasked` what it would have asked. */
+  readonly fetcher: Fetcher | null;
   /** Takes a line about what the entries do not show, e.g. files that were passed over. */
   readonly note: (line: string) => void;
+  readonly unasked: (line: string) => void;
 }
 
 /** Trigger words of a path: the folders it is in. */

@@ -66,9 +66,14 @@ export const collect: Stage<CollectItem, Collected> = {
   settings: () => null, // what matters of a source is in its entries
   parallel: ({ fetch }) => fetch.concurrency,
   folders: (collection) => collection.mediaFolders(),
-  items: async (collection) => {
-    const notes: string[] = [];
-    return { each: allEntries(collection, (line) => void notes.push(line)), notes };
+  items: async (collection, _, offline) => {
+    const [notes, unasked]: [string[], string[]] = [[], []];
+    const reading = {
+      fetcher: offline ? null : collection.fetcher,
+      note: (line: string) => void notes.push(line),
+      unasked: (line: string) => void unasked.push(line),
+    };
+    return { each: allEntries(collection, reading), notes, unasked };
   },
   open: async (collection) => {
     let fetched: ReturnType<typeof fetchedBefore> | undefined; // of no use where no source has addresses
@@ -105,9 +110,9 @@ export const collect: Stage<CollectItem, Collected> = {
   },
 };
 
-async function* allEntries(collection: Collection, note: Reading["note"]): AsyncGenerator<CollectItem> {
+async function* allEntries(collection: Collection, reading: Reading): AsyncGenerator<CollectItem> {
   for (const source of collection.config.sources) {
-    for await (const entry of sourceEntries(source, { fetcher: collection.fetcher, note })) {
+    for await (const entry of sourceEntries(source, reading)) {
       // A table may say different things of one file in several rows: each is an entry, of which none hides another.
       const { stamp: _, ...said } = entry;
       yield { key: sha256Json([source.name, said]), source: source.name, entry };
