@@ -199,7 +199,8 @@ export async function show(dir: string, { rejected, count, out }: ShowOptions): 
   const from = rejected
     ? `${table(collection, "filter")} f JOIN ${formats} c USING (id) WHERE reason = ${text(rejected)}`
     : table(collection, "records");
-  const measured = "coalesce(value::INT || ' bits from ' || left(duplicate_of, 8), round(value, 2)::VARCHAR, detail)";
+  const measured =
+    "coalesce(value::INT || ' bits from ' || left(duplicate_of, 8), round(value, 2)::VARCHAR, left(id, 12))";
   const label = rejected ? measured : "coalesce(caption, '')";
   const shown = await samples(from, label, count);
   const sheet = await contactSheet(collection, shown);

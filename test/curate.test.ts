@@ -9,6 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { buffer } from "node:stream/consumers";
 import fc from "fast-check";
+import sharp from "sharp";
 import { pack } from "tar-stream";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { build, stale } from "../cli/build.mjs";
@@ -18,6 +19,7 @@ import { filterTable, recordsTable, verdicts } from "../data/curate/derived.ts";
 import { forbids, robotsRules } from "../data/curate/fetch.ts";
 import { mergeInto } from "../data/curate/merge.ts";
 import { HashList, likeAny, nearDuplicates } from "../data/curate/near.ts";
+import { contactSheet, type Shown } from "../data/curate/sheet.ts";
 import { type Item, NotNow, runStage, type Stage, sealStage } from "../data/curate/stage.ts";
 import { collect } from "../data/curate/stages/collect.ts";
 import { stages } from "../data/curate/stages/index.ts";
@@ -415,6 +417,27 @@ describe("near duplicates", () => {
     const targets = hashes.flatMap((_, i) => (i % 12 === 0 ? [i] : []));
     const isLike = likeAny(new HashList(targets.map((i) => hashes[i])), 12);
     expect(hashes.map(isLike)).toEqual(hashes.map((_, i) => targets.some((t) => near(i, t, 12))));
+  });
+});
+
+describe("a contact sheet", () => {
+  it("says why a sticker is not to be seen in its place", async () => {
+    const c = await collection("sheet", {});
+    const cut = await c.put(gif(1).subarray(0, 200), "gif");
+    const shown = (id: string, format: string) => ({ id, format, label: "" });
+    const whole = shown(await c.put(gif(1), "gif"), "gif");
+    const red = async (sticker: Shown): Promise<number> => {
+      const { data, info } = await sharp(await contactSheet(c, [sticker], { across: 1 }))
+        .raw()
+        .toBuffer({ resolveWithObject: true });
+      let count = 0;
+      for (let i = 0; i < data.length; i += info.channels) if (data[i] > 100 && data[i + 1] < 60) count++;
+      return count;
+    };
+    const [none, truncated, gone] = [await red(whole), await red(shown(cut, "gif")), await red(shown(cut, "webp"))];
+    expect(none).toBe(0);
+    expect(truncated).toBeGreaterThan(100); // the ink of a line of text
+    expect(gone).toBeGreaterThan(1.3 * truncated); // a longer one
   });
 });
 
