@@ -1,12 +1,12 @@
 // SHA-256, by which files, stickers and settings are told apart everywhere outside the engine. What is hashed piece by piece
 // while it is made (caches, features) has its own digest where it is written.
 
-import { createHash } from "node:crypto";
+import { createHash, hash } from "node:crypto";
 import { createReadStream } from "node:fs";
 
 /** Of a text or of bytes, in hex. */
 export function sha256(data: string | Uint8Array): string {
-  return createHash("sha256").update(data).digest("hex");
+  return hash("sha256", data); // at once: half the time of a Hash that is updated
 }
 
 /** Of the JSON of a value, in hex. */
@@ -16,9 +16,9 @@ export function sha256Json(value: unknown): string {
 
 /** Of a file, read piece by piece, in hex. Throws what opening it throws. */
 export async function fileSha256(path: string): Promise<string> {
-  const hash = createHash("sha256");
-  for await (const piece of createReadStream(path)) hash.update(piece as Uint8Array);
-  return hash.digest("hex");
+  const whole = createHash("sha256");
+  for await (const piece of createReadStream(path)) whole.update(piece as Uint8Array);
+  return whole.digest("hex");
 }
 
 /** A number in [0, 1) that follows from the data: evenly spread, the same in every run and on every machine. */

@@ -26,5 +26,6 @@ export async function startMain(name) {
   });
   process.on("exit", () => rmSync(outdir, { recursive: true, force: true }));
   prepareEnvironment();
-  await import(pathToFileURL(join(outdir, "main.mjs")).href);
+  process.argv[1] = join(outdir, "main.mjs"); // what a main starts itself by
+  await import(pathToFileURL(process.argv[1]).href);
 }

@@ -5,6 +5,7 @@
 import { closeSync, fsyncSync, ftruncateSync, openSync, writeSync } from "node:fs";
 import { mkdir, open, readdir } from "node:fs/promises";
 import { join } from "node:path";
+import { DigestSet } from "./digests.ts";
 
 /** One finished item. */
 export interface Entry<Row = unknown> {
@@ -82,9 +83,9 @@ export interface Finished {
   has(key: string, input: string): boolean;
 }
 
-/** Memory: about 150 bytes an item. With `again`, rows that only say what went wrong do not count. */
+/** With `again`, rows that only say what went wrong do not count. */
 export async function finished(dir: string, again = false): Promise<Finished> {
-  const done = new Set<string>();
+  const done = new DigestSet();
   for (const path of await journals(dir)) {
     for await (const { key, input, row } of entries<{ readonly error?: string | null } | null>(path)) {
       if (!again || !row?.error) done.add(`${input} ${key}`);

@@ -2,13 +2,14 @@
 // are made, a run that is killed or repeated goes on where it was, machines share the items by `shard`, and a complete stage
 // becomes a table. This file runs stages; each stage is a file in stages/.
 
-import { createWriteStream } from "node:fs";
+import { appendFileSync, closeSync, openSync } from "node:fs";
 import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { asideOf } from "../../engine/atomic.ts";
 import { sha256, sha256Json } from "../hash.ts";
 import type { Collection } from "./collection.ts";
 import type { CurateConfig } from "./config.ts";
+import { DigestSet } from "./digests.ts";
 import { sweep } from "./files.ts";
 import { finished, openJournal, wellFormedJson } from "./journal.ts";
 import { type Columns, type Database, journalRows, text, withDatabase } from "./tables.ts";
@@ -142,14 +143,13 @@ export async function runStage(collection: Collection, stage: Stage, o: StageOpt
       notes = items.notes ?? [];
       total = shard.count === 1 ? items.total : undefined; // of a shard it is known when all have been looked at
       const running = new Set<Promise<void>>();
-      const seen = new Set<string>();
+      const seen = new DigestSet();
       let failure: { readonly error: unknown } | undefined;
       try {
         for await (const item of items.each) {
           if (signal?.aborted || failure) break;
+          if (!seen.add(item.key)) continue; // a source may offer one entry twice; the table has it once
           const input = inputOf(stage, settings, item);
-          if (seen.has(item.key)) continue; // a source may offer one entry twice; the table has it once
-          seen.add(item.key);
           list.add(item.key, input);
           if (!inShard(item.key, shard)) continue;
           count.items++;
@@ -176,9 +176,9 @@ export async function runStage(collection: Collection, stage: Stage, o: StageOpt
       }
     });
   } finally {
-    await list.close();
     journal.close();
     await (await work?.catch(() => undefined))?.close();
+    list.close();
   }
   const interrupted = signal?.aborted ?? false;
   const sealed = !interrupted && shard.count === 1;
@@ -224,18 +224,17 @@ export async function sealStage(collection: Collection, stage: Stage): Promise<n
   await tidy(collection, stage);
   const done = await finished(collection.journalDir(stage.name));
   const list = await openList(collection, stage.name);
-  const seen = new Set<string>();
+  const seen = new DigestSet();
   let undone = 0;
   await withDatabase(async (db) => {
     for await (const item of (await stage.items(collection, db)).each) {
-      if (seen.has(item.key)) continue;
-      seen.add(item.key);
+      if (!seen.add(item.key)) continue;
       const input = inputOf(stage, settings, item);
       if (!done.has(item.key, input)) undone++;
       list.add(item.key, input);
     }
   });
-  await list.close();
+  list.close();
   const missing = await seal(collection, stage, list.path);
   checkRows(collection, stage, missing, undone);
   await rm(list.path, { force: true });
@@ -280,17 +279,30 @@ async function tidy(collection: Collection, stage: Stage): Promise<void> {
   for (const folder of (await stage.folders?.(collection)) ?? []) await sweep(folder);
 }
 
+/** Characters of the list of items that wait to be written together. */
+const LIST_BUFFER = 65536;
+
 /** The items of a stage with their hashes, in a file: there may be millions. */
 async function openList(collection: Collection, stage: string) {
   const dir = join(collection.dir, "annotations");
   await mkdir(dir, { recursive: true });
   const path = asideOf(join(dir, `.${stage}.items`));
-  const file = createWriteStream(path);
+  const file = openSync(path, "w");
+  let held = "";
+  const flush = (): void => {
+    appendFileSync(file, held);
+    held = "";
+  };
   return {
     path,
-    add: (key: string, input: string) => void file.write(`${wellFormedJson({ key, input })}\n`),
-    close: () =>
-      new Promise<void>((resolve, reject) => file.end((error?: Error | null) => (error ? reject(error) : resolve()))),
+    add(key: string, input: string): void {
+      held += `${wellFormedJson({ key, input })}\n`;
+      if (held.length > LIST_BUFFER) flush();
+    },
+    close(): void {
+      flush();
+      closeSync(file);
+    },
   };
 }
 

@@ -1,9 +1,10 @@
 // Tables of a data set: Parquet files written and queried through DuckDB. A journal becomes a table by `seal`; the same rows
 // give the same bytes, whatever wrote the journal in which order. Called by stage.ts and by everything that asks for numbers.
 
-import { existsSync } from "node:fs";
+import { existsSync, rmSync } from "node:fs";
 import { mkdir, rename, rm } from "node:fs/promises";
-import { basename, dirname } from "node:path";
+import { tmpdir } from "node:os";
+import { basename, dirname, join } from "node:path";
 import { DuckDBInstance, type JS } from "@duckdb/node-api";
 import { asideOf, syncFolder } from "../../engine/atomic.ts";
 import type { Collection } from "./collection.ts";
@@ -16,7 +17,11 @@ export type Row = Readonly<Record<string, JS>>;
 
 /** Random access reads a whole group, so groups are small; DuckDB counts in vectors of 2048. */
 const ROW_GROUP = 8192;
-const MEMORY = "800MB";
+/** What DuckDB may hold; what is more, when it sorts, goes to files. Its readers and the process take as much again at most. */
+const MEMORY = "500MB";
+/** Bytes of a line of JSON; a buffer of DuckDB's is twice as long, and there are several. */
+const LONGEST_LINE = 16 * 2 ** 20;
+let opened = 0;
 
 /** A connection to an in-memory DuckDB that reads and writes Parquet files. Close it. */
 export interface Database {
@@ -31,7 +36,13 @@ export interface Database {
 }
 
 export async function openDatabase(): Promise<Database> {
-  const instance = await DuckDBInstance.create(":memory:", { memory_limit: MEMORY, preserve_insertion_order: "true" });
+  // By itself DuckDB would put them into the working directory, and those of two processes into one folder.
+  const aside = join(tmpdir(), `gifgrad-${process.pid}-${++opened}`);
+  const instance = await DuckDBInstance.create(":memory:", {
+    memory_limit: MEMORY,
+    preserve_insertion_order: "true",
+    temp_directory: aside,
+  });
   const connection = await instance.connect();
   return {
     all: async (sql) => (await connection.runAndReadAll(sql)).getRowObjectsJS(),
@@ -55,6 +66,7 @@ export async function openDatabase(): Promise<Database> {
     close() {
       connection.closeSync();
       instance.closeSync();
+      rmSync(aside, { recursive: true, force: true });
     },
   };
 }
@@ -97,7 +109,7 @@ export function table(collection: Collection, stage: string): string {
  */
 export async function jsonTable(db: Database, path: string, format: "array" | "newline_delimited"): Promise<string> {
   const read = (more: string): string =>
-    `read_json(${text(path)}, format = '${format}', maximum_object_size = 67108864${more})`;
+    `read_json(${text(path)}, format = '${format}', maximum_object_size = ${LONGEST_LINE}${more})`;
   const typed = (await db.all(`DESCRIBE SELECT * FROM ${read("")}`)).map((row) => {
     const type = String(row.column_type);
     const plain = /^(STRUCT|MAP)/.test(type) ? type : type.endsWith("[]") ? "VARCHAR[]" : "VARCHAR";
@@ -118,7 +130,7 @@ export async function journalRows(collection: Collection, stage: string, columns
   const typed = Object.entries(schema).map(([column, type]) => `${text(column)}: ${text(type)}`);
   const list = files.map(text).join(", ");
   // A half-written last line is cut when the journal is opened next; until then it must not spoil the table.
-  const read = `read_json([${list}], format = 'newline_delimited', maximum_object_size = 67108864, ignore_errors = true, columns = {${typed.join(", ")}})`;
+  const read = `read_json([${list}], format = 'newline_delimited', maximum_object_size = ${LONGEST_LINE}, ignore_errors = true, columns = {${typed.join(", ")}})`;
   const fields = Object.keys(columns).map((column) => `"row".${name(column)} AS ${name(column)}`);
   return `(SELECT "key", input, ${fields.join(", ")} FROM ${read} WHERE "key" IS NOT NULL
     QUALIFY row_number() OVER (PARTITION BY "key", input ORDER BY "at" DESC, n DESC) = 1)`;

@@ -11,7 +11,7 @@ import { encodeGif } from "../../data/encode/gif.ts";
 const [SIDE, FRAMES] = [256, 12];
 const SHAPE = { size: 64, frames: 8 };
 /** Stickers that differ; each file is one of them. */
-const DIFFERENT = 8;
+export const DIFFERENT = 8;
 const TURNS = 2;
 
 type Pixel = (x: number, y: number, t: number) => readonly [number, number, number, number];
@@ -20,8 +20,8 @@ type Pixel = (x: number, y: number, t: number) => readonly [number, number, numb
  * What is hard for a decoder and what is easy: grain in every pixel, and flat discs with an outline on a transparent
  * ground.
  */
-const KINDS: Readonly<Record<string, (seed: number) => Pixel>> = {
-  drawn: (seed) => {
+const KINDS = {
+  drawn: (seed: number): Pixel => {
     const discs = Array.from({ length: 6 }, (_, i) => [seed + 3 * i, 20 + ((37 * i + 11 * seed) % 40)]);
     return (x, y, t) => {
       for (const [phase, radius] of discs) {
@@ -33,7 +33,7 @@ const KINDS: Readonly<Record<string, (seed: number) => Pixel>> = {
       return [0, 0, 0, 0];
     };
   },
-  photographed: (seed) => {
+  photographed: (seed: number): Pixel => {
     let state = seed + 1;
     const grain = (): number => {
       state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
@@ -47,7 +47,9 @@ const KINDS: Readonly<Record<string, (seed: number) => Pixel>> = {
   },
 };
 
-function sticker(pixel: Pixel): Uint8Array {
+/** A GIF. */
+export function sticker(kind: keyof typeof KINDS, seed: number): Uint8Array {
+  const pixel = KINDS[kind](seed);
   const frames = Array.from({ length: FRAMES }, (_, t) => {
     const data = new Uint8ClampedArray(4 * SIDE * SIDE);
     for (let p = 0; p < SIDE * SIDE; p++) data.set(pixel(p % SIDE, Math.floor(p / SIDE), t), 4 * p);
@@ -62,8 +64,8 @@ export async function decodeScale(stickers: number): Promise<void> {
   counts.push(availableParallelism());
   const dir = await mkdtemp(join(tmpdir(), "gifgrad-decode-"));
   try {
-    for (const [kind, draw] of Object.entries(KINDS)) {
-      const some = Array.from({ length: DIFFERENT }, (_, i) => sticker(draw(i)));
+    for (const kind of Object.keys(KINDS) as (keyof typeof KINDS)[]) {
+      const some = Array.from({ length: DIFFERENT }, (_, i) => sticker(kind, i));
       const names = Array.from({ length: stickers }, (_, i) => `${kind}-${i}.gif`);
       for (const [i, name] of names.entries()) await writeFile(join(dir, name), some[i % DIFFERENT]);
       const best = new Map(counts.map((processes) => [processes, 0]));
