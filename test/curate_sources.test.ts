@@ -139,10 +139,40 @@ describe("a table", () => {
         ["t.jsonl line 3", [], "not a JSON object"],
       ],
     ],
+    [
+      "json",
+      ' [{"file":"0.gif","word":["[\\"]},"]},{"file":"1.gif" broken},\n7,{"file":"3.gif","word":["2024-01-01"]},{"file":"2.gif"',
+      [
+        ["0.gif", ['[\\"]},'.replace("\\", "")], null],
+        ["3.gif", ["2024-01-01"], null],
+        ["t.json row 2", [], expect.stringMatching("^not JSON: ")],
+        ["t.json row 3", [], "not a JSON object"],
+        ["t.json row 5", [], expect.stringMatching("^not JSON: ")],
+      ],
+    ],
   ])("with bad lines is taken without them: %s", async (kind, lines, expected) => {
     const path = await folder(`bad-${kind}`, { [`t.${kind}`]: lines, "0.gif": files[0], "3.gif": files[3] });
     const rows = await collected(`bad-${kind}`, { type: "table", path: join(path, `t.${kind}`), columns });
     expect(rows.map(({ entry, words, error }) => [entry, words, error])).toEqual(expected);
+  });
+
+  it("of one JSON array is read a row at a time, however its pieces fall, and refused where it is none", async () => {
+    const caption = '\\ " ] } é 🐈'.repeat(20_000); // pieces of a file end in all of these
+    const rows = Array.from({ length: 3 }, (_, i) => ({ file: `${i}.gif`, caption: "x".repeat(i) + caption }));
+    const path = await folder("array", { ...Object.fromEntries(files.map((file, i) => [`${i}.gif`, file])) });
+    const source = { type: "table", path: join(path, "t.json"), columns: { file: "file", caption: "caption" } };
+    const of = async (name: string, json: string): Promise<Row[]> => {
+      await writeFile(source.path, json);
+      return collected(`array-${name}`, source);
+    };
+    const found = await of("whole", JSON.stringify(rows, null, 1));
+    expect(found.map(({ entry, caption: said }) => ({ file: entry, caption: said }))).toEqual(rows);
+    await expect(of("empty", "[ ]")).rejects.toThrow(/no column "file"/);
+    await expect(of("lines", '{"file":"0.gif"}\n{"file":"1.gif"}')).rejects.toThrow(/not a JSON array; a file with/);
+    await expect(of("more", '[{"file":"0.gif"}] {}')).rejects.toThrow(/something follows the array/);
+    await expect(of("open", `[{"file":"0.gif${"x".repeat(17 * 2 ** 20)}`)).rejects.toThrow(
+      /row 1 is longer than 16 MB/,
+    );
   });
 });
 

@@ -22,7 +22,7 @@ export async function editsTable(collection: Collection): Promise<number> {
   await checkRegular(path, `the file of edits ${path}`);
   const csv = `read_csv(${text(path)}, header = true, all_varchar = true)`;
   return withDatabase(async (db) => {
-    const from = /\.csv$/i.test(path) ? csv : await jsonTable(db, path, "newline_delimited");
+    const from = /\.csv$/i.test(path) ? csv : await jsonTable(db, path);
     const given = (await db.all(`DESCRIBE SELECT * FROM ${from}`)).map((row) => String(row.column_name));
     const unknown = given.filter((column) => column !== "id" && !COLUMNS.some((known) => known === column));
     if (!given.includes("id")) throw new Error(`${path} has no column "id"`);

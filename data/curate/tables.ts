@@ -104,12 +104,12 @@ export function table(collection: Collection, stage: string): string {
 }
 
 /**
- * FROM of a file of JSON objects, `format` DuckDB's: every text and number stays as it is written. Left alone, DuckDB makes a
+ * FROM of a file with a JSON object on each line: every text and number stays as it is written. Left alone, DuckDB makes a
  * date of what looks like one.
  */
-export async function jsonTable(db: Database, path: string, format: "array" | "newline_delimited"): Promise<string> {
+export async function jsonTable(db: Database, path: string): Promise<string> {
   const read = (more: string): string =>
-    `read_json(${text(path)}, format = '${format}', maximum_object_size = ${LONGEST_LINE}${more})`;
+    `read_json(${text(path)}, format = 'newline_delimited', maximum_object_size = ${LONGEST_LINE}${more})`;
   const typed = (await db.all(`DESCRIBE SELECT * FROM ${read("")}`)).map((row) => {
     const type = String(row.column_type);
     const plain = /^(STRUCT|MAP)/.test(type) ? type : type.endsWith("[]") ? "VARCHAR[]" : "VARCHAR";

@@ -43,17 +43,21 @@ export async function delimitedLines(path: string, delimiter: "," | "\t", header
   return { known, each: each() };
 }
 
-/** A JSON object on each line, not all of the same fields. */
-export async function jsonLines(path: string): Promise<Lines> {
-  const known = new Set<string>();
-  for await (const { row } of objects(path)) {
-    if (!(row instanceof Error)) for (const field of Object.keys(row)) known.add(field);
-  }
-  return { known: [...known], each: objects(path) };
+/** A JSON object on each line. */
+export function jsonLines(path: string): Promise<Lines> {
+  return jsonObjects(() => lines(path));
 }
 
-async function* objects(path: string): AsyncGenerator<Line> {
-  for await (const { number, text } of lines(path)) yield { number, row: object(text) };
+/** Texts that are JSON objects, not all of the same fields; read twice. */
+export async function jsonObjects(texts: () => AsyncIterable<Text>): Promise<Lines> {
+  async function* each(): AsyncGenerator<Line> {
+    for await (const { number, text } of texts()) yield { number, row: object(text) };
+  }
+  const known = new Set<string>();
+  for await (const { row } of each()) {
+    if (!(row instanceof Error)) for (const field of Object.keys(row)) known.add(field);
+  }
+  return { known: [...known], each: each() };
 }
 
 function object(text: string): Line["row"] {
@@ -66,7 +70,9 @@ function object(text: string): Line["row"] {
   }
 }
 
-interface Text {
+/** What is to be a row. */
+export interface Text {
+  /** From 1. */
   readonly number: number;
   readonly text: string;
 }

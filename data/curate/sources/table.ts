@@ -1,5 +1,5 @@
-// A table that leads to stickers: CSV, TSV (TGIF's: an address and a sentence) and JSON lines, read by lines.ts, JSON and Parquet,
-// read by DuckDB. A mapping in the configuration says which column is what. Images may be in the table (Parquet's bytes, also as the struct
+// A table that leads to stickers: CSV, TSV (TGIF's: an address and a sentence) and JSON lines, read by lines.ts, a JSON array, by
+// json_array.ts, and Parquet, by DuckDB. A mapping in the configuration says which column is what. Images may be in the table (Parquet's bytes, also as the struct
 // {bytes, path} of Hugging Face), in files beside it, or at addresses.
 
 import { realpath } from "node:fs/promises";
@@ -8,8 +8,9 @@ import { checkFileSize } from "../../decode/limits.ts";
 import { sha256 } from "../../hash.ts";
 import { checkRegular, readSticker } from "../../regular_file.ts";
 import type { SourceOf } from "../config.ts";
-import { type Database, jsonTable, name, openDatabase, text } from "../tables.ts";
-import { delimitedLines, jsonLines } from "./lines.ts";
+import { name, openDatabase, text } from "../tables.ts";
+import { jsonArray } from "./json_array.ts";
+import { delimitedLines, jsonLines, type Lines } from "./lines.ts";
 import { fault, fileStamp, type SourceEntry, wordList } from "./source.ts";
 
 type Source = SourceOf<"table">;
@@ -39,23 +40,21 @@ export async function* tableEntries(source: Source): AsyncGenerator<SourceEntry>
   }
   const base = await realpath(dirname(path));
   try {
-    if (/\.(csv|tsv|jsonl)$/i.test(path)) yield* fromLines(source, base);
-    else yield* fromDatabase(source, base);
+    if (/\.parquet$/i.test(path)) yield* fromParquet(source, base);
+    else yield* fromText(source, base);
   } catch (error) {
     // DuckDB's messages span lines and offer advice that means its own options.
     throw new Error(`${path}: ${(error as Error).message.split("\n")[0]}`);
   }
 }
 
-async function* fromLines(source: Source, base: string): AsyncGenerator<SourceEntry> {
-  const { path, header } = source;
-  const csv = /\.csv$/i.test(path);
-  const { known, each } = /\.jsonl$/i.test(path)
-    ? await jsonLines(path)
-    : await delimitedLines(path, csv ? "," : "\t", header);
+async function* fromText(source: Source, base: string): AsyncGenerator<SourceEntry> {
+  const { path } = source;
+  const unit = /\.json$/i.test(path) ? "row" : "line";
+  const { known, each } = await linesOf(source);
   const names = FIELDS.map((field) => [field, columnOf(source, field, known)] as const);
   for await (const { number, row } of each) {
-    const where = `line ${number}`;
+    const where = `${unit} ${number}`;
     if (row instanceof Error) yield fault(`${basename(path)} ${where}`, row);
     else {
       const fields = names.map(([field, column]) => [field, column === undefined ? undefined : row[column]]);
@@ -64,10 +63,18 @@ async function* fromLines(source: Source, base: string): AsyncGenerator<SourceEn
   }
 }
 
-async function* fromDatabase(source: Source, base: string): AsyncGenerator<SourceEntry> {
+async function linesOf({ path, header }: Source): Promise<Lines> {
+  if (/\.csv$/i.test(path)) return delimitedLines(path, ",", header);
+  if (/\.tsv$/i.test(path)) return delimitedLines(path, "\t", header);
+  if (/\.jsonl$/i.test(path)) return jsonLines(path);
+  if (/\.json$/i.test(path)) return jsonArray(path);
+  throw new Error("expected a .csv, .tsv, .json, .jsonl or .parquet");
+}
+
+async function* fromParquet(source: Source, base: string): AsyncGenerator<SourceEntry> {
   const db = await openDatabase();
   try {
-    const from = await reader(source, db);
+    const from = text(source.path);
     const known = (await db.all(`DESCRIBE SELECT * FROM ${from}`)).map((row) => String(row.column_name));
     const picked = FIELDS.map((field) => {
       const column = columnOf(source, field, known);
@@ -80,13 +87,6 @@ async function* fromDatabase(source: Source, base: string): AsyncGenerator<Sourc
   } finally {
     db.close();
   }
-}
-
-/** The table function that reads the file. */
-async function reader({ path }: Source, db: Database): Promise<string> {
-  if (/\.parquet$/i.test(path)) return text(path);
-  if (/\.json$/i.test(path)) return jsonTable(db, path, "array");
-  throw new Error("expected a .csv, .tsv, .json, .jsonl or .parquet");
 }
 
 /** The column that the configuration calls `field`, if it names one. */
