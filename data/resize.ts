@@ -7,45 +7,46 @@ import { scratch, simd } from "./simd.ts";
 /** Bytes of a pixel in floats: red, green, blue and one that means nothing. */
 const PIXEL = 16;
 
+/** alpha / 255 of each byte. */
+const SHARES = Float32Array.from({ length: 256 }, (_, alpha) => alpha / 255);
+
 /** Straight-alpha RGBA [height, width, 4] -> [size, size, 3] on white, as `prepareFrame` says. */
 export function resizeOnWhite(rgba: Uint8ClampedArray, width: number, height: number, size: number): Uint8Array {
   const [columns, rows] = [table(width, size), table(height, size)];
-  const line = PIXEL * size;
+  // Four rows at a time, and then four columns: what is computed of those behind the last means nothing.
+  const fours = Math.ceil(size / 4);
+  const line = 4 * PIXEL * fours;
   // The parts of the memory, one behind the other.
   let end = 0;
   const part = (bytes: number): number => {
     end += bytes;
     return end - bytes;
   };
-  const [floats, across, down] = [part(PIXEL * width), part(line * height), part(line)];
-  const [row, inLine] = [part(4 * width), part(4 * size)];
-  const [columnStarts, columnWeights] = [part(4 * size), part(4 * columns.weights.length)];
-  const rowWeights = part(4 * rows.weights.length);
+  const [floats, across, down] = [part(4 * PIXEL * width), part(4 * line * Math.ceil(height / 4)), part(line)];
+  const [four, out] = [part(4 * 4 * width), part(4 * Math.ceil((3 * size * size + 1) / 4))];
+  const [shares, columnStarts, fourStarts] = [part(4 * 256), part(4 * size), part(4 * fours)];
+  const [columnWeights, rowWeights] = [part(4 * columns.weights.length), part(4 * rows.weights.length)];
   const memory = scratch(end);
-  new Int32Array(memory, inLine, size).set(Array.from({ length: size }, (_, x) => PIXEL * x));
+  new Float32Array(memory, shares, 256).set(SHARES);
   new Int32Array(memory, columnStarts, size).set(columns.starts.map((start) => PIXEL * start));
+  new Int32Array(memory, fourStarts, fours).set(Array.from({ length: fours }, (_, i) => 4 * PIXEL * i));
   new Float32Array(memory, columnWeights, columns.weights.length).set(columns.weights);
   new Float32Array(memory, rowWeights, rows.weights.length).set(rows.weights);
 
-  const bytes = new Uint8Array(memory, row, 4 * width);
-  const next = 4 * columns.taps;
-  for (let y = 0; y < height; y++) {
-    bytes.set(rgba.subarray(4 * width * y, 4 * width * (y + 1)));
-    simd.onWhite(row, floats, width);
-    simd.weightedSums(floats, PIXEL, columnStarts, columnWeights, next, columns.taps, across + line * y, size);
+  const bytes = new Uint8Array(memory);
+  const [row, next] = [PIXEL * width, 4 * columns.taps];
+  for (let y = 0; y < height; y += 4) {
+    bytes.set(rgba.subarray(4 * width * y, 4 * width * (y + 4)), four);
+    simd.onWhite(four, floats, 4 * width, shares);
+    const to = across + line * y;
+    simd.weightedSums(floats, row, PIXEL, columnStarts, columnWeights, next, columns.taps, to, line, PIXEL, size);
   }
-  const out = new Uint8ClampedArray(3 * size * size);
-  const sums = new Float32Array(memory, down, 4 * size);
   for (let y = 0; y < size; y++) {
     const [from, weights] = [across + line * rows.starts[y], rowWeights + 4 * rows.taps * y];
-    simd.weightedSums(from, line, inLine, weights, 0, rows.taps, down, size);
-    for (let x = 0, o = 3 * size * y; x < size; x++, o += 3) {
-      out[o] = sums[4 * x];
-      out[o + 1] = sums[4 * x + 1];
-      out[o + 2] = sums[4 * x + 2];
-    }
+    simd.weightedSums(from, PIXEL, line, fourStarts, weights, 0, rows.taps, down, PIXEL, 4 * PIXEL, fours);
+    simd.toBytes(down, out + 3 * size * y, size);
   }
-  return new Uint8Array(out.buffer);
+  return bytes.slice(out, out + 3 * size * size);
 }
 
 /** Where the window of each output position starts, and its weights: as many for each, some of them 0. */

@@ -1,170 +1,107 @@
-// The inner loops of resizing in WebAssembly, where one instruction works on a pixel's four channels: they take a fifth
+// The inner loops of resizing in WebAssembly, where one instruction works on a pixel's four channels: they take a tenth
 // of the time of the same loops in JavaScript, and give the same bits on every machine. Written in WebAssembly's own
-// instruction names and put together below; how pictures are resized is frames.ts.
+// instruction names, for wasm.ts; how pictures are resized is frames.ts.
 
-/**
- * A function on i32 parameters; `locals` are i32, those that begin with a capital v128. Each `br_if` goes to its own
- * loop.
- */
-interface Source {
-  readonly params: string;
-  readonly locals: string;
-  readonly body: string;
-}
+import { type Source, Wasm } from "./wasm.ts";
 
 /**
  * Straight-alpha RGBA bytes at `from` -> four floats a pixel at `to`: 255 + (channel - 255) alpha / 255. The fourth
- * means nothing.
+ * means nothing. At `shares` are the 256 quotients of alpha, as floats.
  */
 const onWhite: Source = {
-  params: "from to count",
-  locals: "Pixel White",
+  params: "from to count shares",
+  locals: "White",
   body: `
     i32.const 255  f32.convert_i32_s  f32x4.splat  local.set White
     loop
       local.get to
       local.get from  v128.load32_zero  i16x8.extend_low_i8x16_u  i32x4.extend_low_i16x8_u  f32x4.convert_i32x4_u
-      local.tee Pixel  local.get White  f32x4.sub
-      local.get Pixel  f32x4.extract_lane_3  f32x4.splat  local.get White  f32x4.div
+      local.get White  f32x4.sub
+      local.get from  i32.load8_u+3  i32.const 2  i32.shl  local.get shares  i32.add  v128.load32_splat
       f32x4.mul  local.get White  f32x4.add
       v128.store
       local.get from  i32.const 4  i32.add  local.set from
       local.get to  i32.const 16  i32.add  local.set to
-      local.get count  i32.const 1  i32.sub  local.tee count  br_if
+      local.get count  i32.const 1  i32.sub  local.tee count  br_if 0
     end`,
 };
 
 /**
- * Pixel i at `to` = sum over k < taps of weight (i, k) times the pixel at `from` + start i + k step. Starts are in
- * bytes; weights lie one behind the other, and those of pixel i + 1 `next` bytes behind those of pixel i.
+ * Pixel i at `to` + i toNext = sum over k < taps of weight (i, k) times the pixel at `from` + start i + k step; and so
+ * for three more, each `apart` bytes behind the one before and its sum `toApart`: four sums at a time, because each waits
+ * for its own last addition. Starts are in bytes; weights lie one behind the other, and those of i + 1 `next` bytes
+ * behind those of i.
  */
 const weightedSums: Source = {
-  params: "from step starts weights next taps to count",
-  locals: "at weight left Sum",
+  params: "from apart step starts weights next taps to toApart toNext count",
+  locals: "at weight left place Weight A B C D",
   body: `
     loop
       local.get from  local.get starts  i32.load  i32.add  local.set at
       local.get weights  local.set weight
       local.get taps  local.set left
-      i32.const 0  f32.convert_i32_s  f32x4.splat  local.set Sum
+      i32.const 0  f32.convert_i32_s  f32x4.splat  local.tee A  local.tee B  local.tee C  local.set D
       loop
-        local.get Sum  local.get weight  v128.load32_splat  local.get at  v128.load  f32x4.mul  f32x4.add  local.set Sum
+        local.get weight  v128.load32_splat  local.set Weight
+        local.get A  local.get at  v128.load  local.get Weight  f32x4.mul  f32x4.add  local.set A
+        local.get B  local.get at  local.get apart  i32.add  local.tee place
+        v128.load  local.get Weight  f32x4.mul  f32x4.add  local.set B
+        local.get C  local.get place  local.get apart  i32.add  local.tee place
+        v128.load  local.get Weight  f32x4.mul  f32x4.add  local.set C
+        local.get D  local.get place  local.get apart  i32.add
+        v128.load  local.get Weight  f32x4.mul  f32x4.add  local.set D
         local.get at  local.get step  i32.add  local.set at
         local.get weight  i32.const 4  i32.add  local.set weight
-        local.get left  i32.const 1  i32.sub  local.tee left  br_if
+        local.get left  i32.const 1  i32.sub  local.tee left  br_if 0
       end
-      local.get to  local.get Sum  v128.store
+      local.get to  local.get A  v128.store
+      local.get to  local.get toApart  i32.add  local.tee place  local.get B  v128.store
+      local.get place  local.get toApart  i32.add  local.tee place  local.get C  v128.store
+      local.get place  local.get toApart  i32.add  local.get D  v128.store
       local.get starts  i32.const 4  i32.add  local.set starts
       local.get weights  local.get next  i32.add  local.set weights
-      local.get to  i32.const 16  i32.add  local.set to
-      local.get count  i32.const 1  i32.sub  local.tee count  br_if
+      local.get to  local.get toNext  i32.add  local.set to
+      local.get count  i32.const 1  i32.sub  local.tee count  br_if 0
     end`,
 };
 
-/**
- * Opcodes with what follows them: the empty type of a block, depth 0 of a branch, alignment and offset of an access, a
- * lane.
- */
-const OPCODES: Readonly<Record<string, readonly number[]>> = {
-  loop: [0x03, 0x40],
-  end: [0x0b],
-  br_if: [0x0d, 0],
-  "local.get": [0x20],
-  "local.set": [0x21],
-  "local.tee": [0x22],
-  "i32.const": [0x41],
-  "i32.load": [0x28, 2, 0],
-  "i32.add": [0x6a],
-  "i32.sub": [0x6b],
-  "f32.convert_i32_s": [0xb2],
-  "v128.load": [0xfd, 0x00, 4, 0],
-  "v128.load32_splat": [0xfd, 0x09, 2, 0],
-  "v128.load32_zero": [0xfd, 0x5c, 2, 0],
-  "v128.store": [0xfd, 0x0b, 4, 0],
-  "f32x4.splat": [0xfd, 0x13],
-  "f32x4.extract_lane_3": [0xfd, 0x1f, 3],
-  "i16x8.extend_low_i8x16_u": [0xfd, 0x89, 0x01],
-  "i32x4.extend_low_i16x8_u": [0xfd, 0xa9, 0x01],
-  "f32x4.convert_i32x4_u": [0xfd, 0xfb, 0x01],
-  "f32x4.add": [0xfd, 0xe4, 0x01],
-  "f32x4.sub": [0xfd, 0xe5, 0x01],
-  "f32x4.mul": [0xfd, 0xe6, 0x01],
-  "f32x4.div": [0xfd, 0xe7, 0x01],
+/** Four floats a pixel at `from` -> three bytes a pixel at `to`, to the nearest, halves to even. One byte too many is written. */
+const toBytes: Source = {
+  params: "from to count",
+  locals: "Zero",
+  body: `
+    loop
+      local.get to
+      local.get from  v128.load  f32x4.nearest  i32x4.trunc_sat_f32x4_s
+      local.get Zero  i16x8.narrow_i32x4_s  local.get Zero  i8x16.narrow_i16x8_u  i32x4.extract_lane_0
+      i32.store
+      local.get from  i32.const 16  i32.add  local.set from
+      local.get to  i32.const 3  i32.add  local.set to
+      local.get count  i32.const 1  i32.sub  local.tee count  br_if 0
+    end`,
 };
-const [I32, V128, FUNCTION, END] = [0x7f, 0x7b, 0x60, 0x0b];
 
-/**
- * LEB128 that reads the same signed and unsigned: the last byte's sign bit stays clear, at the cost of a byte now and
- * then.
- */
-function leb(value: number): number[] {
-  const bytes: number[] = [];
-  for (let rest = value; ; rest >>= 7) {
-    if (rest < 64) return [...bytes, rest];
-    bytes.push((rest & 127) | 128);
-  }
-}
-
-const list = (items: readonly (readonly number[])[]): number[] => [...leb(items.length), ...items.flat()];
-const sized = (bytes: readonly number[]): number[] => [...leb(bytes.length), ...bytes];
-const words = (text: string): string[] => text.split(/\s+/).filter((word) => word !== "");
-
-function code({ params, locals, body }: Source): number[] {
-  const names = [...words(params), ...words(locals)];
-  const declared = words(locals).map((name) => [1, /^[A-Z]/.test(name) ? V128 : I32]);
-  const bytes = words(body).flatMap(
-    (word) => OPCODES[word] ?? (names.includes(word) ? names.indexOf(word) : leb(Number(word))),
-  );
-  return sized([...list(declared), ...bytes, END]);
-}
-
-const text = (name: string): number[] => sized([...new TextEncoder().encode(name)]);
-
-/** A module of one memory and these functions, all of them exported (WebAssembly specification, 5.5). */
-function assemble(functions: Readonly<Record<string, Source>>): Uint8Array<ArrayBuffer> {
-  const sources = Object.values(functions);
-  const types = sources.map(({ params }) => [FUNCTION, ...list(words(params).map(() => [I32])), ...list([])]);
-  const exported = Object.keys(functions).map((name, i) => [...text(name), 0, i]);
-  const section = (id: number, content: readonly number[]): number[] => [id, ...sized(content)];
-  return Uint8Array.from([
-    ...[0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
-    ...section(1, list(types)),
-    ...section(3, list(sources.map((_, i) => [i]))),
-    ...section(5, list([[0, 1]])), // one page, and no maximum
-    ...section(7, list([[...text("memory"), 2, 0], ...exported])),
-    ...section(10, list(sources.map(code))),
-  ]);
-}
-
-interface Exports {
-  readonly memory: { readonly buffer: ArrayBuffer; grow(pages: number): number };
-  onWhite(from: number, to: number, count: number): void;
+interface Functions {
+  onWhite(from: number, to: number, count: number, shares: number): void;
   weightedSums(
     from: number,
+    apart: number,
     step: number,
     starts: number,
     weights: number,
     next: number,
     taps: number,
     to: number,
+    toApart: number,
+    toNext: number,
     count: number,
   ): void;
+  toBytes(from: number, to: number, count: number): void;
 }
 
-/** What is used of the global of that name, which Node's types leave out. */
-interface Assembly {
-  readonly Module: new (bytes: Uint8Array) => object;
-  readonly Instance: new (module: object) => { readonly exports: unknown };
-}
-const { Instance, Module } = (globalThis as unknown as { readonly WebAssembly: Assembly }).WebAssembly;
+const wasm = new Wasm<Functions>({ onWhite, weightedSums, toBytes });
 
-export const simd = new Instance(new Module(assemble({ onWhite, weightedSums }))).exports as Exports;
-
-const PAGE = 65536;
+export const simd = wasm.functions;
 
 /** The memory that the functions work on, of at least so many bytes. What is in it belongs to whoever is at work. */
-export function scratch(bytes: number): ArrayBuffer {
-  const missing = bytes - simd.memory.buffer.byteLength;
-  if (missing > 0) simd.memory.grow(Math.ceil(missing / PAGE));
-  return simd.memory.buffer;
-}
+export const scratch = (bytes: number): ArrayBuffer => wasm.memory(bytes);

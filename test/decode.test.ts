@@ -11,7 +11,7 @@ import { describe, expect, it } from "vitest";
 import { DecodeError, decodeSticker, LIMITS } from "../data/decode/index.ts";
 import { encodeApng } from "../data/encode/apng.ts";
 import { encodeGif } from "../data/encode/gif.ts";
-import { COLOURS, COMPOSED, frameBytes, gif, type TestFrame } from "./gif_bytes.ts";
+import { COLOURS, COMPOSED, frameBytes, gif, growingLzw, plain, type TestFrame } from "./gif_bytes.ts";
 import { animateStill, be32, chunk, header, PNG, partialApng, stream } from "./png_bytes.ts";
 
 /** Frames back as rows of letters: "." is fully transparent, "?" anything unexpected. */
@@ -94,7 +94,39 @@ describe("GIF", () => {
     new GifReader(Buffer.from(bytes)).decodeAndBlitFrameRGBA(0, expected);
     expect(visibleDifference((await decode(bytes)).frames[0], expected)).toBe(0);
   });
+
+  it("agrees with omggif on codes of every kind: of strings long and short, as they are made, and of a full table", async () => {
+    const [width, height] = [100, 300];
+    const greys = Array.from({ length: 3 * 256 }, (_, i) => Math.floor(i / 3));
+    for (let bits = 2; bits <= 8; bits++) {
+      const bytes = plain(width, height, growingLzw(anyCodes(stream(bits), bits, width * height), bits), greys);
+      const expected = new Uint8Array(width * height * 4);
+      new GifReader(Buffer.from(bytes)).decodeAndBlitFrameRGBA(0, expected);
+      expect(visibleDifference((await decode(bytes)).frames[0], expected), `literals of ${bits} bits`).toBe(0);
+    }
+  });
 });
+
+/** Codes of `count` pixels: literals, latest and older strings, that which is being made, and now and then a clear. */
+function anyCodes(next: (below: number) => number, bits: number, count: number): number[] {
+  const first = (1 << bits) + 2;
+  const codes: number[] = [];
+  let [lengths, previous, left] = [[] as number[], 0, count];
+  while (left > 0) {
+    const known = first + lengths.length;
+    if (previous > 0 && known < 4096) lengths.push(previous + 1);
+    const latest = first + lengths.length - 1;
+    let code = [next(1 << bits), latest, latest - next(20), first + next(lengths.length)][next(4)];
+    if (!(lengths[code - first] <= left)) code = next(1 << bits);
+    codes.push(code);
+    previous = lengths[code - first] ?? 1;
+    left -= previous;
+    if (next(6000) > 0) continue;
+    codes.push(1 << bits);
+    [lengths, previous] = [[], 0];
+  }
+  return codes;
+}
 
 /** The largest difference of any visible sample; colour under alpha 0 is not visible. */
 function visibleDifference(a: Uint8ClampedArray, b: Uint8Array): number {

@@ -27,6 +27,47 @@ export function literalLzw(indices: number[]): number[] {
   return [2, ...subBlocks(bytes), 0];
 }
 
+/** LZW of these codes: the table, and with it the width of codes, grows with every one, until it is full or cleared. */
+export function growingLzw(
+  listed: readonly number[],
+  bits: number,
+  { clear = true, end = true, behind = [] as readonly number[] } = {},
+): number[] {
+  const codes = [...(clear ? [1 << bits] : []), ...listed, ...(end ? [(1 << bits) + 1] : [])];
+  const bytes: number[] = [];
+  let [held, heldBits, width, next] = [0, 0, bits + 1, (1 << bits) + 2];
+  let first = true; // the first code behind a clear makes no entry
+  for (const code of codes) {
+    held |= code << heldBits;
+    for (heldBits += width; heldBits >= 8; heldBits -= 8, held >>>= 8) bytes.push(held & 255);
+    if (code === 1 << bits) [width, next, first] = [bits + 1, (1 << bits) + 2, true];
+    else {
+      if (!first && next < 4096) next++;
+      first = false;
+      if (next === 1 << width && width < 12) width++;
+    }
+  }
+  if (heldBits > 0) bytes.push(held & 255);
+  return [bits, ...subBlocks([...bytes, ...behind]), 0];
+}
+
+/** A GIF whose one frame, of `width` pixels a row, is what `lzw` says, in the given colours. */
+export function plain(
+  width: number,
+  height: number,
+  lzw: readonly number[],
+  palette: readonly number[],
+  background = 0,
+): Uint8Array {
+  const size = Math.log2(palette.length / 3) - 1;
+  const image = [0x2c, 0, 0, 0, 0, ...u16(width), ...u16(height), 0];
+  return Uint8Array.from([...head(width, height, size, palette, background), ...image, ...lzw, 0x3b]);
+}
+
+function head(width: number, height: number, size: number, palette: readonly number[], background = 0): number[] {
+  return [...Buffer.from("GIF89a"), ...u16(width), ...u16(height), 0x80 | size, background, 0, ...palette];
+}
+
 /** Bytes in blocks of at most 255, each behind its length. */
 export function subBlocks(bytes: readonly number[]): number[] {
   const blocks: number[] = [];

@@ -2,53 +2,12 @@
 // shows each to a browser and to our decoder. What is refused by us, where a browser shows something, is listed with the reason.
 
 import { deflateSync } from "node:zlib";
-import { COMPOSED, frameBytes, gif, subBlocks, type TestFrame, u16 } from "./gif_bytes.ts";
+import { COMPOSED, frameBytes, gif, growingLzw, plain, type TestFrame } from "./gif_bytes.ts";
 import { be32, chunk, PNG, partialApng, stream } from "./png_bytes.ts";
 
 export interface Tricky {
   readonly name: string;
   readonly bytes: Uint8Array;
-}
-
-/** LZW of literal codes only: the table, and with it the width of codes, grows with every code, up to `codes` entries. */
-function growingLzw(
-  indices: readonly number[],
-  bits: number,
-  { clear = true, end = true, behind = [] as readonly number[] } = {},
-): number[] {
-  const codes = [...(clear ? [1 << bits] : []), ...indices, ...(end ? [(1 << bits) + 1] : [])];
-  const bytes: number[] = [];
-  let [held, heldBits, width, next] = [0, 0, bits + 1, (1 << bits) + 2];
-  let first = true; // the first code behind a clear makes no entry
-  for (const code of codes) {
-    held |= code << heldBits;
-    for (heldBits += width; heldBits >= 8; heldBits -= 8, held >>>= 8) bytes.push(held & 255);
-    if (code === 1 << bits) [width, next, first] = [bits + 1, (1 << bits) + 2, true];
-    else {
-      if (!first && next < 4096) next++;
-      first = false;
-      if (next === 1 << width && width < 12) width++;
-    }
-  }
-  if (heldBits > 0) bytes.push(held & 255);
-  return [bits, ...subBlocks([...bytes, ...behind]), 0];
-}
-
-/** A GIF whose one frame, of `width` pixels a row, is what `lzw` says, in the given colours. */
-function plain(
-  width: number,
-  height: number,
-  lzw: readonly number[],
-  palette: readonly number[],
-  background = 0,
-): Uint8Array {
-  const size = Math.log2(palette.length / 3) - 1;
-  const image = [0x2c, 0, 0, 0, 0, ...u16(width), ...u16(height), 0];
-  return Uint8Array.from([...head(width, height, size, palette, background), ...image, ...lzw, 0x3b]);
-}
-
-function head(width: number, height: number, size: number, palette: readonly number[], background = 0): number[] {
-  return [...Buffer.from("GIF89a"), ...u16(width), ...u16(height), 0x80 | size, background, 0, ...palette];
 }
 
 const FOUR = [10, 20, 30, 200, 0, 0, 0, 200, 0, 0, 0, 200];

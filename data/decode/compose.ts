@@ -48,10 +48,10 @@ export function compose<T>(
   patches: readonly Patch[],
   select: FrameSelection,
   develop: Develop<T>,
+  canvas: Uint8ClampedArray = new Uint8ClampedArray(width * height * 4),
 ): Animation<T> {
   const wanted = select(patches.length, width, height);
   const shots = new Map<number, T>();
-  const canvas = new Uint8ClampedArray(width * height * 4);
   let before: Uint8ClampedArray | undefined;
   const last = Math.max(...wanted);
   for (let i = 0; i <= last; i++) {
@@ -79,5 +79,6 @@ export function compose<T>(
 function clear(canvas: Uint8ClampedArray, width: number, height: number, rect: Rect): void {
   const right = Math.min(rect.x + rect.width, width);
   const bottom = Math.min(rect.y + rect.height, height);
-  for (let y = rect.y; y < bottom; y++) canvas.fill(0, 4 * (y * width + rect.x), 4 * (y * width + right));
+  if (rect.x === 0 && right === width) canvas.fill(0, 4 * rect.y * width, 4 * bottom * width);
+  else for (let y = rect.y; y < bottom; y++) canvas.fill(0, 4 * (y * width + rect.x), 4 * (y * width + right));
 }

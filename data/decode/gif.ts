@@ -5,8 +5,8 @@
 
 import { ByteReader } from "./bytes.ts";
 import { type Animation, compose, type Develop, type FrameSelection, type Patch, type Rect } from "./compose.ts";
+import { GifPixels } from "./gif_pixels.ts";
 import { checkFrameBudget, checkSize } from "./limits.ts";
-import { decodeLzw } from "./lzw.ts";
 
 interface Control {
   readonly disposal: Patch["disposal"];
@@ -16,11 +16,13 @@ interface Control {
 }
 
 interface Image extends Rect, Control {
+  /** RGBA of each index. */
   readonly palette: Uint8Array;
   readonly interlaced: boolean;
   readonly literalBits: number;
-  /** Where the image's data sub-blocks start. */
+  /** Where the image's data sub-blocks start, and how long they are. */
   readonly dataAt: number;
+  readonly dataBytes: number;
 }
 
 const NO_CONTROL: Control = { disposal: "keep", delayMs: 0, transparent: -1 };
@@ -36,11 +38,20 @@ export function decodeGif<T>(bytes: Uint8Array, select: FrameSelection, develop:
   const images = readImages(reader, screen);
   if (images.length === 0) throw new Error("the GIF has no frames");
   const { width, height } = canvasOf(screen, images[0]);
-  const patches = images.map((image, i): Patch => {
-    const paint = (canvas: Uint8ClampedArray) => paintImage(bytes, image, i, canvas, width, height);
-    return { ...image, paint };
-  });
-  return compose(width, height, patches, select, develop);
+  const most = (of: (image: Image) => number): number => images.reduce((most, image) => Math.max(most, of(image)), 0);
+  const pixels = new GifPixels(
+    width * height,
+    most((image) => image.width * image.height),
+    most((image) => image.dataBytes),
+  );
+  const patches = images.map(
+    (image, i): Patch => ({ ...image, paint: () => paintImage(bytes, image, i, pixels, width, height) }),
+  );
+  try {
+    return compose(width, height, patches, select, develop, pixels.canvas);
+  } finally {
+    pixels.close();
+  }
 }
 
 interface Size {
@@ -84,12 +95,13 @@ function readImages(reader: ByteReader, screen: Size): Image[] {
   }
 }
 
-/** The colour table that `flags` announces after `unused` more bytes, padded with black to 256 entries. */
+/** The colour table that `flags` announces after `unused` more bytes, as opaque RGBA, padded with black to 256 entries. */
 function readPalette(reader: ByteReader, flags: number, unused: number): Uint8Array | undefined {
   reader.skip(unused);
   if ((flags & 0x80) === 0) return undefined;
-  const palette = new Uint8Array(3 * 256);
-  palette.set(reader.take(3 << ((flags & 7) + 1)));
+  const table = reader.take(3 << ((flags & 7) + 1));
+  const palette = new Uint8Array(4 * 256);
+  for (let i = 0; i < 4 * 256; i++) palette[i] = (i & 3) === 3 ? 255 : (table[3 * (i >> 2) + (i & 3)] ?? 0);
   return palette;
 }
 
@@ -122,47 +134,30 @@ function readImage(reader: ByteReader, globalPalette: Uint8Array | undefined, co
     throw new Error(`frame ${i} has an LZW code size of ${literalBits}, not 1..8`);
   const dataAt = reader.at;
   skipSubBlocks(reader);
-  return { x, y, width, height, ...control, palette, interlaced: (flags & 0x40) !== 0, literalBits, dataAt };
-}
-
-function joinSubBlocks(bytes: Uint8Array, start: number): Uint8Array {
-  const blocks: Uint8Array[] = [];
-  for (let at = start; bytes[at] !== 0; at += 1 + bytes[at]) blocks.push(bytes.subarray(at + 1, at + 1 + bytes[at]));
-  return Buffer.concat(blocks);
+  const dataBytes = reader.at - dataAt;
+  return { x, y, width, height, ...control, palette, interlaced: (flags & 0x40) !== 0, literalBits, dataAt, dataBytes };
 }
 
 function paintImage(
   bytes: Uint8Array,
   image: Image,
   i: number,
-  canvas: Uint8ClampedArray,
+  pixels: GifPixels,
   canvasWidth: number,
   canvasHeight: number,
 ): void {
-  const indices = new Uint8Array(image.width * image.height);
-  const decoded = decodeLzw(joinSubBlocks(bytes, image.dataAt), image.literalBits, indices);
-  if (decoded < indices.length) throw new Error(`frame ${i} ends after ${decoded} of ${indices.length} pixels`);
+  const colours = image.palette.slice();
+  if (image.transparent >= 0) colours.fill(0, 4 * image.transparent, 4 * image.transparent + 4);
+  const count = image.width * image.height;
+  const decoded = pixels.decode(bytes, image.dataAt, image.literalBits, colours, count);
+  if (decoded < count) throw new Error(`frame ${i} ends after ${decoded} of ${count} pixels`);
   const rows = image.interlaced ? interlacedRows(image.height) : undefined;
-  const { transparent } = image;
   const visibleWidth = Math.min(image.width, canvasWidth - image.x);
-  const [pixels, colours] = [new Uint32Array(canvas.buffer, canvas.byteOffset), opaque(image.palette)];
+  if (visibleWidth <= 0) return;
   for (let stored = 0; stored < image.height; stored++) {
     const y = image.y + (rows ? rows[stored] : stored);
-    if (y >= canvasHeight) continue;
-    let to = y * canvasWidth + image.x;
-    const end = stored * image.width + visibleWidth;
-    for (let from = stored * image.width; from < end; from++, to++) {
-      const index = indices[from];
-      if (index !== transparent) pixels[to] = colours[index];
-    }
+    if (y < canvasHeight) pixels.draw(stored * image.width, y * canvasWidth + image.x, visibleWidth);
   }
-}
-
-/** A palette as whole RGBA pixels, in the byte order of this machine. */
-function opaque(palette: Uint8Array): Uint32Array {
-  const rgba = new Uint8Array(4 * 256).fill(255);
-  for (let i = 0; i < 256; i++) rgba.set(palette.subarray(3 * i, 3 * i + 3), 4 * i);
-  return new Uint32Array(rgba.buffer);
 }
 
 /** The image row of each stored row (GIF89a appendix E): every 8th from 0, every 8th from 4, 4th from 2, 2nd from 1. */
