@@ -1,5 +1,5 @@
 // The options of a convolution as people write them, and as attributes of the three-axis ops of conv.ts; and which
-// convolutions are products of matrices already. Pure functions on shapes, called by tensor.ts and the nn layers.
+// convolutions are products of matrices already. Pure functions on shapes, called by tensor/product.ts and the nn layers.
 
 import { ShapeError, show } from "../error.ts";
 import { numel, type Shape } from "../shape.ts";

@@ -1,6 +1,6 @@
 // Convolutions that are sums or joins of smaller ones which the tiles of kernels/conv.ts take: kernels with more taps along
 // an axis than its tables count, and groups wide enough for a matrix product. Narrow groups and depthwise ones stay with the
-// direct kernels. Called by tensor.ts, on tensors lifted to three spatial axes.
+// direct kernels. Called by tensor/product.ts, on tensors lifted to three spatial axes.
 
 import { MAX_TAPS } from "../../kernels/conv_table.ts";
 import type { Tensor } from "../tensor.ts";
