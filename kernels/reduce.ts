@@ -56,24 +56,34 @@ const PART_LENGTH = {
 };
 /** Up to this length one thread reduces a row faster than a team that has to meet at the end. */
 const SHORT = 64;
+/** Operations up to which an element is computed at two places of the text: the loop's own work is then as much as theirs. */
+const CHEAP = 1;
 
 interface Teams {
   /** Threads that work on one result. */
   readonly team: number;
   /** Parts that the elements of one result are cut into, combined by a second pass; 1: one pass. */
   readonly split: number;
+  /** Results that a team makes, one after the other: its subgroup begins, ends and stores once for all of them. */
+  readonly each: number;
+  /** Elements (or vectors) that a thread adds up before they go to its sum. */
+  readonly pace: 1 | 2;
 }
 
 function teamsOf(spec: ReduceSpec, caps: Caps): Teams {
   const lane = caps.adapter === "cpu" && caps.subgroupSize > 0 ? caps.subgroupSize : 64;
   const team = spec.layout === "rows" && spec.length > SHORT ? lane : 1;
-  const threads = (spec.layout === "columns" ? spec.outputs / 4 : spec.outputs) * team;
+  const threads = items(spec) * team;
+  const split = Math.max(
+    1,
+    Math.min(Math.ceil(ENOUGH_THREADS / threads), Math.floor(spec.length / PART_LENGTH[caps.adapter][spec.layout])),
+  );
+  const shuffled = team > 1 && caps.adapter === "cpu" && caps.subgroupSize === team;
   return {
     team,
-    split: Math.max(
-      1,
-      Math.min(Math.ceil(ENOUGH_THREADS / threads), Math.floor(spec.length / PART_LENGTH[caps.adapter][spec.layout])),
-    ),
+    split,
+    each: shuffled && split === 1 && spec.outputs >= ENOUGH_THREADS ? team : 1,
+    pace: spec.ops <= CHEAP && stepsOf(spec) % (2 * team) === 0 ? 2 : 1,
   };
 }
 
@@ -113,6 +123,11 @@ function items(spec: ReduceSpec): number {
   return spec.outputs / vector(spec);
 }
 
+/** Elements of one result in the unit that `value` gives. */
+function stepsOf({ layout, length }: ReduceSpec): number {
+  return Math.ceil(length / (layout === "rows" ? 4 : 1));
+}
+
 function typeOf({ dtype }: ReduceSpec, wide: boolean): string {
   return wide ? `vec4<${dtype}>` : dtype;
 }
@@ -124,35 +139,29 @@ const IDENTITY = {
 };
 
 function combine(spec: ReduceSpec, a: string, b: string): string {
-  return spec.combine === "sum" ? `${a} + ${b}` : `max(${a}, ${b})`;
+  return spec.combine === "sum" ? `(${a} + ${b})` : `max(${a}, ${b})`;
 }
 
 /** Each team walks over its part of the elements, then its threads combine what they have. */
-function firstPass(spec: ReduceSpec, { team, split }: Teams, caps: Caps, end: Ending): KernelSource {
-  const step = spec.layout === "rows" ? 4 : 1;
-  const wide = spec.layout !== "scalar";
-  const type = typeOf(spec, wide);
-  const steps = Math.ceil(spec.length / step);
+function firstPass(spec: ReduceSpec, teams: Teams, caps: Caps, end: Ending): KernelSource {
+  const { team, split, each, pace } = teams;
   const workgroup = team > 1 ? team : 64;
-  const teams = items(spec) * split;
-  const groups = Math.ceil((teams * team) / workgroup);
+  const workers = Math.ceil(items(spec) / each) * split;
   const subgroup = team > 1 && caps.adapter === "cpu" && caps.subgroupSize === team;
-  const horizontal =
-    spec.layout === "rows"
-      ? [
-          `let own = ${spec.combine === "sum" ? "(acc4.x + acc4.y) + (acc4.z + acc4.w)" : "max(max(acc4.x, acc4.y), max(acc4.z, acc4.w))"};`,
-        ]
-      : ["let own = acc4;"];
   const joined = team === 1 ? ["let acc = own;"] : subgroup ? shuffles(spec, team) : tree(spec, team);
   const { body, fields } = end.code(vector(spec));
+  const perPart = Math.ceil(stepsOf(spec) / split / (pace * team)) * (pace * team);
   const u = uniforms(spec.value.count + end.count, [
     ["items", "u32", items(spec)],
-    ["workers", "u32", teams],
-    ["steps", "u32", steps],
-    ["per_part", "u32", Math.ceil(steps / split)],
+    ["workers", "u32", workers],
+    ["steps", "u32", stepsOf(spec)],
+    ["per_part", "u32", perPart],
     ...spec.value.fields,
     ...fields,
   ]);
+  const one = [...walk(spec, teams), ...joined];
+  const zero = `${spec.dtype}(${IDENTITY[spec.combine][spec.dtype]})`;
+  const parts = split > 1 ? ["let item = worker % u.items;", "let part = worker / u.items;"] : ["let item = worker;"];
   const text = wgsl`
     ${subgroup ? "enable subgroups;\ndiagnostic(off, subgroup_uniformity);" : ""}
     ${spec.value.bindings(0)}
@@ -166,28 +175,58 @@ function firstPass(spec: ReduceSpec, { team, split }: Teams, caps: Caps, end: En
       let worker = ${team > 1 ? "wg_index" : `wg_index * ${workgroup}u + lane`};
       let member = ${team > 1 ? "lane" : "0u"};
       if (worker >= u.workers) { return; }
-      let item = worker % u.items;
-      let part = worker / u.items;
-      let o = item * ${vector(spec)}u;
-      let last = min((part + 1u) * u.per_part, u.steps);
-      var acc4 = ${type}(${IDENTITY[spec.combine][spec.dtype]});
-      for (var s = part * u.per_part + member; s < last; s += ${team}u) {
-        acc4 = ${combine(spec, "acc4", `value(o, s * ${step}u)`)};
-      }
-      ${horizontal}
-      ${joined}
-      ${team > 1 ? "if (member == 0u) {" : "{"}
-        ${body}
-      }
+      ${each > 1 ? inTurn(teams, one, body, zero) : [...parts, ...one, team > 1 ? "if (member == 0u) {" : "{", ...body, "}"]}
     }
   `;
   return {
     label: `${spec.label} ${spec.layout}${split > 1 ? " split" : ""}`,
     wgsl: text,
-    workgroups: foldGrid(groups, caps),
+    workgroups: foldGrid(Math.ceil((workers * team) / workgroup), caps),
     uniforms: u.words,
     flops: (spec.ops + 1) * spec.outputs * spec.length,
   };
+}
+
+/**
+ * `own`: what a thread has of its part of result `item`. The loop counts by ones, so that WGSL's compiler sees that it ends; into
+ * others it puts a counter of its own.
+ */
+function walk(spec: ReduceSpec, { team, split, pace }: Teams): string[] {
+  const rows = spec.layout === "rows";
+  const stride = pace * team;
+  const round = pace === 1 && team > 1 ? ` + ${team - 1}u - member` : "";
+  const element = (s: string): string => `value(o, ${rows ? `(${s}) * 4u` : s})`;
+  const elements = pace === 1 ? element("s") : combine(spec, element("s"), element(`s + ${team}u`));
+  return [
+    `let o = item * ${vector(spec)}u;`,
+    `let begin = ${split > 1 ? "min(part * u.per_part, u.steps)" : "0u"};`,
+    `let turns = (${split > 1 ? "min(begin + u.per_part, u.steps) - begin" : "u.steps"}${round}) / ${stride}u;`,
+    `var sum = ${typeOf(spec, spec.layout !== "scalar")}(${IDENTITY[spec.combine][spec.dtype]});`,
+    "for (var turn = 0u; turn < turns; turn++) {",
+    `  let s = begin + member + turn * ${stride}u;`,
+    `  sum = ${combine(spec, "sum", elements)};`,
+    "}",
+    `let own = ${rows ? combine(spec, combine(spec, "sum.x", "sum.y"), combine(spec, "sum.z", "sum.w")) : "sum"};`,
+  ];
+}
+
+/** A subgroup that makes as many results as it has threads: each thread keeps one of them, and all store at once. */
+function inTurn({ each }: Teams, one: readonly string[], body: readonly string[], zero: string): string[] {
+  return [
+    `let first = worker * ${each}u;`,
+    `let results = min(u.items - first, ${each}u);`,
+    `var kept = ${zero};`,
+    "for (var j = 0u; j < results; j++) {",
+    "let item = first + j;",
+    ...one,
+    "kept = select(kept, acc, member == j);",
+    "}",
+    "let o = first + member;",
+    "let acc = kept;",
+    "if (member < results) {",
+    ...body,
+    "}",
+  ];
 }
 
 /** Butterfly over the subgroup: every lane ends with the total. Shuffles cost a tenth of shared memory on CPU adapters. */

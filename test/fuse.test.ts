@@ -320,6 +320,9 @@ describe("sizes past one tile, one team and one pass", () => {
     ["long rows", () => wave(3, 5000).mul(2).mean(1).add(1)],
     ["long columns", () => wave(1500, 8).tanh().sum(0).mul(0.01)],
     ["long rows of odd length", () => wave(4, 1001).max(1).add(wave(4))],
+    ["many rows", () => wave(523, 128).sum(1).add(wave(523))],
+    ["many rows of odd length", () => wave(521, 76).abs().max(1)],
+    ["a vector in uneven parts", () => wave(3 * 8192 + 64).sum()],
     ["a whole tensor", () => wave(70, 90).square().mean().sqrt()],
     [
       "a product with bias, activation and residual",
