@@ -2,12 +2,10 @@
 // the one op with a kernel that never holds the scores; with them the scores are written out. The layer is in layers.ts.
 
 import { ShapeError, show } from "../error.ts";
+import { MASKED } from "../ops/composite.ts";
 import type { Tensor } from "../tensor.ts";
 import { linear } from "./products.ts";
 import { any } from "./reductions.ts";
-
-/** Large enough that exp underflows to zero, small enough to stay finite in f32. */
-const MASKED = -1e30;
 
 export interface AttentionOptions {
   /** bool, broadcast to [b, heads, n, m]: true where a query sees a key. A query that sees none gives zeros. */

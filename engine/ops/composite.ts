@@ -10,8 +10,8 @@ import type { Tensor } from "../tensor.ts";
 import { type MatmulAttrs, outside } from "./matmul.ts";
 import { type Attrs, defineComposite, floats } from "./op.ts";
 
-/** Large enough that exp underflows to zero, small enough to stay finite in f32 (WGSL may not see infinities). */
-const MASKED = -1e30;
+/** Score of what is not seen: so low that exp of it is zero, and finite in f32 (WGSL may not see infinities). */
+export const MASKED = -1e30;
 
 export interface SoftmaxAttrs extends Attrs {
   /** Row i of each matrix [rows, columns] is over the columns j <= i + past, and zero elsewhere. All columns when absent. */
