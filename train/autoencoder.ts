@@ -10,23 +10,13 @@ import { Loader } from "./loader.ts";
 import { interruptible, stepLog } from "./log.ts";
 import { batchIndices } from "./order.ts";
 import { openRun } from "./run.ts";
-import { checkFinite, endStage, SaveClock, type StageResult } from "./stage.ts";
+import { checkFinite, endStage, SaveClock, type StageRecipe, type StageResult } from "./stage.ts";
 
-export interface AutoencoderRecipe {
+export interface AutoencoderRecipe extends StageRecipe {
   readonly data: Dataset;
   readonly config: SystemConfig;
-  /** Run folder of this stage. */
-  readonly out: string;
-  readonly steps: number;
   /** Stickers per step; FRAMES frames of each are trained on. */
   readonly batch: number;
-  readonly lr: number;
-  readonly seed: number;
-  readonly resume: boolean;
-  /** Steps between checkpoints; absent: about a minute of them. */
-  readonly saveEvery?: number;
-  /** How the user goes on after an interrupt, see StepLogOptions. */
-  readonly goOn?: string;
 }
 
 /** Frames of each sticker in a step: neighbours look alike, so few of them carry most of the gradient. */

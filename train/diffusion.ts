@@ -33,33 +33,25 @@ import { interruptible, stepLog } from "./log.ts";
 import { batchIndices } from "./order.ts";
 import { pictureVectors } from "./pictures.ts";
 import { type Config, openRun, readRun } from "./run.ts";
-import { checkFinite, endStage, SaveClock, type StageResult } from "./stage.ts";
+import { checkFinite, endStage, SaveClock, type StageRecipe, type StageResult } from "./stage.ts";
 
-export interface DiffusionRecipe {
+export interface DiffusionRecipe extends StageRecipe {
   readonly data: Dataset;
   readonly config: SystemConfig;
   /** Run folder of the autoencoder stage. */
   readonly autoencoder: string;
-  /** Run folder of this stage. */
-  readonly out: string;
-  readonly steps: number;
   /** Stickers per batch, and batches per step: their gradients are averaged. */
   readonly batch: number;
   readonly accumulate?: number;
-  readonly lr: number;
   /** Shape of the rate: half a cosine down to a twentieth (default), or constant; after `warmup` steps of linear rise. */
   readonly schedule?: "cosine" | "constant";
   readonly warmup?: number;
-  readonly seed: number;
-  readonly resume: boolean;
   /** What is trained; the rest is frozen. Default scratch. */
   readonly trained?: Trained;
   /** f16: networks compute on casts of their weights, which stay f32 as their moments do; the loss is scaled. Default f32. */
   readonly precision?: "f32" | "f16";
   /** Weights to begin with, where it is not the seed's. */
   readonly init?: Initialiser;
-  /** Steps between checkpoints; absent: about a minute of them. */
-  readonly saveEvery?: number;
   /** Checkpoints at multiples of this many steps stay; absent: the last two alone. */
   readonly keepEvery?: number;
   /** Share of captions dropped, for guidance. Default 0.1. */
@@ -68,8 +60,6 @@ export interface DiffusionRecipe {
   readonly tokenizer?: string;
   /** Folder for latents and text features; absent: in `out`. */
   readonly cache?: string;
-  /** How the user goes on after an interrupt, see StepLogOptions. */
-  readonly goOn?: string;
 }
 
 /** Fills a new model. A run that is resumed does not ask again: it has kept what it does not train. */

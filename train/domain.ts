@@ -35,9 +35,9 @@ import { Loader } from "./loader.ts";
 import { interruptible, stepLog } from "./log.ts";
 import { batchIndices } from "./order.ts";
 import { openRun, type RunRecord, readRun } from "./run.ts";
-import { checkFinite, endStage, SaveClock, type StageResult } from "./stage.ts";
+import { checkFinite, endStage, SaveClock, type StageRecipe, type StageResult } from "./stage.ts";
 
-export interface DomainRecipe {
+export interface DomainRecipe extends StageRecipe {
   /** Opened with FRAMES frames of `size` pixels. */
   readonly data: Labelled;
   readonly size: number;
@@ -45,13 +45,8 @@ export interface DomainRecipe {
   readonly width: number;
   /** A file of torchvision's weights of that width to start from; the classes are learned anew. */
   readonly init?: string;
-  readonly out: string;
-  readonly steps: number;
   /** Pictures per step, half of each domain. */
   readonly batch: number;
-  readonly lr: number;
-  readonly seed: number;
-  readonly resume: boolean;
 }
 
 /** Frames of a sticker that are looked at: first, middle and last. Its probability is the mean of theirs. */
@@ -105,7 +100,7 @@ export async function trainDomain(o: DomainRecipe): Promise<StageResult & { read
     [batch],
   );
 
-  const log = stepLog(run, { label: "domain", steps, batch });
+  const log = stepLog(run, { label: "domain", steps, batch, goOn: o.goOn });
   const rate = warmupCosine({ lr: o.lr, warmup: Math.min(20, steps / 10), steps, floor: o.lr / 20 });
   const loader = new Loader({
     read: (k) => {
@@ -117,7 +112,7 @@ export async function trainDomain(o: DomainRecipe): Promise<StageResult & { read
     to: steps,
   });
   const interrupt = interruptible();
-  const clock = new SaveClock();
+  const clock = new SaveClock(o.saveEvery);
   let checkpoint = run.resumed;
   try {
     for (let k = run.step; k < steps && !interrupt.requested; k++) {

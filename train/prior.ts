@@ -17,27 +17,15 @@ import { interruptible, stepLog } from "./log.ts";
 import { batchIndices } from "./order.ts";
 import { progress } from "./progress.ts";
 import { type Config, openRun, readRun } from "./run.ts";
-import { checkFinite, endStage, SaveClock, type StageResult } from "./stage.ts";
+import { checkFinite, endStage, SaveClock, type StageRecipe, type StageResult } from "./stage.ts";
 
-export interface PriorRecipe {
+export interface PriorRecipe extends StageRecipe {
   readonly data: Dataset;
   readonly config: VideoGptConfig;
   /** Run folder of the VQ-VAE stage. */
   readonly vqvae: string;
-  /** Run folder of this stage. */
-  readonly out: string;
-  readonly steps: number;
-  /** Stickers per step. */
-  readonly batch: number;
-  readonly lr: number;
-  readonly seed: number;
-  readonly resume: boolean;
-  /** Steps between checkpoints; absent: about a minute of them. */
-  readonly saveEvery?: number;
   /** Checkpoints at multiples of this many steps stay; absent: the last two alone. */
   readonly keepEvery?: number;
-  /** How the user goes on after an interrupt, see StepLogOptions. */
-  readonly goOn?: string;
 }
 
 /** Names of the files in the run folder that sampling reads. */

@@ -1,10 +1,31 @@
-// What every recipe returns, when its run is saved and how it ends, and the one guard. A recipe's loop is in its own file, whole.
+// What every recipe is told and what it returns, when its run is saved and how it ends, and the one guard. The loops are in
+// the recipes' own files, whole.
 
 import { join } from "node:path";
 import type { Checkpoint } from "./checkpoints.ts";
 import type { Interrupt, StepLog, StopSignal } from "./log.ts";
 import { readMetrics } from "./metrics.ts";
 import { METRICS, type Run } from "./run.ts";
+
+/** What every recipe is told: where its run goes, how long it trains on how much at a time, and how it is saved. */
+export interface StageRecipe {
+  /** Run folder of this stage. */
+  readonly out: string;
+  /** Optimiser steps of the whole run, those of earlier sessions included. */
+  readonly steps: number;
+  /** Stickers per step, where the recipe does not say otherwise. */
+  readonly batch: number;
+  /** The learning rate's peak. */
+  readonly lr: number;
+  /** Of initial weights, order and noise. */
+  readonly seed: number;
+  /** Go on with the run that is in `out`. */
+  readonly resume: boolean;
+  /** Steps between checkpoints; absent: about a minute of them. */
+  readonly saveEvery?: number;
+  /** How the user goes on after an interrupt, see StepLogOptions. */
+  readonly goOn?: string;
+}
 
 /** How a training stage ended, for run.json and the report. Losses are those of the whole run, earlier sessions included. */
 export interface StageResult {

@@ -13,23 +13,11 @@ import { Loader } from "./loader.ts";
 import { interruptible, stepLog } from "./log.ts";
 import { batchIndices } from "./order.ts";
 import { openRun } from "./run.ts";
-import { checkFinite, endStage, SaveClock, type StageResult } from "./stage.ts";
+import { checkFinite, endStage, SaveClock, type StageRecipe, type StageResult } from "./stage.ts";
 
-export interface VqVaeRecipe {
+export interface VqVaeRecipe extends StageRecipe {
   readonly data: Dataset;
   readonly config: VideoGptConfig;
-  /** Run folder of this stage. */
-  readonly out: string;
-  readonly steps: number;
-  /** Stickers per step. */
-  readonly batch: number;
-  readonly lr: number;
-  readonly seed: number;
-  readonly resume: boolean;
-  /** Steps between checkpoints; absent: about a minute of them. */
-  readonly saveEvery?: number;
-  /** How the user goes on after an interrupt, see StepLogOptions. */
-  readonly goOn?: string;
 }
 
 /** The loss is an error divided by 0.06, so its gradients are large; these are only for steps that go astray. */
