@@ -4,19 +4,10 @@
 
 import { fewForward, fewWeightGrad } from "./conv_few.ts";
 import { convReference, drawConv } from "./conv_reference.ts";
-import {
-  addressA,
-  MAX_TAPS,
-  map3,
-  positionRows,
-  ROW_OF_POSITION,
-  type Three,
-  tablePass,
-  volume,
-  type Walk,
-} from "./conv_table.ts";
+import { addressA, MAX_TAPS, positionRows, ROW_OF_POSITION, tablePass, type Walk } from "./conv_table.ts";
 import { type Gemm, type Generator, type LoadA, lowerGemm, type Relayout } from "./gemm.ts";
 import { tileVariants } from "./gemm_variants.ts";
+import { map3, type Three, volume } from "./three.ts";
 import type { Caps, Epilogue, Family, Lowered, Operand, Variant } from "./wgsl.ts";
 import { winogradForward, winogradInputGrad, winogradWeightGrad } from "./winograd.ts";
 

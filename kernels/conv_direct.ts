@@ -4,7 +4,8 @@
 
 import { type ConvSpec, convForward, convInputGrad, convWeightGrad } from "./conv.ts";
 import { forwardText, inputGradText, type Lanes, sumPartsText, weightGradText } from "./conv_direct_text.ts";
-import { MAX_TAPS, map3, type Three, volume } from "./conv_table.ts";
+import { MAX_TAPS } from "./conv_table.ts";
+import { map3, type Three, volume, windowFields } from "./three.ts";
 import {
   type Caps,
   type Draw,
@@ -25,9 +26,6 @@ export interface GroupedConvSpec extends ConvSpec {
   readonly groups: number;
 }
 
-const AXES = ["d", "h", "w"] as const;
-const axes = (name: string, values: Three): Field[] => values.map((v, i) => [`${name}_${AXES[i]}`, "i32", v]);
-
 /** `n` is the filters: the epilogue's columns. */
 function fields(s: GroupedConvSpec): Field[] {
   return [
@@ -36,12 +34,7 @@ function fields(s: GroupedConvSpec): Field[] {
     ["channels", "u32", s.channels],
     ["group_channels", "u32", s.channels / s.groups],
     ["group_filters", "u32", s.filters / s.groups],
-    ...axes("in", s.in),
-    ...axes("out", s.out),
-    ...axes("kernel", s.kernel),
-    ...axes("stride", s.stride),
-    ...axes("padding", s.padding),
-    ...axes("dilation", s.dilation),
+    ...windowFields(s),
   ];
 }
 

@@ -1,6 +1,7 @@
 // The WGSL of conv_direct.ts: loops over taps and channels, with every size in the uniforms, so that there is one text per
 // direction and lane layout. Called by conv_direct.ts only.
 
+import { POSITIONS, vec3 } from "./three.ts";
 import { type Epilogue, storage, wgsl } from "./wgsl.ts";
 
 /**
@@ -22,19 +23,8 @@ const mainOf = (body: string): string => wgsl`
   }
 `;
 
-const vec3 = (name: string): string => `vec3<i32>(u.${name}_d, u.${name}_h, u.${name}_w)`;
-
 const INDEXING = wgsl`
-  fn unravel(i: u32, size: vec3<i32>) -> vec3<i32> {
-    let n = i32(i);
-    let row = n / size.z;
-    let plane = row / size.y;
-    return vec3<i32>(plane, row - plane * size.y, n - row * size.z);
-  }
-  fn flatten(image: u32, at: vec3<i32>, size: vec3<i32>) -> u32 {
-    return u32(((i32(image) * size.x + at.x) * size.y + at.y) * size.z + at.z);
-  }
-  fn volume(size: vec3<i32>) -> u32 { return u32(size.x * size.y * size.z); }
+  ${POSITIONS}
   fn inside(at: vec3<i32>, size: vec3<i32>) -> bool { return all(at >= vec3<i32>()) && all(at < size); }
 `;
 

@@ -3,9 +3,9 @@
 // [channels, taps * 4] is a full product, and y is the sum of P over taps, each moved by its tap. Variants of conv.ts.
 
 import type { ConvSpec } from "./conv.ts";
-import { type Three, volume } from "./conv_table.ts";
 import { DIVIDE } from "./gemm.ts";
 import { MAIN, Passes, rows } from "./passes.ts";
+import { vec3, volume, windowFields } from "./three.ts";
 import { type Caps, type Epilogue, type Field, type Lowered, storage, type Variant, wgsl } from "./wgsl.ts";
 
 /** Filters are padded to one vec4. */
@@ -28,25 +28,12 @@ const worthwhile = (s: ConvSpec, caps: Caps): boolean =>
   volume(s.in) <= 2 * volume(s.out) &&
   pixels(s) * columns(s) <= MOST_SCRATCH;
 
-const AXES = ["d", "h", "w"] as const;
-const axes = (name: string, values: Three): Field[] => values.map((v, i) => [`${name}_${AXES[i]}`, "i32", v]);
-
 /** `n` is the filters: the epilogue's columns. */
 const fields = (s: ConvSpec): Field[] => [
   ["n", "u32", s.filters],
   ["channels", "u32", s.channels],
   ["taps", "u32", volume(s.kernel)],
 ];
-const geometry = (s: ConvSpec): Field[] => [
-  ...axes("in", s.in),
-  ...axes("out", s.out),
-  ...axes("kernel", s.kernel),
-  ...axes("stride", s.stride),
-  ...axes("padding", s.padding),
-  ...axes("dilation", s.dilation),
-];
-
-const vec3 = (name: string): string => `vec3<i32>(u.${name}_d, u.${name}_h, u.${name}_w)`;
 /** A position as (image, d, h, w), and back. */
 const POSITIONS = `${DIVIDE}
 fn position(i: u32, size: vec3<i32>) -> vec4<i32> {
@@ -160,7 +147,7 @@ function forward(s: ConvSpec, caps: Caps): Lowered {
   const operands = [product, ...Array.from({ length: extras }, (_, i) => 2 + i), y];
   const label = ["few sum", s.epilogue?.label].filter(Boolean).join(" ");
   const count = s.batch * volume(s.out);
-  p.add(label, count, operands, [...fields(s), ...geometry(s)], (u) => sumText(u, s.epilogue?.code(1)));
+  p.add(label, count, operands, [...fields(s), ...windowFields(s)], (u) => sumText(u, s.epilogue?.code(1)));
   return p;
 }
 
@@ -168,7 +155,7 @@ function weightGrad(s: ConvSpec, caps: Caps): Lowered {
   const p = new Passes(3, caps);
   const [m, k, n] = [s.channels, pixels(s), columns(s)];
   const [g, product] = [k * n, m * n].map((elements) => p.buffer(elements));
-  p.add("few spread", k, [1, g], [...fields(s), ...geometry(s)], spreadText);
+  p.add("few spread", k, [1, g], [...fields(s), ...windowFields(s)], spreadText);
   p.product({ m, n, k, batch: [1, 1], a: { ...rows(k, m), row: 1, col: m }, b: rows(k, n) }, 0, g, product);
   p.add("few weight grad", (m * n) / WIDTH, [product, 2], fields(s), weightGradText);
   return p;

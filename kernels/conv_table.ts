@@ -6,16 +6,12 @@
 // Validity is split like the address: a position carries one bit for each tap index of each axis that hits data, 10
 // bits per axis, and a tap the three bits it needs.
 
-import type { Field, LoadA } from "./gemm.ts";
+import type { LoadA } from "./gemm.ts";
+import { axes, map3, type Three, vec3, volume } from "./three.ts";
 import { type Caps, foldGrid, type KernelSource, storage, uniforms, wgsl } from "./wgsl.ts";
-
-export type Three = readonly [number, number, number];
 
 /** Taps per axis that fit the bit masks. */
 export const MAX_TAPS = 10;
-
-export const volume = (v: Three): number => v[0] * v[1] * v[2];
-export const map3 = (f: (i: 0 | 1 | 2) => number): Three => [f(0), f(1), f(2)];
 
 /**
  * A walk of taps over data [images, ...source, channels]. Position p and tap t of an axis hit source element
@@ -59,10 +55,6 @@ function imagesFastest(w: Walk): boolean {
   });
   return w.images >= 8 && volume(hits) < 0.9;
 }
-
-const AXES = ["d", "h", "w"] as const;
-const axes = (name: string, values: Three): Field[] => values.map((v, i) => [`${name}_${AXES[i]}`, "i32", v]);
-const vec3 = (name: string): string => `vec3<i32>(u.${name}_d, u.${name}_h, u.${name}_w)`;
 
 /**
  * Writes vec4(address, mask, output row, 0) for each position and vec4(offset, bits, 0, 0) for each (tap, channel).

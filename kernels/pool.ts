@@ -3,7 +3,7 @@
 // atomic. Kernels and not fused views, because one text serves every window and a view per tap would be 27 loads and a
 // pipeline per geometry. Called through engine/ops/pool.ts.
 
-import { type Three, volume } from "./conv_table.ts";
+import { axes, POSITIONS, type Three, vec3, volume } from "./three.ts";
 import {
   type Caps,
   type Draw,
@@ -34,10 +34,6 @@ export interface PoolSpec {
   readonly adaptive: boolean;
 }
 
-const AXES = ["d", "h", "w"] as const;
-const axes = (name: string, values: Three): Field[] => values.map((v, i) => [`${name}_${AXES[i]}`, "i32", v]);
-const vec3 = (name: string): string => `vec3<i32>(u.${name}_d, u.${name}_h, u.${name}_w)`;
-
 /** Of adaptive windows the stride is a fraction: window o starts at floor(o * stride / divisor). */
 function fields(s: PoolSpec, count: number, steps: number): Field[] {
   return [
@@ -52,19 +48,6 @@ function fields(s: PoolSpec, count: number, steps: number): Field[] {
     ...axes("dilation", s.dilation),
   ];
 }
-
-const WINDOWS = wgsl`
-  fn unravel(i: u32, size: vec3<i32>) -> vec3<i32> {
-    let n = i32(i);
-    let row = n / size.z;
-    let plane = row / size.y;
-    return vec3<i32>(plane, row - plane * size.y, n - row * size.z);
-  }
-  fn flatten(image: u32, at: vec3<i32>, size: vec3<i32>) -> u32 {
-    return u32(((i32(image) * size.x + at.x) * size.y + at.y) * size.z + at.z);
-  }
-  fn volume(size: vec3<i32>) -> u32 { return u32(size.x * size.y * size.z); }
-`;
 
 /** Where windows start and end. Adaptive ones divide, which software adapters do a lane at a time: so a text of their own. */
 const edges = (adaptive: boolean): string =>
@@ -97,7 +80,7 @@ function emitPool(
   const text = wgsl`
     ${storage(o.bindings)}
     ${u.wgsl}
-    ${WINDOWS}
+    ${POSITIONS}
     ${edges(s.adaptive)}
     ${o.functions ?? ""}
     @compute @workgroup_size(64)

@@ -4,8 +4,8 @@
 // families in conv.ts; the transforms' WGSL is in winograd_text.ts.
 
 import type { ConvSpec } from "./conv.ts";
-import type { Three } from "./conv_table.ts";
 import { Passes, rows } from "./passes.ts";
+import type { Three } from "./three.ts";
 import type { Caps, Field, Lowered, Variant } from "./wgsl.ts";
 import { patchText, resultText, weightGradText, weightText } from "./winograd_text.ts";
 

@@ -8,7 +8,7 @@ import {
   anyConvWeightGrad,
   type GroupedConvSpec,
 } from "../../kernels/conv_direct.ts";
-import { map3 } from "../../kernels/conv_table.ts";
+import { map3 } from "../../kernels/three.ts";
 import type { Draw } from "../../kernels/wgsl.ts";
 import { ShapeError, show } from "../error.ts";
 import type { Shape } from "../shape.ts";
