@@ -2,6 +2,7 @@
 // file, imported only when that command runs, so that help is immediate. Called by gifgrad.mjs with process.argv.
 
 import { Argument, Command, Option } from "commander";
+import { withoutAside } from "../engine/atomic.ts";
 import { version } from "../package.json";
 import { addBenchmark } from "./benchmark_commands.ts";
 import { addDataset } from "./dataset_commands.ts";
@@ -340,6 +341,7 @@ const SYSTEM_ERRORS: Readonly<Record<string, string>> = {
   ENOTDIR: "a file stands where a folder should be",
   EEXIST: "a file stands where a folder should be",
   EISDIR: "a folder stands where a file should be",
+  ERR_FS_EISDIR: "a folder stands where a file should be",
   EACCES: "no permission",
   EPERM: "no permission",
   EROFS: "the disk cannot be written",
@@ -355,7 +357,7 @@ function ofSystem({ code, path }: NodeJS.ErrnoException): string | undefined {
 /** Prints what went wrong. Errors of the language itself are our mistakes, not the user's, and say so. */
 function report(error: unknown): void {
   const message = error instanceof Error ? (ofSystem(error) ?? error.message) : String(error);
-  console.error(`gifgrad: ${message}`);
+  console.error(`gifgrad: ${withoutAside(message)}`);
   if (error instanceof Error && process.env.DEBUG?.split(",").includes("stack")) console.error(error.stack);
   else if (error instanceof TypeError || error instanceof ReferenceError) {
     console.error("gifgrad: this is a bug in Gifgrad; DEBUG=stack shows where");

@@ -13,6 +13,11 @@ export function asideOf(path: string): string {
   return `${path}.${WRITER}.tmp`;
 }
 
+/** The file that is being written where `text`, a path or a sentence with one, names its place beside: what a user knows. */
+export function withoutAside(text: string): string {
+  return text.replaceAll(/\.\d+\.[0-9a-f]{12}\.tmp(?![\w.])/g, "");
+}
+
 /** Replaces the file at `path` by what `write` puts into the handle; on an error the old file stays and nothing else. */
 export async function replaceFile(path: string, write: (file: FileHandle) => Promise<void>): Promise<void> {
   const aside = asideOf(path);

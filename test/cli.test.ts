@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { beforeAll, describe, expect, test } from "vitest";
+import { asideOf, withoutAside } from "../engine/atomic.ts";
 import { progress } from "../train/progress.ts";
 import { valueImports } from "./layout.ts";
 
@@ -27,6 +28,12 @@ function helpSeconds(): number {
 
 beforeAll(() => {
   expect(gifgrad("--help").stderr).toBe(""); // builds dist where it is missing or older than the sources
+});
+
+test("an error names a file and not the place where it is written aside", () => {
+  const said = (path: string): string => `Cannot open "${path}": Permission denied`;
+  expect(withoutAside(said(asideOf("a/b.parquet")))).toBe(said("a/b.parquet"));
+  expect(withoutAside(said("a/b.12.tmp"))).toBe(said("a/b.12.tmp"));
 });
 
 describe("help", () => {

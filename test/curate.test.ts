@@ -25,6 +25,7 @@ import { collect } from "../data/curate/stages/collect.ts";
 import { stages } from "../data/curate/stages/index.ts";
 import { type Row, table, withDatabase } from "../data/curate/tables.ts";
 import { encodeGif } from "../data/encode/gif.ts";
+import { asideOf } from "../engine/atomic.ts";
 import { discFrames, writeMixedFolder } from "./stickers.ts";
 
 let dir: string;
@@ -289,6 +290,13 @@ describe("a stage", () => {
         )
       ).before,
     ).toBeGreaterThan(3);
+  });
+
+  it("ends in an error where its list of items cannot be written", async () => {
+    const c = await collection("unwritable", {});
+    await mkdir(asideOf(join(c.dir, "annotations", ".squares.items")));
+    const shard = { index: 0, count: 2 };
+    await expect(run(c, numbers(3, Math.sqrt), { shard })).rejects.toThrow("EISDIR");
   });
 
   it("refuses a damaged journal by its line", async () => {
