@@ -6,6 +6,7 @@ import { existsSync } from "node:fs";
 import { mkdir, readFile } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { CLIP_FRAMES } from "../data/frames.ts";
+import { readConfiguration } from "../data/json_config.ts";
 import { replaceFile } from "../engine/atomic.ts";
 import { type Device, openDevice } from "../engine/index.ts";
 import { type BenchmarkConfig, benchmarkSchema, parseBenchmark } from "../eval/benchmark/config.ts";
@@ -77,16 +78,7 @@ export async function runBenchmark(
 }
 
 export async function readConfig(path: string): Promise<BenchmarkConfig> {
-  const text = await readFile(path, "utf8").catch((error: NodeJS.ErrnoException) => {
-    throw new Error(`benchmark: the configuration ${path} cannot be read (${error.code})`, { cause: error });
-  });
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch (error) {
-    throw new Error(`${path} is not JSON: ${reasonOf(error)}`, { cause: error });
-  }
-  return parseBenchmark(value, path, resolve(dirname(path)));
+  return parseBenchmark(await readConfiguration(path), path, resolve(dirname(path)));
 }
 
 /** "18 trainings and 3 autoencoders (1,800 steps); 24 samplings, 48 cells" */

@@ -1,9 +1,9 @@
 // The commands of `gifgrad dataset`: open the data set, run a stage, say what came of it. What stages do is in data/curate.
 
-import { mkdir, readFile } from "node:fs/promises";
+import { mkdir } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { dataCard } from "../data/curate/card.ts";
-import { Collection, checkBuild, createCollection, openCollection, parseJson } from "../data/curate/collection.ts";
+import { Collection, checkBuild, createCollection, openCollection } from "../data/curate/collection.ts";
 import { type CurateConfig, configSchema, parseConfig } from "../data/curate/config.ts";
 import {
   filterTable,
@@ -33,6 +33,7 @@ import { statistics } from "../data/curate/stats.ts";
 import { type SampleSheet, statsPage } from "../data/curate/stats_page.ts";
 import { table, text, withDatabase } from "../data/curate/tables.ts";
 import { prune, rememberTables, verify } from "../data/curate/verify.ts";
+import { readConfiguration } from "../data/json_config.ts";
 import { openLabelled } from "../data/labelled.ts";
 import { DOMAINS } from "../data/record.ts";
 import { openDataset } from "../data/store.ts";
@@ -101,12 +102,7 @@ async function configured(configPath: string, out: string, shards = false): Prom
 }
 
 async function readConfig(configPath: string, out: string): Promise<CurateConfig> {
-  const given = await readFile(configPath, "utf8").catch(({ code }: NodeJS.ErrnoException) => {
-    throw new Error(
-      code === "ENOENT" ? `there is no configuration ${configPath}` : `${configPath} cannot be read (${code})`,
-    );
-  });
-  const config = parseConfig(parseJson(given, configPath), configPath, dirname(resolve(configPath)));
+  const config = parseConfig(await readConfiguration(configPath), configPath, dirname(resolve(configPath)));
   await checkBuild(out, config, configPath);
   return config;
 }

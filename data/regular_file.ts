@@ -9,14 +9,19 @@ const UNREADABLE: Readonly<Record<string, string>> = {
   ENOTDIR: "does not exist",
   EACCES: "cannot be read: no permission",
   ELOOP: "is a link that leads to itself",
+  EISDIR: "is a folder, not a file",
 };
+
+/** Why a file cannot be read, in a line that begins with `what`. */
+export function unreadable(what: string, { code = "" }: { readonly code?: string }): Error {
+  return new Error(`${what} ${UNREADABLE[code] ?? `cannot be read (${code})`}`);
+}
 
 /** Throws Error, in one line that begins with `what` ("the table cats.csv"), unless a regular file is at `path`. */
 export async function checkRegular(path: string, what: string): Promise<void> {
   const found = await stat(path).catch((error: NodeJS.ErrnoException) => error);
-  if (found instanceof Error)
-    throw new Error(`${what} ${UNREADABLE[found.code ?? ""] ?? `cannot be read (${found.code})`}`);
-  if (found.isDirectory()) throw new Error(`${what} is a folder, not a file`);
+  if (found instanceof Error) throw unreadable(what, found);
+  if (found.isDirectory()) throw unreadable(what, { code: "EISDIR" });
   if (!found.isFile()) throw new Error(`${what} is not a regular file: pipes and devices are not read`);
 }
 

@@ -33,13 +33,26 @@ describe("a configuration", () => {
   });
 
   test.each<[object, RegExp]>([
-    [{ preset: "huge" }, /^b\.json: preset: .*"nano"\|"micro"\|"tiny"\|"small"\|"paper"$/],
-    [{ sede: 1 }, /^b\.json: the file: Unrecognized key: "sede"$/],
-    [{ training: { stickers: { starter: { cout: 3 } } } }, /training\.stickers\.starter: Unrecognized key: "cout"/],
-    [{ training: { stickers: { dir: "x" } } }, /training\.stickers: expected \{"folder": "path"\} or \{"starter"/],
-    [{ steps: { ...SMALL.steps, prior: 0 } }, /^b\.json: steps\.prior: Too small/],
-    [{ weights: {} }, /weights: expected \{"folder": "path"\} or \{"train": \{"steps": 300\}\}$/],
-    [{ metrics: ["fid"] }, /metrics\.0: .*"vqa"\|"fvd"\|"clip"/],
+    [{ preset: "huge" }, /^b\.json: preset must be "nano", "micro", "tiny", "small" or "paper", not "huge"$/],
+    [{ sede: 1 }, /^b\.json: "sede": no such key; there are title, preset, size, seed, /],
+    [{ size: 60 }, /^b\.json: size must be a multiple of 8, not 60$/],
+    [{ systems: [] }, /^b\.json: systems must have at least 1, not \[\]$/],
+    [{ training: undefined }, /^b\.json: training is missing$/],
+    [
+      { training: { stickers: { starter: { cout: 3 } } } },
+      /starter\.count is missing; "training\.stickers\.starter\.cout": no such key; there are count, seed, domains/,
+    ],
+    [
+      { training: { stickers: { dir: "x" } } },
+      /training\.stickers must be \{"folder": "path"\} or \{"starter": \{"count": 500\}\}, not \{"dir":"x"\}$/,
+    ],
+    [{ steps: { ...SMALL.steps, prior: 0 } }, /^b\.json: steps\.prior must be above 0, not 0$/],
+    [{ weights: {} }, /weights must be \{"folder": "path"\} or \{"train": \{"steps": 300\}\}, not \{\}$/],
+    [{ metrics: ["fid"] }, /metrics\.0 must be "vqa", "fvd" or "clip", not "fid"$/],
+    [
+      { tables: { trainingSets: { sets: { "a b": { stickers: { folder: "x" }, test: ["VSD-R"] } } } } },
+      /^b\.json: tables\.trainingSets\.sets\.a b must have a name of letters, digits, - and _, not "a b"$/,
+    ],
     [{ test: {} }, /test: give at least one of VSD-R and VSD-C/],
     [{ tables: {} }, /tables: nothing is asked for/],
     [{ systems: ["sti", "sti"] }, /systems: sti is named twice/],

@@ -1,12 +1,13 @@
 // What a configuration may say and how it is refused: every fault by its key and what it may be, the schema that editors read,
 // and builds that would destroy or swallow something.
 
-import { mkdir, mkdtemp, rm, symlink } from "node:fs/promises";
+import { mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { checkBuild } from "../data/curate/collection.ts";
 import { configSchema, parseConfig } from "../data/curate/config.ts";
+import { readConfiguration } from "../data/json_config.ts";
 
 /** What is said of a configuration, without the file's name. */
 function fault(config: unknown): string {
@@ -90,6 +91,15 @@ describe("a build", () => {
     await symlink("in", join(dir, "link"));
   });
   afterAll(() => rm(dir, { recursive: true }));
+
+  it("is refused in one line where its configuration cannot be read", async () => {
+    const file = join(dir, "broken.json");
+    await writeFile(file, "{\n  x\n}");
+    await expect(readConfiguration(file)).rejects.toThrow(/^\S+broken\.json is not JSON: [^\n]+$/);
+    await expect(readConfiguration(dir)).rejects.toThrow(`the configuration ${dir} is a folder, not a file`);
+    await expect(readConfiguration(`${dir}/none`)).rejects.toThrow(`the configuration ${dir}/none does not exist`);
+    await expect(readConfiguration(`${file}/x`)).rejects.toThrow(`the configuration ${file}/x does not exist`);
+  });
 
   it("without sources is refused: it would make an empty data set of a full one", async () => {
     await expect(checkBuild(join(dir, "out"), parseConfig({}, "c", dir), "c.json")).rejects.toThrow(/names no sources/);

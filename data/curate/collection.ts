@@ -11,6 +11,7 @@ import { mkdir, readdir, readFile, realpath, stat } from "node:fs/promises";
 import { basename, dirname, join, resolve, sep } from "node:path";
 import { replaceFile } from "../../engine/atomic.ts";
 import { sha256 } from "../hash.ts";
+import { parseJson } from "../json_config.ts";
 import { type CurateConfig, parseConfig } from "./config.ts";
 import { Fetcher } from "./fetch.ts";
 import { sweep } from "./files.ts";
@@ -119,17 +120,12 @@ export async function createCollection(dir: string, config: CurateConfig, shards
 /** @throws Error when `dir` holds no data set, or one of another format */
 export async function openCollection(dir: string): Promise<Collection> {
   const path = join(dir, FILE);
-  const text = await readFile(path, "utf8").catch(() => null);
+  const text = await readFile(path, "utf8").catch((error: NodeJS.ErrnoException) => {
+    if (error.code === "ENOENT" || error.code === "ENOTDIR") return null;
+    throw error;
+  });
   if (text === null) throw new Error(`${dir} holds no data set (no ${FILE}): make one with "gifgrad dataset build"`);
   const { format, config } = parseJson(text, path) as { format?: unknown; config?: unknown };
   if (format !== FORMAT) throw new Error(`${path} has format ${JSON.stringify(format)}; this version reads ${FORMAT}`);
   return new Collection(resolve(dir), parseConfig(config, path, dir));
-}
-
-export function parseJson(text: string, where: string): unknown {
-  try {
-    return JSON.parse(text.replace(/^\uFEFF/, ""));
-  } catch (error) {
-    throw new Error(`${where} is not JSON: ${(error as Error).message}`);
-  }
 }

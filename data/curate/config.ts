@@ -1,11 +1,11 @@
 // The configuration of a data set: where stickers come from and what is asked of them. A JSON file; unknown keys are refused
-// by name (config_faults.ts words what is wrong). Defaults are the paper's where it gives a value and spec 5's proposals where
+// by name (../json_config.ts words what is wrong). Defaults are the paper's where it gives a value and spec 5's proposals where
 // it does not. Relative paths count from the configuration's own folder. Every key is described here, for people and editors.
 
 import { isAbsolute, join } from "node:path";
 import * as z from "zod";
+import { checked, section } from "../json_config.ts";
 import { DOMAINS } from "../record.ts";
-import { faultText, section } from "./config_faults.ts";
 
 const whole = z.int();
 const provenance = {
@@ -203,9 +203,7 @@ export type FetchConfig = CurateConfig["fetch"];
  * @throws Error in one line with every key that is wrong and what it may be
  */
 export function parseConfig(value: unknown, where: string, base: string): CurateConfig {
-  const parsed = config.safeParse(value, { reportInput: true });
-  if (!parsed.success) throw new Error(`${where}: ${parsed.error.issues.map(faultText).join("; ")}`);
-  const { $schema: _, ...given } = parsed.data;
+  const { $schema: _, ...given } = checked(config, value, where);
   const { sources } = given;
   const twice = sources.map((source) => source.name).find((name, i, all) => all.indexOf(name) !== i);
   if (twice !== undefined) throw new Error(`${where}: two sources are called "${twice}"; give each a name of its own`);

@@ -4,6 +4,7 @@
 
 import { isAbsolute, join } from "node:path";
 import * as z from "zod";
+import { checked, section } from "../../data/json_config.ts";
 import { DOMAINS } from "../../data/record.ts";
 import { PRESETS, type SystemName } from "../../models/config.ts";
 import { SAMPLERS, type SamplerName } from "../../models/samplers.ts";
@@ -15,54 +16,50 @@ const count = z.int().positive();
 const seed = z.int().min(0).max(0xffffffff);
 const size = z.int().min(16).max(512).multipleOf(8);
 
-const starter = z.strictObject({
-  starter: z
-    .strictObject({
-      count: count.describe("how many stickers"),
-      seed: seed.default(1).describe("another seed gives other stickers: test sets need one of their own"),
-      domains: z.array(z.enum(DOMAINS)).min(1).optional().describe("default: both, three in ten Real"),
-      plain: z.boolean().default(false).describe("no text, no coloured ground: the easiest to learn"),
-      subjects: z.array(z.string()).min(1).optional().describe("only these, as in starter records"),
-      actions: z.array(z.string()).min(1).optional().describe("only these"),
-    })
-    .describe("stickers that the benchmark draws into its own folder"),
+const starter = section({
+  starter: section({
+    count: count.describe("how many stickers"),
+    seed: seed.default(1).describe("another seed gives other stickers: test sets need one of their own"),
+    domains: z.array(z.enum(DOMAINS)).min(1).optional().describe("default: both, three in ten Real"),
+    plain: z.boolean().default(false).describe("no text, no coloured ground: the easiest to learn"),
+    subjects: z.array(z.string()).min(1).optional().describe("only these, as in starter records"),
+    actions: z.array(z.string()).min(1).optional().describe("only these"),
+  }).describe("stickers that the benchmark draws into its own folder"),
 });
-const folder = z.strictObject({ folder: z.string().min(1).describe("stickers with a metadata.jsonl") });
-const source = z.union([folder, starter], { error: 'expected {"folder": "path"} or {"starter": {"count": 500}}' });
+const folder = section({ folder: z.string().min(1).describe("stickers with a metadata.jsonl") });
+const source = z.union([folder, starter], { error: 'must be {"folder": "path"} or {"starter": {"count": 500}}' });
 
-const trainingSet = z.strictObject({
+const trainingSet = section({
   stickers: source,
   test: z.array(z.enum(TEST_NAMES)).min(1).describe("test sets that it is scored on: those of its own domain"),
 });
 
-const tables = z.strictObject({
+const tables = section({
   separate: z.boolean().default(false).describe("Table 4: trained on each domain, scored on the same one's test set"),
   joint: z.boolean().default(false).describe("Table 7: trained on both domains together"),
-  trainingSets: z
-    .strictObject({
-      system: z.enum(NAMES).default("sti"),
-      sets: z.record(z.string().regex(/^[\w-]+$/, "a name of letters, digits, - and _"), trainingSet),
-    })
+  trainingSets: section({
+    system: z.enum(NAMES).default("sti"),
+    sets: z.record(z.string().regex(/^[\w-]+$/, "a name of letters, digits, - and _"), trainingSet),
+  })
     .optional()
     .describe("Table 5: one system trained on other sets, beside itself trained on `training`, domain by domain"),
-  curves: z
-    .strictObject({
-      systems: z.array(z.enum(NAMES)).min(1),
-      set: z.enum(["real", "cartoon", "joint"]).default("joint").describe("which trainings' checkpoints are scored"),
-      every: count.describe("optimiser steps between two checkpoints that are scored"),
-    })
+  curves: section({
+    systems: z.array(z.enum(NAMES)).min(1),
+    set: z.enum(["real", "cartoon", "joint"]).default("joint").describe("which trainings' checkpoints are scored"),
+    every: count.describe("optimiser steps between two checkpoints that are scored"),
+  })
     .optional()
     .describe("Figure 6: scores against training steps"),
 });
 
-const steps = z.strictObject({
+const steps = section({
   autoencoder: count.describe("of the diffusion systems; one for each training set, which they share"),
   diffusion: count,
   vqvae: count.describe("VideoGPT's first stage"),
   prior: count.describe("VideoGPT's second"),
 });
 
-const sampling = z.strictObject({
+const sampling = section({
   sampler: z.enum(Object.keys(SAMPLERS) as [SamplerName, ...SamplerName[]]).default("ddim"),
   steps: z.int().min(1).max(1000).default(25),
   guidance: z.number().min(0).default(7.5),
@@ -70,7 +67,7 @@ const sampling = z.strictObject({
   batch: count.default(4).describe("stickers at a time; the last bits depend on it"),
 });
 
-const config = z.strictObject({
+const config = section({
   title: z.string().min(1).default("Benchmark of the sticker systems"),
   preset: z.enum(PRESETS).describe("size of the models"),
   size: size.optional().describe("pixels a side; default: the preset's"),
@@ -79,15 +76,13 @@ const config = z.strictObject({
     .array(z.enum(NAMES))
     .min(1)
     .default([...NAMES]),
-  training: z
-    .strictObject({
-      name: z.string().min(1).default("this set").describe("its row in Table 5; a name of the paper's is compared"),
-      stickers: source,
-    })
-    .describe("what the systems of Tables 4 and 7 are trained on; records of both domains"),
-  test: z
-    .strictObject({ "VSD-R": source.optional(), "VSD-C": source.optional() })
-    .describe("test sets; of a folder with both domains VSD-R takes the Real stickers, VSD-C the cartoons"),
+  training: section({
+    name: z.string().min(1).default("this set").describe("its row in Table 5; a name of the paper's is compared"),
+    stickers: source,
+  }).describe("what the systems of Tables 4 and 7 are trained on; records of both domains"),
+  test: section({ "VSD-R": source.optional(), "VSD-C": source.optional() }).describe(
+    "test sets; of a folder with both domains VSD-R takes the Real stickers, VSD-C the cartoons",
+  ),
   tables: tables.describe("what is made"),
   steps: steps.describe("optimiser steps of each stage"),
   take: z
@@ -102,18 +97,15 @@ const config = z.strictObject({
   weights: z
     .union(
       [
-        z.strictObject({ folder: z.string().min(1).describe("published weights, or what eval train-features made") }),
-        z.strictObject({
-          train: z
-            .strictObject({ steps: count, batch: z.int().min(2).max(256).default(16) })
-            .describe("of each network"),
+        section({ folder: z.string().min(1).describe("published weights, or what eval train-features made") }),
+        section({
+          train: section({ steps: count, batch: z.int().min(2).max(256).default(16) }).describe("of each network"),
         }),
       ],
-      { error: 'expected {"folder": "path"} or {"train": {"steps": 300}}' },
+      { error: 'must be {"folder": "path"} or {"train": {"steps": 300}}' },
     )
     .describe("networks to score with; those trained on `training` give FVD-x, CLIP-x and VQA-x"),
-  cost: z
-    .strictObject({ runs: count.default(5).describe("stickers that are timed, after a first one") })
+  cost: section({ runs: count.default(5).describe("stickers that are timed, after a first one") })
     .optional()
     .describe("inference time, memory and operations of each system; absent: not measured"),
   gallery: z.int().min(0).max(100).default(6).describe("captions of each test set whose stickers the report shows"),
@@ -127,26 +119,10 @@ export type SourceConfig = BenchmarkConfig["training"]["stickers"];
  * @throws Error of one line naming every key at fault and what is allowed there
  */
 export function parseBenchmark(value: unknown, where: string, base: string): BenchmarkConfig {
-  const parsed = config.safeParse(value);
-  if (!parsed.success) {
-    const faults = parsed.error.issues.flatMap(told).map(({ path, message }) => `${path.join(".")}: ${message}`);
-    throw new Error(`${where}: ${faults.join("; ")}`);
-  }
-  const fault = faultOf(parsed.data);
+  const given: BenchmarkConfig = checked(config, value, where);
+  const fault = faultOf(given);
   if (fault !== null) throw new Error(`${where}: ${fault}`);
-  return located(parsed.data, base);
-}
-
-type Issue = z.core.$ZodIssue;
-
-/** Of a union's issues those of the one shape that was meant: the one whose key is there. Its own message where none is. */
-function told(issue: Issue): Issue[] {
-  if (issue.code !== "invalid_union") return [{ ...issue, path: issue.path.length > 0 ? issue.path : ["the file"] }];
-  const [meant, another] = issue.errors.filter(
-    (branch) => !branch.some(({ code, path }) => code === "unrecognized_keys" && path.length === 0),
-  );
-  if (!meant || another) return [issue];
-  return meant.flatMap((one) => told({ ...one, path: [...issue.path, ...one.path] }));
+  return located(given, base);
 }
 
 /** JSON Schema of the configuration, with the meaning of each key. */

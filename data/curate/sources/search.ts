@@ -2,8 +2,8 @@
 // answer the image addresses are. The words that led to a sticker are its trigger words, so one sticker may come from many.
 
 import { readFile } from "node:fs/promises";
+import { parseJson } from "../../json_config.ts";
 import { checkRegular } from "../../regular_file.ts";
-import { parseJson } from "../collection.ts";
 import type { SourceOf } from "../config.ts";
 import type { Fetcher } from "../fetch.ts";
 import { NotNow } from "../stage.ts";
