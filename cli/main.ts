@@ -2,7 +2,6 @@
 // file, imported only when that command runs, so that help is immediate. Called by gifgrad.mjs with process.argv.
 
 import { Argument, Command, Option } from "commander";
-import { withoutAside } from "../engine/atomic.ts";
 import { version } from "../package.json";
 import { addBenchmark } from "./benchmark_commands.ts";
 import { addDataset } from "./dataset_commands.ts";
@@ -48,7 +47,7 @@ export async function main(argv: readonly string[]): Promise<void> {
   try {
     await createProgram().parseAsync(argv);
   } catch (error) {
-    report(error);
+    await report(error);
     process.exit(1);
   }
 }
@@ -355,7 +354,8 @@ function ofSystem({ code, path }: NodeJS.ErrnoException): string | undefined {
 }
 
 /** Prints what went wrong. Errors of the language itself are our mistakes, not the user's, and say so. */
-function report(error: unknown): void {
+async function report(error: unknown): Promise<void> {
+  const { withoutAside } = await import("../engine/atomic.ts"); // here: help does not wait for it
   const message = error instanceof Error ? (ofSystem(error) ?? error.message) : String(error);
   console.error(`gifgrad: ${withoutAside(message)}`);
   if (error instanceof Error && process.env.DEBUG?.split(",").includes("stack")) console.error(error.stack);

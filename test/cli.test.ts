@@ -75,7 +75,11 @@ describe("a mistake gives one line and exit code 1:", () => {
       ["benchmark"],
       /^gifgrad: benchmark: give a configuration; --schema prints/,
     ],
-    ["a benchmark's that is not there", ["benchmark", "nowhere.json"], /nowhere\.json cannot be read \(ENOENT\)/],
+    [
+      "a benchmark's that is not there",
+      ["benchmark", "nowhere.json"],
+      /the configuration nowhere\.json does not exist/,
+    ],
     ["a benchmark's that is not JSON", ["benchmark", "README.md"], /^gifgrad: README\.md is not JSON: /],
     ["an unknown option", ["start", "--sede", "3"], /unknown option '--sede' \(Did you mean --seed\?\)/],
     ["a missing argument", ["starter"], /missing required argument 'out'/],
