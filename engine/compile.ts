@@ -11,7 +11,9 @@ import { fromStorage, Tensor } from "./tensor.ts";
 import { timed } from "./timeline.ts";
 import { withTrace } from "./trace.ts";
 
+/** Tensors by name: what a step takes and returns. */
 export type Named = Readonly<Record<string, Tensor>>;
+/** What a step is called with: a number stands for a scalar that varies from call to call. */
 export type Feed<I extends Named> = { readonly [K in keyof I]: Tensor | number };
 
 export interface CompileOptions {

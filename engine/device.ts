@@ -55,11 +55,15 @@ export interface Tracing {
   stop(): Promise<KernelTime[]>;
 }
 
+/** A back end: what tensors and compiled steps run on. */
 export interface Device {
+  /** The adapter and its driver, for people; a software adapter is called so. */
   readonly name: string;
+  /** What it can do, as kernels are told. */
   readonly caps: Caps;
   /** Submits the program and returns its results without waiting for them. */
   run(program: Program, feed: Readonly<Record<string, FeedValue>>): Record<string, Storage>;
+  /** The values that lie there, in row-major order. Waits for the device. */
   read(storage: Storage): Promise<Data>;
   /** What the program compiles to, for people. */
   explain(program: Program): string;
@@ -73,11 +77,13 @@ export interface Device {
    * pass of its own, timed by the device where the adapter can.
    */
   traceTo(file: string): Tracing;
+  /** Bytes and buffers in use now. */
   memory(): MemoryStats;
   /** What the device is, for people: name, kind, features, limits. */
   details(): Readonly<Record<string, string>>;
   /** Waits until everything submitted has run; rejects when the device reported an error since the last call. */
   settle(): Promise<void>;
+  /** Gives back what it holds; what lies on it alone is lost. */
   close(): void;
 }
 

@@ -4,7 +4,9 @@
 import { DTypeError, got } from "./error.ts";
 
 const DTYPES = ["f32", "i32", "u32", "bool", "f16"] as const;
+/** What an element is. Numbers of each are 32 bits wide on a device, f16 16 where the adapter has such floats. */
 export type DType = (typeof DTYPES)[number];
+/** Values on the host: f32 and f16 as Float32Array, i32 as Int32Array, u32 and bool (0 or 1) as Uint32Array. */
 export type Data = Float32Array | Int32Array | Uint32Array;
 
 /** WGSL type of a loaded value of this dtype. A bool is stored as 0 or 1 in a u32; an f16 is computed with as f32. */

@@ -17,6 +17,11 @@ export type { ConvOptions, ConvTransposeOptions, Padding } from "./ops/conv_opti
 export type { Operand } from "./tensor/elementwise.ts";
 export type { ReduceOptions, ScanOptions } from "./tensor/reduction.ts";
 
+/**
+ * A value of a shape and a dtype, made by `tensor(...)`, `zeros(...)` and methods. Methods return new tensors and throw where
+ * they are called: ShapeError for shapes and axes that they cannot take, DTypeError for dtypes, TypeError for what is no
+ * tensor or number. Axes may be negative, counted from the end. Shapes of two operands broadcast as NumPy's do.
+ */
 export class Tensor extends Lookup {
   protected of(node: Node): Tensor {
     return new Tensor(node);
@@ -58,7 +63,10 @@ function flatten(values: Data | number | readonly number[], dtype: DType | undef
   return values as Data;
 }
 
-/** Tensor of host values: a typed array or flat numbers (as f32) with a shape; without one, a vector. */
+/**
+ * Tensor of host values: a typed array or flat numbers (as f32) with a shape; without one, a vector. Throws ShapeError where
+ * they are nested or their count is not the shape's, TypeError where they are no numbers.
+ */
 export function tensor(values: Data | number | readonly number[], shape?: Shape, dtype?: DType): Tensor {
   if (dtype) checkDType("tensor", dtype);
   const flat = flatten(values, dtype);
@@ -69,18 +77,20 @@ export function tensor(values: Data | number | readonly number[], shape?: Shape,
   return fromStorage(new Storage(to, type, toData(type, flat)));
 }
 
-/** A constant tensor: costs nothing, kernels inline the value. */
+/** `value` everywhere: costs nothing, kernels inline it. Throws ShapeError for sizes that are no whole numbers from 0 on. */
 export function full(shape: Shape, value: number, dtype: DType = "f32"): Tensor {
   checkShape("full", shape);
   checkDType("full", dtype);
   return new Tensor(filled(shape, value, dtype));
 }
 
+/** f32 zeros of a shape. Throws as `full`. */
 export function zeros(shape: Shape): Tensor {
   checkShape("zeros", shape);
   return full(shape, 0);
 }
 
+/** f32 ones of a shape. Throws as `full`. */
 export function ones(shape: Shape): Tensor {
   checkShape("ones", shape);
   return full(shape, 1);

@@ -15,20 +15,25 @@ import { Movement } from "./movement.ts";
 export type Operand = Elementwise | number;
 
 export abstract class Elementwise extends Movement {
+  /** this + y */
   add(y: Operand): Tensor {
     return this.binary(elementwise.add, y);
   }
+  /** this - y */
   sub(y: Operand): Tensor {
     return this.binary(elementwise.sub, y);
   }
+  /** this y, element by element; `matmul` is the matrix product. */
   mul(y: Operand): Tensor {
     return this.binary(elementwise.mul, y);
   }
+  /** this / y, of floats */
   div(y: Operand): Tensor {
     // A product is faster, and exact where the reciprocal is; k / k must be 1 for every k.
     const exact = typeof y === "number" && this.dtype === "f32" && Number.isInteger(Math.log2(Math.abs(y)));
     return exact ? this.mul(1 / y) : this.binary(elementwise.div, y);
   }
+  /** this^y, of floats; a negative base wants a whole y. */
   pow(y: Operand): Tensor {
     // Products and roots are more accurate than exp2(y log2(x)).
     if (y === 1) return this.self();
@@ -37,9 +42,11 @@ export abstract class Elementwise extends Movement {
     if (y === -1) return this.reciprocal();
     return this.binary(elementwise.pow, y);
   }
+  /** The larger of the two; at ties each gets half of the gradient. */
   maximum(y: Operand): Tensor {
     return this.binary(elementwise.maximum, y);
   }
+  /** The smaller of the two; at ties each gets half of the gradient. */
   minimum(y: Operand): Tensor {
     return this.binary(elementwise.minimum, y);
   }
@@ -71,12 +78,15 @@ export abstract class Elementwise extends Movement {
   not(): Tensor {
     return this.equal(this.of(filled([], 0, "bool")));
   }
+  /** Of bool tensors. */
   and(y: Tensor): Tensor {
     return this.where(y, 0);
   }
+  /** Of bool tensors. */
   or(y: Tensor): Tensor {
     return this.where(1, y);
   }
+  /** Of bool tensors. */
   xor(y: Tensor): Tensor {
     return this.notEqual(y);
   }
@@ -93,48 +103,60 @@ export abstract class Elementwise extends Movement {
     const shape = broadcast("where", this.shape, broadcast("where", x.shape, y.shape));
     return this.apply(elementwise.where, [this.expand(shape), x.expand(shape), y.expand(shape)]);
   }
+  /** -x */
   neg(): Tensor {
     return this.apply(elementwise.neg, [this]);
   }
+  /** e^x */
   exp(): Tensor {
     return this.apply(elementwise.exp, [this]);
   }
+  /** Natural logarithm. */
   log(): Tensor {
     return this.apply(elementwise.log, [this]);
   }
   sqrt(): Tensor {
     return this.apply(elementwise.sqrt, [this]);
   }
+  /** 1 / sqrt(x) */
   rsqrt(): Tensor {
     return this.apply(elementwise.rsqrt, [this]);
   }
+  /** 1 / x */
   reciprocal(): Tensor {
     return this.apply(elementwise.reciprocal, [this]);
   }
+  /** Of radians, to 3e-7 for |x| <= 1e5. */
   sin(): Tensor {
     return this.apply(elementwise.sin, [this]);
   }
+  /** Of radians, to 3e-7 for |x| <= 1e5. */
   cos(): Tensor {
     return this.apply(elementwise.cos, [this]);
   }
   tanh(): Tensor {
     return this.apply(elementwise.tanh, [this]);
   }
+  /** 1 / (1 + exp(-x)) */
   sigmoid(): Tensor {
     return this.apply(elementwise.sigmoid, [this]);
   }
+  /** The error function. */
   erf(): Tensor {
     return this.apply(elementwise.erf, [this]);
   }
   abs(): Tensor {
     return this.apply(elementwise.abs, [this]);
   }
+  /** -1, 0 or 1 */
   sign(): Tensor {
     return this.apply(elementwise.sign, [this]);
   }
+  /** The largest whole number that is not above. */
   floor(): Tensor {
     return this.apply(elementwise.floor, [this]);
   }
+  /** The smallest whole number that is not below. */
   ceil(): Tensor {
     return this.neg().floor().neg();
   }
@@ -147,6 +169,7 @@ export abstract class Elementwise extends Movement {
     const raised = low === undefined ? this.self() : this.less(low).where(low, this);
     return high === undefined ? raised : this.greater(high).where(high, raised);
   }
+  /** x^2 */
   square(): Tensor {
     return this.mul(this);
   }

@@ -19,6 +19,7 @@ export abstract class Movement extends Value {
     checkShape("reshape", to);
     return sameShape(to, this.shape) ? this.self() : this.apply(movement.reshape, [this], { to });
   }
+  /** Axes in another order: axis i of the result is axis order[i] of this. */
   permute(order: readonly number[]): Tensor {
     const moved = this.apply(movement.permute, [this], { order });
     const long = order.filter((axis) => this.shape[axis] !== 1);
@@ -54,6 +55,7 @@ export abstract class Movement extends Value {
       step: this.shape.map((_, i) => (i === a ? step : 1)),
     });
   }
+  /** A slice of every axis at once, as the op has it; steps may be negative. */
   sliceWith(attrs: movement.SliceAttrs): Tensor {
     return sameShape(attrs.size, this.shape) && attrs.step.every((s) => s === 1)
       ? this.self()
@@ -74,6 +76,7 @@ export abstract class Movement extends Value {
     if (sides.length !== this.rank) throw new ShapeError(`pad: ${sides.length} pairs for ${show(this.shape)}`);
     return this.padWith({ low: sides.map((s) => s[0]), high: sides.map((s) => s[1]), holes: sides.map(() => 0) });
   }
+  /** Zeros before, after and between the elements of every axis, as the op has it. */
   padWith(attrs: movement.PadAttrs): Tensor {
     const nothing = [...attrs.low, ...attrs.high, ...attrs.holes].every((n) => n === 0);
     return nothing ? this.self() : this.apply(movement.pad, [this], attrs);

@@ -69,6 +69,7 @@ export abstract class Product extends Reduction {
     const y = convolveBack(lifted, w.reshape(convolve.withUnits(w.shape, 0)), attrs);
     return y.reshape(convolve.withoutUnits(y.shape, this.rank));
   }
+  /** The convolution on three spatial axes that `conv` comes to: x [b, d, h, w, c], w [kd, kh, kw, c / groups, o]. */
   convWith(w: Tensor, attrs: convolution.ConvAttrs): Tensor {
     return this.apply(convolution.conv, [this, w], attrs);
   }
