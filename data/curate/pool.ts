@@ -9,10 +9,15 @@ export interface PoolOptions {
   readonly processes: number;
   /** A file that takes longer is given up. */
   readonly seconds?: number;
+  /** The program of a process. Another one where a test wants processes that die. */
+  readonly worker?: string;
 }
 
 /** worker.ts as cli/build.mjs bundles it. */
 const WORKER = fileURLToPath(new URL("../../dist/curate_worker.js", import.meta.url));
+
+/** Requests that a process has: that in hand, and the one it goes on to at once. */
+const DEPTH = 2;
 
 /** Megabytes of JavaScript heap of a worker; pixels are outside of it and bounded by decode/limits.ts. */
 const HEAP = 256;
@@ -35,11 +40,21 @@ export class WorkerFailure extends Error {
   override readonly name = "WorkerFailure";
 }
 
-/** A fixed number of processes that answer one request at a time each. */
+interface Worker {
+  readonly process: ChildProcess;
+  /** What it has been given, in the order in which it answers: the first is in hand. */
+  readonly jobs: Job[];
+  /** Ends a process whose job in hand takes too long. */
+  timer?: NodeJS.Timeout;
+  late: boolean;
+}
+
+/** A fixed number of processes that work on one request at a time each. */
 export class Pool {
-  readonly #options: PoolOptions;
-  readonly #idle: ChildProcess[] = [];
-  readonly #all = new Set<ChildProcess>();
+  readonly #processes: number;
+  readonly #seconds: number;
+  readonly #program: string;
+  readonly #workers = new Set<Worker>();
   readonly #waiting: Job[] = [];
   #peak = 0;
 
@@ -48,9 +63,9 @@ export class Pool {
     return this.#peak;
   }
 
-  constructor(options: PoolOptions) {
-    if (!existsSync(WORKER)) throw new Error(`${WORKER} is missing: run "npx gifgrad --version", which builds it`);
-    this.#options = options;
+  constructor({ processes, seconds = 20, worker = WORKER }: PoolOptions) {
+    if (!existsSync(worker)) throw new Error(`${worker} is missing: run "npx gifgrad --version", which builds it`);
+    [this.#processes, this.#seconds, this.#program] = [processes, seconds, worker];
   }
 
   /** @throws WorkerFailure when the process does not answer; Error with the worker's message when the request fails */
@@ -63,66 +78,76 @@ export class Pool {
 
   async close(): Promise<void> {
     await Promise.all(
-      [...this.#all].map(
-        (child) =>
+      [...this.#workers].map(
+        ({ process }) =>
           new Promise<void>((resolve) => {
-            child.once("exit", () => resolve());
-            child.kill("SIGKILL");
+            process.once("exit", () => resolve());
+            process.kill("SIGKILL");
           }),
       ),
     );
   }
 
   #next(): void {
-    const job = this.#waiting[0];
-    if (!job) return;
-    const child = this.#idle.pop() ?? (this.#all.size < this.#options.processes ? this.#start() : undefined);
-    if (!child) return;
-    this.#waiting.shift();
-    this.#give(child, job);
+    while (this.#waiting.length > 0) {
+      const worker = this.#free();
+      if (!worker) return;
+      const job = this.#waiting.shift() as Job;
+      worker.jobs.push(job);
+      if (worker.jobs.length === 1) this.#watch(worker);
+      worker.process.send(job.request, () => {}); // of one that cannot be told, the end is told by #died
+    }
   }
 
-  #start(): ChildProcess {
-    const child = fork(WORKER, [], {
+  /** That which has least to do, unless another may be started, if it takes one more. */
+  #free(): Worker | undefined {
+    const [least] = [...this.#workers].sort((a, b) => a.jobs.length - b.jobs.length);
+    if (least?.jobs.length !== 0 && this.#workers.size < this.#processes) return this.#start();
+    return least && least.jobs.length < DEPTH ? least : undefined;
+  }
+
+  #start(): Worker {
+    const process = fork(this.#program, [], {
       execArgv: [`--max-old-space-size=${HEAP}`],
       serialization: "advanced",
       stdio: ["ignore", "ignore", "ignore", "ipc"],
     });
-    this.#all.add(child);
-    child.once("exit", () => this.#all.delete(child));
-    return child;
+    const worker: Worker = { process, jobs: [], late: false };
+    this.#workers.add(worker);
+    process.on("message", (message) => this.#answered(worker, message as Answer));
+    // What it has answered before it died is still read: whom its death is charged to follows from that.
+    const read = new Promise((resolve) => process.once("disconnect", resolve));
+    process.once("exit", (_, signal) => {
+      this.#workers.delete(worker);
+      read.then(() => this.#died(worker, signal));
+    });
+    return worker;
   }
 
-  #give(child: ChildProcess, { request, resolve, reject }: Job): void {
-    const seconds = this.#options.seconds ?? 20;
-    const end = (): void => {
-      clearTimeout(timer);
-      child.off("message", answered);
-      child.off("exit", died);
-      this.#next();
-    };
-    const answered = (message: unknown): void => {
-      const { answer, error, peakBytes } = message as Answer;
-      this.#peak = Math.max(this.#peak, peakBytes);
-      this.#idle.push(child);
-      end();
-      if (error === undefined) resolve(answer);
-      else reject(new Error(error));
-    };
-    const died = (_: number | null, signal: string | null): void => {
-      this.#all.delete(child);
-      end();
-      reject(
-        new WorkerFailure(late ? `not decoded within ${seconds} s` : `the decoder died of it (${signal ?? "exit"})`),
-      );
-    };
-    let late = false;
-    const timer = setTimeout(() => {
-      late = true;
-      child.kill("SIGKILL");
-    }, seconds * 1000);
-    child.once("message", answered);
-    child.once("exit", died);
-    child.send(request);
+  #watch(worker: Worker): void {
+    worker.timer = setTimeout(() => {
+      worker.late = true;
+      worker.process.kill("SIGKILL");
+    }, this.#seconds * 1000);
+  }
+
+  #answered(worker: Worker, { answer, error, peakBytes }: Answer): void {
+    clearTimeout(worker.timer);
+    this.#peak = Math.max(this.#peak, peakBytes);
+    const job = worker.jobs.shift();
+    if (worker.jobs.length > 0) this.#watch(worker);
+    if (error === undefined) job?.resolve(answer);
+    else job?.reject(new Error(error));
+    this.#next();
+  }
+
+  /** The job in hand has cost the process; what was waiting behind it goes to another. */
+  #died({ jobs, timer, late }: Worker, signal: string | null): void {
+    clearTimeout(timer);
+    const [cause, ...others] = jobs;
+    this.#waiting.unshift(...others);
+    const what = late ? `not decoded within ${this.#seconds} s` : `the decoder died of it (${signal ?? "exit"})`;
+    cause?.reject(new WorkerFailure(what));
+    this.#next();
   }
 }

@@ -1,4 +1,4 @@
-// A process that decodes, one request at a time (pool.ts). Its answer is an object, or the reason why there is none.
+// A process that decodes, one request after another (pool.ts). Its answer is an object, or the reason why there is none.
 
 import { readFile } from "node:fs/promises";
 import { type ClipResult, type ClipTask, storeClip } from "../clip.ts";
@@ -18,14 +18,17 @@ async function answer(request: Request): Promise<Measures | ClipResult> {
   return measure(bytes, request.path);
 }
 
+let turn: Promise<void> = Promise.resolve();
 process.on("message", (request: Request) => {
   const send = (result: Omit<Answer, "peakBytes">): void => {
     process.send?.({ ...result, peakBytes: peakBytes() } satisfies Answer);
   };
-  answer(request).then(
-    (value) => send({ answer: value }),
-    (error: Error) => send({ error: error instanceof DecodeError ? error.reason : error.message }),
-  );
+  turn = turn
+    .then(() => answer(request))
+    .then(
+      (value) => send({ answer: value }),
+      (error: Error) => send({ error: error instanceof DecodeError ? error.reason : error.message }),
+    );
 });
 // Whoever asked is gone.
 process.on("disconnect", () => process.exit());
