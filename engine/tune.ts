@@ -36,7 +36,7 @@ export function tuneCases(programs: readonly Program[], { caps }: Pick<Machine, 
   const cases = new Map<string, TuneCase>();
   for (const program of programs) {
     const plan = makePlan(program, caps);
-    for (const group of new Set(plan.dispatches.map((d) => d.group))) {
+    for (const group of new Set(plan.dispatches.flatMap((d) => d.groups))) {
       const kernel = kernelOf(group, plan.fusion);
       if (!kernel || candidatesOf(kernel.family, kernel.spec, caps).length < 2) continue;
       const key = tuningKey(kernel.family.name, kernel.spec);

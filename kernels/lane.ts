@@ -1,6 +1,6 @@
 // The number of a thread in its workgroup, on software adapters. Kernels ask WGSL for it, `local_invocation_index`; Mesa's
 // software driver computes that from three coordinates by 24 integer divisions per subgroup, more than a vector's load and
-// store. Subgroups have numbers that cost nothing. Called by engine/plan/emit.ts and engine/testing/runner.ts.
+// store. Subgroups have numbers that cost nothing. Called by engine/plan/plan.ts and engine/testing/runner.ts.
 
 import type { Caps } from "./wgsl.ts";
 

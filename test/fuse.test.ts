@@ -7,7 +7,7 @@ import { useDevice } from "../engine/device.ts";
 import { type Node, print } from "../engine/graph.ts";
 import { allOps, type OpDef } from "../engine/ops/op.ts";
 import { KERNEL_LOADS } from "../engine/plan/fuse/sizes.ts";
-import { makePlan } from "../engine/plan/plan.ts";
+import { makePlan, type PlanOptions } from "../engine/plan/plan.ts";
 import { type GpuDevice, openGpu } from "../engine/runtime/gpu.ts";
 import { apply, full, type Tensor, tensor, zeros } from "../engine/tensor.ts";
 import type { Check } from "../engine/testing/check.ts";
@@ -46,15 +46,20 @@ describe("random programs", () => {
     if (check.needs === "gpu") onGpu(check.law, body);
     else test(check.law, body);
   }
-  onGpu("not fused, on the device", async () => {
-    const unfused = await openGpu({ plan: { fuse: false } });
-    const check = lawChecks().find((c) => c.law === "WGSL equals the definition") as Check;
-    useDevice(unfused);
-    const { failure } = await check.run({ seed: 4, cases: 4 });
-    unfused.close();
-    useDevice(await gpu());
-    expect(failure).toBeNull();
-  });
+  const plans: [string, PlanOptions][] = [
+    ["not fused", { fuse: false }],
+    ["chained", { chain: "all" }],
+  ];
+  for (const [how, plan] of plans)
+    onGpu(`${how}, on the device`, async () => {
+      const other = await openGpu({ plan });
+      const check = lawChecks().find((c) => c.law === "WGSL equals the definition") as Check;
+      useDevice(other);
+      const { failure } = await check.run({ seed: 4, cases: 4 });
+      other.close();
+      useDevice(await gpu());
+      expect(failure).toBeNull();
+    });
 });
 
 const bindingsOf = (out: Tensor): number[] =>

@@ -141,8 +141,8 @@ describe.each(machines)("for %s", (_, caps) => {
   test("kernels are WGSL and within the limits", async () => {
     let kernels = 0;
     for (const program of [...programs(), ...drawn()]) {
-      const plan = makePlan(program, caps);
-      for (const { source, places } of [...plan.setup, ...plan.dispatches]) {
+      const [plan, joined] = ([false, "all"] as const).map((chain) => makePlan(program, caps, { chain }));
+      for (const { source, places } of [...plan.setup, ...plan.dispatches, ...joined.dispatches]) {
         expect(await complaints(source)).toEqual([]);
         expect(places.length, source.label).toBeLessThanOrEqual(caps.maxBindings);
         expect(Math.max(...source.workgroups), source.label).toBeLessThanOrEqual(caps.maxWorkgroupsPerDim);

@@ -1,9 +1,8 @@
 // Group -> kernels, in one of three ways, a file of emit/ each: elementwise, around a reduction, around a kernel written by
-// hand. Here: which way, and what holds for every dispatch: no buffer is bound twice, threads get their numbers as the adapter
-// has them, 16-bit floats are enabled where they are bound. Called by plan.ts.
+// hand. Here: which way, and what holds for every dispatch: no buffer is bound twice, 16-bit floats are enabled where they
+// are bound. Called by plan.ts.
 
 import { elementwiseKernel } from "../../kernels/elementwise.ts";
-import { withLanes } from "../../kernels/lane.ts";
 import type { Caps, KernelSource } from "../../kernels/wgsl.ts";
 import { bufferType } from "../dtype.ts";
 import type { Node } from "../graph.ts";
@@ -19,8 +18,7 @@ export { type Kernel, kernelOf } from "./emit/kernel.ts";
 
 export function emit(group: Group, context: EmitContext): Emitted {
   const { passes, scratch } = separate(emitGroup(group, context), context);
-  const numbered = passes.map((pass) => withText(pass, withLanes(pass.source.wgsl, context.caps)));
-  return { passes: numbered.map(enabled), scratch };
+  return { passes: passes.map(enabled), scratch };
 }
 
 function emitGroup(group: Group, context: EmitContext): Emitted {
@@ -34,11 +32,7 @@ function emitGroup(group: Group, context: EmitContext): Emitted {
 function enabled(pass: EmittedPass): EmittedPass {
   const { wgsl } = pass.source;
   if (!/array<(vec4<)?f16>/.test(wgsl) || wgsl.includes("enable f16;")) return pass;
-  return withText(pass, `enable f16;\n${wgsl}`);
-}
-
-function withText(pass: EmittedPass, wgsl: string): EmittedPass {
-  return { ...pass, source: { ...pass.source, wgsl } };
+  return { ...pass, source: { ...pass.source, wgsl: `enable f16;\n${wgsl}` } };
 }
 
 /** A kernel that is given the same buffer twice (x @ x^T) gets a copy for the second: bindings must not overlap. */

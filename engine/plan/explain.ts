@@ -29,10 +29,10 @@ export function explainPlan(plan: Plan): string {
   ].join("\n");
 }
 
-/** Names of the ops that a group computes, sources first: `matmul add tanh`, repeated ones as `mul*3`. */
-export function opsOf(group: Group, plan: Pick<Plan, "fusion">): string {
+/** Names of the ops that groups compute, sources first: `matmul add tanh`, repeated ones as `mul*3`. */
+export function opsOf(groups: readonly Group[], plan: Pick<Plan, "fusion">): string {
   const counts = new Map<string, number>();
-  for (const n of computed(group, plan)) counts.set(n.op.name, (counts.get(n.op.name) ?? 0) + 1);
+  for (const n of groups.flatMap((g) => computed(g, plan))) counts.set(n.op.name, (counts.get(n.op.name) ?? 0) + 1);
   return [...counts].map(([op, n]) => (n > 1 ? `${op}*${n}` : op)).join(" ");
 }
 
@@ -99,13 +99,13 @@ function dispatchLines(
   );
   const { source } = d;
   const head = `${label.padStart(4)}  ${source.label.padEnd(56)} ${source.workgroups.join("x").padStart(9)}`;
-  return [`${head} ${bytes(boundBytes(d)).padStart(14)}`, `        computes ${opsOf(d.group, plan)}`, ...touched];
+  return [`${head} ${bytes(boundBytes(d)).padStart(14)}`, `        computes ${opsOf(d.groups, plan)}`, ...touched];
 }
 
 /** What is known of a dispatch before it runs: for profiles and traces. */
 export interface DispatchInfo {
   readonly label: string;
-  /** The kernel's family, "reduce" or "elementwise". */
+  /** The kernel's family, "reduce", "elementwise" or "chain". */
   readonly family: string;
   /** 0 where the kernel does not say. */
   readonly flops: number;
@@ -119,13 +119,13 @@ export function dispatchInfos(plan: Plan): DispatchInfo[] {
   const name = namesOf(plan);
   const seen = new Set<string>();
   return plan.dispatches.map((d) => {
-    const { source, group } = d;
+    const { source, groups } = d;
     const touched = Object.entries(touches(d, name, seen)).filter(([, values]) => values.length > 0);
     return {
       label: source.label,
       ...workOf(d),
       args: {
-        ops: opsOf(group, plan),
+        ops: opsOf(groups, plan),
         ...Object.fromEntries(touched.map(([kind, values]) => [kind, values.join(", ")])),
         workgroups: source.workgroups.join("x"),
       },
@@ -136,10 +136,11 @@ export function dispatchInfos(plan: Plan): DispatchInfo[] {
 /** The family of a dispatch's kernel, its operations and the bytes that it moves. */
 export function workOf(d: Dispatch): Pick<DispatchInfo, "family" | "flops" | "bytes"> {
   const { flops = 0, bytes = boundBytes(d) } = d.source;
-  return { family: familyOf(d.group), flops, bytes };
+  return { family: familyOf(d.groups), flops, bytes };
 }
 
-function familyOf({ core }: Group): string {
+function familyOf([{ core }, ...others]: readonly Group[]): string {
+  if (others.length > 0) return "chain";
   const lower = core?.op.lower;
   if (lower?.kind === "kernel") return lower.family.name;
   return lower ? "reduce" : "elementwise";

@@ -25,7 +25,7 @@ function tooLarge(plan: Plan, d: Dispatch, i: number, bytes: number, caps: Caps)
   const slot = d.slots[i];
   const what =
     "scratch" in slot
-      ? `scratch of ${opsOf(d.group, plan)}`
+      ? `scratch of ${opsOf(d.groups, plan)}`
       : `${slot.node.op.name} ${slot.node.dtype}${show(slot.node.shape)}`;
   const leaf = "node" in slot && slot.node.op.lower.kind === "leaf";
   const { name } = plan;

@@ -3,7 +3,7 @@
 
 export interface Interval {
   readonly bytes: number;
-  /** Index of the dispatch group that writes it and of the last that reads it, both included. */
+  /** Index of the dispatch that writes it and of the last that reads it, both included. */
   readonly first: number;
   readonly last: number;
 }

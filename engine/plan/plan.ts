@@ -1,12 +1,14 @@
 // Program -> Plan: groups in order, one place in memory for everything they read and write, kernels emitted. Pure: a plan can
 // be made, printed and tested without a device. runtime/gpu.ts turns it into buffers and pipelines.
 
+import { withLanes } from "../../kernels/lane.ts";
 import { type Caps, choose, type KernelSource } from "../../kernels/wgsl.ts";
 import type { Program } from "../device.ts";
 import { type DType, elementBytes } from "../dtype.ts";
 import type { Node } from "../graph.ts";
 import { numel, type Shape } from "../shape.ts";
 import type { Storage } from "../storage.ts";
+import { chained } from "./chain.ts";
 import { type EmittedPass, emit, kernelOf, type Slot } from "./emit.ts";
 import { type Fusion, fuse, type Group, readsInPlace } from "./fuse.ts";
 import { checkLimits } from "./limits.ts";
@@ -27,8 +29,8 @@ export type Place =
 export interface Dispatch {
   readonly source: KernelSource;
   readonly places: readonly Place[];
-  /** The group it computes, or a part of, and what its bindings hold. For people: explain.ts and the runtime's errors. */
-  readonly group: Group;
+  /** What it computes: a group, or a part of one, or several (chain.ts). With what its bindings hold this is for people: explain.ts. */
+  readonly groups: readonly Group[];
   readonly slots: readonly Slot[];
   /** Places (as in Slot) of the group's results. */
   readonly written: ReadonlySet<string>;
@@ -70,6 +72,8 @@ export interface Copy {
 export interface PlanOptions {
   /** false: one kernel per node, for tests. */
   readonly fuse?: boolean;
+  /** Which small dispatches become one: those of programs that run again, where that pays, or all that can; false: none. */
+  readonly chain?: "paying" | "all" | false;
 }
 
 /** Bytes of a buffer that holds `n` elements: a whole number of vec4s, so that kernels may run over the end. */
@@ -92,7 +96,7 @@ export function makePlan(program: Program, caps: Caps, options: PlanOptions = {}
       return (kernel && choose(kernel.family, kernel.spec, caps).epilogues) ?? "any";
     },
   });
-  const plan = new Planner(program, caps, fusion).plan();
+  const plan = new Planner(program, caps, fusion).plan(options);
   checkLimits(plan, caps);
   return plan;
 }
@@ -119,10 +123,14 @@ class Planner {
     }
   }
 
-  plan(): Plan {
+  plan({ fuse = true, chain = "paying" }: PlanOptions): Plan {
     const order = this.#order();
-    const dispatches = order.flatMap((group, time) => this.#emitGroup(group, time));
-    const end = order.length;
+    const single = order.flatMap((group, time) => this.#emitGroup(group, time));
+    const chains = fuse && (chain === "all" || (chain === "paying" && this.#program.reused));
+    const joined = chains ? chained(single, this.#caps, { keyOf, always: chain === "all" }) : single;
+    const [dispatches, setup] = [joined, [...this.#setup.values()]].map((list) => list.map((d) => this.#numbered(d)));
+    for (const [time, { places }] of dispatches.entries()) for (const p of places) this.#touch(p, time);
+    const end = dispatches.length;
     const outputs = Object.entries(this.#program.outputs).map(([name, node]) => {
       const place = this.#place(this.#fusion.resolve(node));
       this.#touch(place, end);
@@ -136,7 +144,7 @@ class Planner {
     return {
       name: this.#program.name,
       dispatches,
-      setup: [...this.#setup.values()],
+      setup,
       arena,
       inputs,
       outputs,
@@ -240,9 +248,13 @@ class Planner {
       .filter((p) => !setup.some((s) => s === p))
       .map(({ source, slots }) => {
         const places = slots.map((s) => ("scratch" in s ? scratch[s.scratch] : this.#place(s.node)));
-        for (const p of places) this.#touch(p, time);
-        return { source, places, group, slots, written };
+        return { source, places, groups: [group], slots, written };
       });
+  }
+
+  /** With threads' numbers as the adapter has them. */
+  #numbered(d: Dispatch): Dispatch {
+    return { ...d, source: { ...d.source, wgsl: withLanes(d.source.wgsl, this.#caps) } };
   }
 
   /** The place that `source`, which depends on nothing, fills; groups that need the same table share it. */
@@ -251,7 +263,7 @@ class Planner {
     const known = this.#setup.get(key);
     if (known) return known.places[0];
     const place: Place = { kind: "constant", index: this.#setup.size, bytes: paddedBytes(elements) };
-    this.#setup.set(key, { source, places: [place], group, slots, written: new Set() });
+    this.#setup.set(key, { source, places: [place], groups: [group], slots, written: new Set() });
     return place;
   }
 

@@ -106,7 +106,7 @@ export class Recorder {
   }
 
   #dispatch(
-    { source, group }: Dispatch,
+    { source, groups }: Dispatch,
     plan: Plan,
     places: readonly GPUBufferBinding[],
     uniforms: GPUBuffer | null,
@@ -119,7 +119,7 @@ export class Recorder {
         resource: { buffer: uniforms as GPUBuffer, offset, size: Math.ceil(source.uniforms.length / 4) * 16 },
       });
     }
-    const pipeline = this.#pipelines.get(source, places.length, { step: plan.name, ops: () => opsOf(group, plan) });
+    const pipeline = this.#pipelines.get(source, places.length, { step: plan.name, ops: () => opsOf(groups, plan) });
     const [x, y, z] = source.workgroups;
     return {
       pipeline,

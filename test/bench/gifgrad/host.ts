@@ -1,8 +1,9 @@
-// What a replayed step costs the host: 500 dispatches too small to be work for the device, no two neighbours of one pipeline.
-// Called by index.ts.
+// What a replayed step costs the host: 500 dispatches too small to be work for the device, no two neighbours of one pipeline,
+// and none joined with another, as such small ones would be. Called by index.ts.
 
-import { compile, type Device, Parameter, type Tensor } from "../../../engine/index.ts";
-import { makePlan } from "../../../engine/plan/plan.ts";
+import { compile, Parameter, type Tensor, useDevice } from "../../../engine/index.ts";
+import { makePlan, type PlanOptions } from "../../../engine/plan/plan.ts";
+import { openGpu } from "../../../engine/runtime/gpu.ts";
 import { observe } from "../../../engine/timeline.ts";
 import { R } from "../data.ts";
 import { HOST } from "../results.ts";
@@ -12,7 +13,10 @@ import { compiled } from "./run.ts";
 /** Calls that are timed each, and calls after which the device's memory is looked at. */
 const [TIMED, CALLS] = [200, 1000];
 
-export function host(device: Device): Subject {
+const plan: PlanOptions = { chain: false };
+
+export async function host(): Promise<Subject> {
+  const device = useDevice(await openGpu({ plan }));
   const [x, w] = [new Parameter([8, 8], R([8, 8], 1)), new Parameter([8, 8], R([8, 8], 2, 1 / 3))];
   const step = compile(
     ({ start }: { start: Tensor }) => {
@@ -29,14 +33,14 @@ export function host(device: Device): Subject {
   );
   const call = (): unknown => step({ start: 0.5 });
   return {
-    ...compiled(device, step as never),
+    ...compiled(device, step as never, plan),
     run: async () => {
       call();
       await device.settle();
       return undefined;
     },
     host: async () => {
-      const dispatches = makePlan(step.program(), device.caps).dispatches.length;
+      const dispatches = makePlan(step.program(), device.caps, plan).dispatches.length;
       const times: number[] = [];
       const stop = observe(({ phase, start, end }) => {
         if (phase === "encode") times.push(end - start);

@@ -9,7 +9,7 @@ import { mlp } from "./mlp.ts";
 import { ddim, unet, videoUnet } from "./unet.ts";
 import { vqvae } from "./vqvae.ts";
 
-const all: Readonly<Record<string, (device: Device) => Subject>> = {
+const all: Readonly<Record<string, (device: Device) => Subject | Promise<Subject>>> = {
   ...micros,
   W8: mlp,
   W9: unet,

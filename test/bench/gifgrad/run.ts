@@ -12,7 +12,7 @@ import {
 } from "../../../engine/index.ts";
 import type { Module } from "../../../engine/nn/index.ts";
 import { AdamW } from "../../../engine/optim/index.ts";
-import { makePlan } from "../../../engine/plan/plan.ts";
+import { makePlan, type PlanOptions } from "../../../engine/plan/plan.ts";
 import { summarise } from "../../../engine/plan/summary.ts";
 import { GpuDevice } from "../../../engine/runtime/gpu.ts";
 import { formatProfile } from "../../../engine/runtime/profile.ts";
@@ -21,11 +21,15 @@ import { type LoadedParam, loadParams, type ModelName } from "../params.ts";
 import type { Subject } from "../subject.ts";
 
 /** The plan of a compiled step that has run, its memory, and its time by kernel. */
-export function compiled(device: Device, step: Step<Named, Named>): Pick<Subject, "profile" | "explain" | "arena"> {
+export function compiled(
+  device: Device,
+  step: Step<Named, Named>,
+  plan?: PlanOptions,
+): Pick<Subject, "profile" | "explain" | "arena"> {
   return {
     explain: () => step.explain(),
     arena: () => {
-      const { memory } = summarise(makePlan(step.program(), device.caps));
+      const { memory } = summarise(makePlan(step.program(), device.caps, plan));
       return { bytes: memory.arena, least: memory.lowerBound };
     },
     profile: async () =>
