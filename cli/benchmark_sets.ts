@@ -166,7 +166,7 @@ export async function checkHeldOut(tests: readonly OpenTest[], trained: readonly
 
 /**
  * The networks to score with. Those that the configuration wants trained are trained once, on all of `training`.
- * @throws Error where a folder has none for any of the metrics: nothing would be scored, however long it took
+ * @throws Error where one cannot be used, or a folder has none for any of the metrics: now, and not when all is trained
  */
 export async function openBenchmarkScorers(bench: Bench): Promise<Scorers> {
   const { config, size } = bench;
@@ -178,6 +178,8 @@ export async function openBenchmarkScorers(bench: Bench): Promise<Scorers> {
     generated: [],
     ...{ weights: dir, metrics: [...metrics], size, frames: CLIP_FRAMES, extension: "loop", fvdFrames: 16, seed },
   });
+  const [unusable] = Object.values(scorers.unusable);
+  if (unusable !== undefined) throw new Error(`weights: ${unusable}`);
   const lacking = metrics.map((metric) => scorers.missing[metric]);
   if (lacking.every((why) => why !== undefined))
     throw new Error(`weights: no network for any of ${metrics.join(", ")}: ${lacking.join("; ")}`);

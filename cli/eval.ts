@@ -9,15 +9,13 @@ import type { ExtractOptions } from "../eval/features.ts";
 import { fvdScore } from "../eval/fvd_score.ts";
 import { holdsUnfinished, OwnCheckpoints } from "../eval/own_checkpoint.ts";
 import { holdsOwn, saveOwn } from "../eval/own_weights.ts";
-import { ProtocolError, rank, type Score } from "../eval/score.ts";
+import { type Metric, ProtocolError, rank, type Score } from "../eval/score.ts";
 import { OWN_NETWORKS, type OwnNetwork, trainFeatures } from "../eval/train_features.ts";
 import { vqaScore } from "../eval/vqa_score.ts";
 import { type Progress, progress } from "../train/progress.ts";
 import { openScorers, type Scorers } from "./eval_weights.ts";
-import { type EvalOptions, type METRICS, refuseGiven, type TrainFeaturesOptions } from "./options.ts";
+import { type EvalOptions, refuseGiven, type TrainFeaturesOptions } from "./options.ts";
 import { announce } from "./train.ts";
-
-type Metric = (typeof METRICS)[number];
 
 interface Result {
   readonly generated: string;
@@ -117,14 +115,16 @@ const SCORE: Readonly<Record<Metric, ScoreOf>> = {
   vqa: async (clips, real, { published, vqa }, o) => (vqa ? vqaScore(clips, real, vqa, { ...o, published }) : null),
 };
 
-/** One metric of generated clips beside real ones; null where its network is missing. */
-export function scoreClips(
+/** One metric of generated clips beside real ones; null where its network is missing. Throws where it cannot be used. */
+export async function scoreClips(
   metric: Metric,
   clips: Clips,
   real: Clips,
   scorers: Scorers,
   o: ScoreOptions,
 ): Promise<Score | null> {
+  const unusable = scorers.unusable[metric];
+  if (unusable !== undefined) throw new Error(unusable);
   return SCORE[metric](clips, real, scorers, o);
 }
 

@@ -11,7 +11,8 @@ import { clipExtractor, SCALE } from "../eval/clip_similarity.ts";
 import type { Extractor } from "../eval/features.ts";
 import { i3dExtractor } from "../eval/fvd_score.ts";
 import { ownExtractor } from "../eval/own_extractors.ts";
-import { holdsOwn, loadOwn } from "../eval/own_weights.ts";
+import { holdsOwn, openOwn } from "../eval/own_weights.ts";
+import type { Metric } from "../eval/score.ts";
 import { fastVqaExtractor, type VqaOptions } from "../eval/vqa_score.ts";
 import { loadForeign } from "../models/checkpoints/layout.ts";
 import { Clip, type ClipConfig } from "../models/clip.ts";
@@ -19,9 +20,7 @@ import { FAST_VQA, FastVqa, fastVqaLayout } from "../models/fast_vqa.ts";
 import { I3D_KINETICS, I3d, i3dLayout } from "../models/i3d.ts";
 import { filesIn, isFolder } from "../train/foreign/find.ts";
 import { loadPart, openCheckpoint, partOf } from "../train/foreign/imported.ts";
-import type { EvalOptions, METRICS } from "./options.ts";
-
-type Metric = (typeof METRICS)[number];
+import type { EvalOptions } from "./options.ts";
 
 export interface Scorers {
   /** Whether these are the published networks. */
@@ -36,6 +35,8 @@ export interface Scorers {
   readonly vqa?: Extractor;
   /** For each metric that was asked for and cannot be computed, why. */
   readonly missing: Readonly<Partial<Record<Metric, string>>>;
+  /** For each whose network is there and cannot be used, e.g. since its file is damaged, why. */
+  readonly unusable: Readonly<Partial<Record<Metric, string>>>;
 }
 
 /** I3D's files, and the epsilon of the batch norms of the program that each is from. */
@@ -50,23 +51,50 @@ const VQA_FILES: readonly (readonly [name: string, model: VqaOptions["model"]])[
 ];
 const CLIP_FILES = ["clip", "ViT-B-32.pt"];
 
-/** Opens what the metrics need. Throws one line for a file that is damaged, or is not of the network that it is named after. */
+/**
+ * Opens what the metrics need. A file that is damaged, or is not of the network that it is named after, costs its metric alone.
+ * @throws Error where there is no such folder, or what it says of networks of its own is damaged
+ */
 export async function openScorers(o: EvalOptions): Promise<Scorers> {
   const { weights: dir } = o;
   if (!(await isFolder(dir))) throw new Error(`eval: there is no folder of weights ${dir}`);
   return holdsOwn(dir) ? ownScorers(o) : publishedScorers(o);
 }
 
-async function ownScorers({ weights, frames }: EvalOptions): Promise<Scorers> {
-  const { video, quality, clip: model, tokenizer, sha256 } = await loadOwn(weights);
-  const scale = Math.exp(await model.logitScale.item());
+async function ownScorers({ weights, frames, metrics }: EvalOptions): Promise<Scorers> {
+  const own = await openOwn(weights);
+  const { open, unusable } = opener(metrics);
+  const extractor = async (network: "video" | "quality", kind: "features" | "score"): Promise<Extractor> => {
+    const { model, sha256 } = await own[network]();
+    return ownExtractor(model, sha256, kind);
+  };
   return {
     published: false,
-    fvd: ownExtractor(video, sha256.video, "features"),
-    clip: { extractor: clipExtractor(model, sha256.clip, frames), model, tokenizer, scale },
-    vqa: ownExtractor(quality, sha256.quality, "score"),
+    fvd: await open("fvd", () => extractor("video", "features")),
+    clip: await open("clip", async () => {
+      const { model, sha256, tokenizer } = await own.clip();
+      const scale = Math.exp(await model.logitScale.item());
+      return { extractor: clipExtractor(model, sha256, frames), model, tokenizer, scale };
+    }),
+    vqa: await open("vqa", () => extractor("quality", "score")),
     missing: {},
+    unusable,
   };
+}
+
+/** Opens the networks of the metrics that are asked for; what is wrong with one is kept beside. */
+function opener(metrics: readonly Metric[]) {
+  const unusable: Partial<Record<Metric, string>> = {};
+  const open = async <T>(metric: Metric, network: () => Promise<T>): Promise<T | undefined> => {
+    if (!metrics.includes(metric)) return undefined;
+    try {
+      return await network();
+    } catch (error) {
+      unusable[metric] = (error as Error).message;
+      return undefined;
+    }
+  };
+  return { open, unusable };
 }
 
 async function publishedScorers(o: EvalOptions): Promise<Scorers> {
@@ -103,14 +131,14 @@ async function publishedScorers(o: EvalOptions): Promise<Scorers> {
     if (!folder && !there.includes(CLIP_FILES[1])) return lacks("clip", ["folder clip", CLIP_FILES[1]]);
     return publishedClip(dir, join(dir, CLIP_FILES[folder ? 0 : 1]), o.frames);
   };
-  const asked = <T>(metric: Metric, open: () => Promise<T>): Promise<T> | undefined =>
-    metrics.includes(metric) ? open() : undefined;
+  const { open, unusable } = opener(metrics);
   return {
     published: true,
-    fvd: await asked("fvd", fvd),
-    clip: await asked("clip", clip),
-    vqa: await asked("vqa", vqa),
+    fvd: await open("fvd", fvd),
+    clip: await open("clip", clip),
+    vqa: await open("vqa", vqa),
     missing,
+    unusable,
   };
 }
 

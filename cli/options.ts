@@ -204,7 +204,7 @@ export interface ExportOptions {
   out: string;
 }
 
-export const METRICS = ["fvd", "clip", "vqa"] as const;
+export const METRICS = ["vqa", "fvd", "clip"] as const;
 export const EXTENSIONS = ["loop", "ping-pong", "resample"] as const;
 
 export interface EvalOptions {

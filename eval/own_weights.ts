@@ -5,9 +5,11 @@ import { existsSync } from "node:fs";
 import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileSha256 } from "../data/hash.ts";
+import { parseJson } from "../data/json_config.ts";
 import { loadTokenizer, saveTokenizer, type Tokenizer } from "../data/tokenizer.ts";
 import { replaceFile } from "../engine/atomic.ts";
 import { load, save } from "../engine/index.ts";
+import type { Module } from "../engine/nn/index.ts";
 import { ConfigReader } from "../models/checkpoints/reader.ts";
 import { Clip } from "../models/clip.ts";
 import { VideoFeatures, type VideoFeaturesConfig } from "../models/video_features.ts";
@@ -46,38 +48,40 @@ export async function saveOwn(
   await replaceFile(join(dir, RECORD), (f) => f.writeFile(`${JSON.stringify(record, null, 2)}\n`));
 }
 
-export interface OwnWeights {
-  readonly video: VideoFeatures;
-  readonly quality: VideoFeatures;
-  readonly clip: Clip;
-  readonly tokenizer: Tokenizer;
-  readonly sha256: Readonly<Record<OwnNetwork, string>>;
+/** A network that was kept, and the hash of its file. */
+export interface Kept<Network> {
+  readonly model: Network;
+  readonly sha256: string;
 }
 
-/** Reads them back. Throws one line naming the file that is missing, damaged, or not the one that was written. */
-export async function loadOwn(dir: string): Promise<OwnWeights> {
+/** Reads the networks one by one, so that a damaged file costs no other. Each throws one line naming what is wrong. */
+export interface OwnFolder {
+  video(): Promise<Kept<VideoFeatures>>;
+  quality(): Promise<Kept<VideoFeatures>>;
+  clip(): Promise<Kept<Clip> & { readonly tokenizer: Tokenizer }>;
+}
+
+/** Reads what is said of them. Throws one line where that is damaged. */
+export async function openOwn(dir: string): Promise<OwnFolder> {
   const path = join(dir, RECORD);
-  let json: unknown;
-  try {
-    json = JSON.parse(await readFile(path, "utf8"));
-  } catch (error) {
-    throw new Error(`${path} is not JSON: ${(error as Error).message}`, { cause: error });
-  }
-  const r = new ConfigReader(json, path);
+  const r = new ConfigReader(parseJson(await readFile(path, "utf8"), path), path);
   r.only("format", 1);
-  const sha256 = {} as Record<OwnNetwork, string>;
-  for (const name of OWN_NETWORKS) {
-    sha256[name] = await fileSha256(join(dir, file(name)));
-    if (sha256[name] !== r.inside("sha256").text(name))
+  const kept = async <Network extends Module>(name: OwnNetwork, make: () => Network): Promise<Kept<Network>> => {
+    const sha256 = await fileSha256(join(dir, file(name)));
+    if (sha256 !== r.inside("sha256").text(name))
       throw new Error(`${join(dir, file(name))} is not the file that ${RECORD} speaks of; train the features again`);
-  }
-  const own = {
-    video: new VideoFeatures(videoConfig(r.inside("video"))),
-    quality: new VideoFeatures(videoConfig(r.inside("quality"))),
-    clip: new Clip(ownClipConfig(r.count("vocabulary"))),
+    const model = make();
+    await load(join(dir, file(name)), model.state());
+    return { model, sha256 };
   };
-  for (const name of OWN_NETWORKS) await load(join(dir, file(name)), own[name].state());
-  return { ...own, tokenizer: await loadTokenizer(join(dir, TOKENIZER)), sha256 };
+  return {
+    video: () => kept("video", () => new VideoFeatures(videoConfig(r.inside("video")))),
+    quality: () => kept("quality", () => new VideoFeatures(videoConfig(r.inside("quality")))),
+    clip: async () => ({
+      ...(await kept("clip", () => new Clip(ownClipConfig(r.count("vocabulary"))))),
+      tokenizer: await loadTokenizer(join(dir, TOKENIZER)),
+    }),
+  };
 }
 
 function videoConfig(r: ConfigReader): VideoFeaturesConfig {

@@ -4,6 +4,10 @@
 
 import { bitsFrom } from "../engine/index.ts";
 
+/** What is computed, in the order of the paper's tables. */
+export const METRICS = ["vqa", "fvd", "clip"] as const;
+export type Metric = (typeof METRICS)[number];
+
 /** All that two scores must share before they may stand side by side. Plain data. */
 export interface Protocol {
   /** Clips scored; of as many real ones where there is something to be near to. */

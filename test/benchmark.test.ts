@@ -8,9 +8,9 @@ import { type BenchmarkConfig, benchmarkSchema, parseBenchmark } from "../eval/b
 import { renderBenchmarkMarkdown } from "../eval/benchmark/markdown.ts";
 import { JOINT, PARAMETERS, SECONDS, SEPARATE, TRAINING_SETS } from "../eval/benchmark/paper.ts";
 import { estimate, planBenchmark, pointsOf } from "../eval/benchmark/plan.ts";
-import type { BenchmarkResult, Cell, Metric, Table, TableCell } from "../eval/benchmark/result.ts";
+import type { BenchmarkResult, Cell, Table, TableCell } from "../eval/benchmark/result.ts";
 import { curvesOf, failuresOf, tablesOf } from "../eval/benchmark/tables.ts";
-import type { Score } from "../eval/score.ts";
+import type { Metric, Score } from "../eval/score.ts";
 import { SYSTEMS } from "../models/systems.ts";
 
 const SMALL = {

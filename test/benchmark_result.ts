@@ -1,8 +1,8 @@
 // A benchmark's result made up for tests of its pages: six systems with scores that follow from their names, one cell that failed,
 // one that is not done, and words that would be markup if a page let them.
 
-import type { BenchmarkResult, Cell, Metric, SystemCost, TestName } from "../eval/benchmark/result.ts";
-import type { Score } from "../eval/score.ts";
+import type { BenchmarkResult, Cell, SystemCost, TestName } from "../eval/benchmark/result.ts";
+import type { Metric, Score } from "../eval/score.ts";
 
 /** What captions, names and reasons of a made-up result contain. */
 export const HOSTILE = `</td></table><script>document.title = "taken"</script><img src=x onerror="document.title = 'taken'">"'&`;

@@ -5,6 +5,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "n
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
+import { openScorers } from "../cli/eval_weights.ts";
 import { trainTokenizer } from "../data/tokenizer_train.ts";
 import { useDevice } from "../engine/index.ts";
 import { ReferenceDevice } from "../engine/reference.ts";
@@ -13,7 +14,8 @@ import { DEGRADATIONS, type Degradation } from "../eval/degrade.ts";
 import { drawing } from "../eval/draw.ts";
 import { holdsUnfinished, OwnCheckpoints } from "../eval/own_checkpoint.ts";
 import { ownExtractor } from "../eval/own_extractors.ts";
-import { holdsOwn, loadOwn, saveOwn } from "../eval/own_weights.ts";
+import { holdsOwn, openOwn, saveOwn } from "../eval/own_weights.ts";
+import { METRICS } from "../eval/score.ts";
 import {
   OWN_NETWORKS,
   type OwnNetwork,
@@ -119,18 +121,24 @@ describe("kept networks", () => {
     } as const;
     expect(holdsOwn(dir)).toBe(false);
     await saveOwn(dir, own, { seed: 1 });
-    const back = await loadOwn(dir);
-    expect(back.quality.config).toEqual(config);
-    expect(back.video.config.outputs).toBe(9);
-    expect(await back.quality.head.weight.data()).toEqual(await own.quality.head.weight.data());
-    expect(back.tokenizer.encode("a red heart")).toEqual(tokenizer.encode("a red heart"));
+    const kept = await openOwn(dir);
+    const [{ model: quality }, { model: video }, clip] = [await kept.quality(), await kept.video(), await kept.clip()];
+    expect(quality.config).toEqual(config);
+    expect(video.config.outputs).toBe(9);
+    expect(await quality.head.weight.data()).toEqual(await own.quality.head.weight.data());
+    expect(clip.tokenizer.encode("a red heart")).toEqual(tokenizer.encode("a red heart"));
     const path = join(dir, "quality.safetensors");
     const bytes = readFileSync(path);
     bytes[bytes.length - 1] ^= 1;
     writeFileSync(path, bytes);
-    await expect(loadOwn(dir)).rejects.toThrow(/quality\.safetensors is not the file that features\.json speaks of/);
+    const refusal = /quality\.safetensors is not the file that features\.json speaks of/;
+    await expect((await openOwn(dir)).quality()).rejects.toThrow(refusal);
+    const options = { generated: [], real: "", weights: dir, metrics: [...METRICS], frames: FRAMES, batch: 2, seed: 1 };
+    const opened = await openScorers({ ...options, extension: "loop", fvdFrames: 16, json: false });
+    expect([opened.fvd, opened.clip, opened.vqa].map((scorer) => scorer !== undefined)).toEqual([true, true, false]);
+    expect(opened.unusable).toEqual({ vqa: expect.stringMatching(refusal) });
     writeFileSync(join(dir, "features.json"), "{");
-    await expect(loadOwn(dir)).rejects.toThrow(/features\.json is not JSON/);
+    await expect(openOwn(dir)).rejects.toThrow(/features\.json is not JSON/);
   });
   test("are not trained without captions, or with one caption", async () => {
     const o = { steps: 1, batch: 2, seed: 1 };

@@ -9,7 +9,7 @@ import sharp from "sharp";
 import { afterAll, afterEach, describe, expect, test, vi } from "vitest";
 import { openGenerated, report, run, scoreAll, trainOwn } from "../cli/eval.ts";
 import { openScorers, type Scorers } from "../cli/eval_weights.ts";
-import type { EvalOptions } from "../cli/options.ts";
+import { METRICS as CHOICES, type EvalOptions } from "../cli/options.ts";
 import { encodeGif } from "../data/encode/gif.ts";
 import { Parameter, save, useDevice } from "../engine/index.ts";
 import { PlanningDevice } from "../engine/planning.ts";
@@ -18,6 +18,7 @@ import { type Clips, openClips } from "../eval/clips.ts";
 import { type Extractor, extractFeatures } from "../eval/features.ts";
 import type { Features } from "../eval/fvd.ts";
 import { fvdScore, i3dExtractor } from "../eval/fvd_score.ts";
+import { METRICS } from "../eval/score.ts";
 import { DISCRETE_CAPS } from "../kernels/wgsl.ts";
 import { I3D_KINETICS, I3d } from "../models/i3d.ts";
 import { byRoots } from "./by_roots.ts";
@@ -108,7 +109,7 @@ describe("the command", () => {
     },
   });
   const scorers = (failing: boolean): Scorers => ({
-    ...{ published: false, missing: { clip: "no such file" } },
+    ...{ published: false, missing: { clip: "no such file" }, unusable: {} },
     fvd: scorer("f", 2, failing),
     vqa: scorer("v", 1),
   });
@@ -152,6 +153,15 @@ describe("the command", () => {
     expect(failed).toEqual([expect.objectContaining({ metric: "fvd", reason: "out of memory" })]);
     expect(code).toBe(1);
   });
+  test("fails the metric alone whose network cannot be used", async () => {
+    const sets: Clips[] = [];
+    await openGenerated({ ...o, generated: [stickers("unusable-", 5, 16)] }, sets);
+    const broken = { ...scorers(false), missing: {}, unusable: { clip: "its file is damaged" } };
+    const { results, failures } = await scoreAll(sets, sets[0], broken, o);
+    for (const clips of sets) clips.close();
+    expect(results.map(({ metric }) => metric).sort()).toEqual(["fvd", "vqa"]);
+    expect(failures).toEqual([{ generated: sets[0].dir, metric: "clip", reason: "its file is damaged" }]);
+  });
   test("does not rank 5 stickers and 4, as JSON neither, and exits with 1", async () => {
     const { out, err, code } = await printed([5, 4], true);
     const document = JSON.parse(out[0]);
@@ -182,9 +192,11 @@ describe("weights", () => {
   const message = async (name: string, put: (path: string) => unknown): Promise<string> => {
     const weights = mkdtempSync(join(dir, "weights-"));
     await put(join(weights, name));
-    const error = await openScorers({ ...o, weights }).catch((e: Error) => e);
-    expect(error).toBeInstanceOf(Error);
-    const text = (error as Error).message.replace(weights, "W");
+    const { unusable, missing } = await openScorers({ ...o, weights });
+    expect(Object.keys({ ...unusable, ...missing }).sort()).toEqual([...METRICS].sort());
+    const [found, ...rest] = Object.values(unusable);
+    expect(rest).toEqual([]); // the others are missing, not unusable
+    const text = found.replace(weights, "W");
     expect(text).not.toContain("\n");
     expect(text.length).toBeLessThan(200);
     return text;
@@ -207,7 +219,8 @@ describe("weights", () => {
       /there is no folder of weights .*absent$/,
     );
     const { missing } = await openScorers({ ...o, weights: mkdtempSync(join(dir, "none-")) });
-    expect(Object.keys(missing)).toEqual(["fvd", "clip", "vqa"]);
+    expect(Object.keys(missing).sort()).toEqual(["clip", "fvd", "vqa"]);
+    expect(CHOICES).toEqual(METRICS);
   });
 });
 

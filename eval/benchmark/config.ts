@@ -9,7 +9,8 @@ import { DOMAINS } from "../../data/record.ts";
 import { PRESETS, type SystemName } from "../../models/config.ts";
 import { SAMPLERS, type SamplerName } from "../../models/samplers.ts";
 import { SYSTEMS } from "../../models/systems.ts";
-import { METRICS, TEST_NAMES, type TestName } from "./result.ts";
+import { METRICS } from "../score.ts";
+import { TEST_NAMES, type TestName } from "./result.ts";
 
 const NAMES = SYSTEMS.map(({ name }) => name) as [SystemName, ...SystemName[]];
 const count = z.int().positive();

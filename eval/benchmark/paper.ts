@@ -2,7 +2,8 @@
 // where which of them may be compared is decided in tables.ts.
 
 import type { SystemName } from "../../models/config.ts";
-import type { Metric, TestName } from "./result.ts";
+import type { Metric } from "../score.ts";
+import type { TestName } from "./result.ts";
 
 export type PaperColumn = Readonly<Partial<Record<string, number | null>>>;
 

@@ -3,8 +3,9 @@
 
 import type { SystemName } from "../../models/config.ts";
 import { SYSTEMS, type System } from "../../models/systems.ts";
+import type { Metric } from "../score.ts";
 import type { BenchmarkConfig, SourceConfig } from "./config.ts";
-import { type Cell, type Metric, type Part, TEST_NAMES, type TestName } from "./result.ts";
+import { type Cell, type Part, TEST_NAMES, type TestName } from "./result.ts";
 
 export type Domain = "Real" | "Cartoon";
 

@@ -2,11 +2,8 @@
 // file alone. cli/benchmark.ts fills it in; tables.ts puts it in the paper's layout; markdown.ts and report.ts show those.
 
 import type { Environment } from "../../train/environment.ts";
-import type { Score } from "../score.ts";
+import type { Metric, Score } from "../score.ts";
 
-export const METRICS = ["vqa", "fvd", "clip"] as const;
-/** In the order of the paper's tables. */
-export type Metric = (typeof METRICS)[number];
 /** Real stickers and cartoons, as the paper calls its test sets. */
 export const TEST_NAMES = ["VSD-R", "VSD-C"] as const;
 export type TestName = (typeof TEST_NAMES)[number];

@@ -1,15 +1,13 @@
 // A benchmark's result in the layout of the paper's Tables 4 to 7 and Figure 6: which cell stands where, what is best, and which of
 // the paper's numbers may stand beside it. Pure; markdown.ts and report.ts only print what is laid out here.
 
-import { ProtocolError, rank, type Score } from "../score.ts";
+import { METRICS, type Metric, ProtocolError, rank, type Score } from "../score.ts";
 import { JOINT, METHODS, PARAMETERS, type PaperColumn, SECONDS, SEPARATE, TRAINING_SETS } from "./paper.ts";
 import { metricsOf } from "./plan.ts";
 import {
   type BenchmarkResult,
   type BenchmarkSystem,
   type Cell,
-  METRICS,
-  type Metric,
   type PaperNumber,
   type Part,
   type ScoreCurve,
