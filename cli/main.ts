@@ -45,6 +45,7 @@ import {
 /** Runs the command that `argv` (as process.argv) names. An error ends the process with one message and code 1. */
 export async function main(argv: readonly string[]): Promise<void> {
   try {
+    if (process.env.DEBUG) await warnOfTopics(process.env.DEBUG);
     await createProgram().parseAsync(argv);
   } catch (error) {
     await report(error);
@@ -353,12 +354,23 @@ function ofSystem({ code, path }: NodeJS.ErrnoException): string | undefined {
   return what && path ? `${what}: ${path}` : what;
 }
 
+/** What DEBUG names for a stack; gifgrad.mjs knows it too. */
+const STACK = "stack";
+
+/** One line for what DEBUG names in vain. */
+async function warnOfTopics(list: string): Promise<void> {
+  const known: readonly string[] = [...(await import("../engine/timeline.ts")).TOPICS, STACK];
+  const unknown = list.split(",").filter((topic) => topic !== "" && !known.includes(topic));
+  if (unknown.length > 0)
+    console.error(`warning: DEBUG does not know ${unknown.join(", ")}; it takes ${known.join(", ")}`);
+}
+
 /** Prints what went wrong. Errors of the language itself are our mistakes, not the user's, and say so. */
 async function report(error: unknown): Promise<void> {
   const { withoutAside } = await import("../engine/atomic.ts"); // here: help does not wait for it
   const message = error instanceof Error ? (ofSystem(error) ?? error.message) : String(error);
   console.error(`gifgrad: ${withoutAside(message)}`);
-  if (error instanceof Error && process.env.DEBUG?.split(",").includes("stack")) console.error(error.stack);
+  if (error instanceof Error && process.env.DEBUG?.split(",").includes(STACK)) console.error(error.stack);
   else if (error instanceof TypeError || error instanceof ReferenceError) {
     console.error("gifgrad: this is a bug in Gifgrad; DEBUG=stack shows where");
   }

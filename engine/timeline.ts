@@ -3,8 +3,9 @@
 
 import { env } from "./env.ts";
 
-/** What `DEBUG`, a comma list, may name: `DEBUG=plan,time`. ("stack" is the command line's.) */
-export type Topic = "plan" | "wgsl" | "time";
+/** What `DEBUG`, a comma list, may name: `DEBUG=plan,time`. ("stack" is the command line's, which also warns of what is none.) */
+export const TOPICS = ["plan", "wgsl", "time"] as const;
+export type Topic = (typeof TOPICS)[number];
 
 /** Does the environment variable DEBUG name `topic`? Read at each call, so that a script can set it as it goes. */
 export function debugging(topic: Topic): boolean {

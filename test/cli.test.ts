@@ -30,6 +30,16 @@ beforeAll(() => {
   expect(gifgrad("--help").stderr).toBe(""); // builds dist where it is missing or older than the sources
 });
 
+test("DEBUG says in one line what it does not know", () => {
+  const warned = (DEBUG: string): string =>
+    spawnSync(process.execPath, [bin, "params", "--json", "--preset", "nano"], {
+      encoding: "utf8",
+      env: { ...process.env, DEBUG },
+    }).stderr;
+  expect(warned("foo,stack,bar")).toBe("warning: DEBUG does not know foo, bar; it takes plan, wgsl, time, stack\n");
+  expect(warned("time,stack")).toBe("");
+});
+
 test("an error names a file and not the place where it is written aside", () => {
   const said = (path: string): string => `Cannot open "${path}": Permission denied`;
   expect(withoutAside(said(asideOf("a/b.parquet")))).toBe(said("a/b.parquet"));
