@@ -1,5 +1,5 @@
 // The only engine file that imports "webgpu" (Dawn). Opens an adapter and a device with everything the adapter offers, and
-// describes it as Caps. Keeps the object from create() alive: Dawn dies with it.
+// describes it as Caps.
 
 import { create, globals } from "webgpu";
 import type { Caps, MatrixShape } from "../../kernels/wgsl.ts";
@@ -57,14 +57,29 @@ function matrixShape({ componentType, resultComponentType, M, N, K }: MatrixConf
   return input && result ? [{ m: M, n: N, k: K, input, result }] : [];
 }
 
+/**
+ * What create() made, by back end, for as long as the process lives. Its binding asks Dawn for news in every turn of the event
+ * loop while any promise is open, a kernel that is being compiled for a device closed by now among them, and does not keep
+ * alive what it asks: were this collected in the meantime, the process would die.
+ */
+const instances = new Map<string, ReturnType<typeof create>>();
+
+function instanceOf(backend: string): ReturnType<typeof create> {
+  const known = instances.get(backend);
+  if (known) return known;
+  const made = create([
+    "disable-dawn-features=timestamp_quantization", // timestamps in 0.1 ms steps are for pages that are not trusted
+    "enable-dawn-features=allow_unsafe_apis", // subgroup matrices are experimental
+    ...(backend ? [`backend=${backend}`] : []),
+  ]);
+  instances.set(backend, made);
+  return made;
+}
+
 /** Throws DeviceError when there is no adapter. */
 export async function openDawn(options: DawnOptions = {}): Promise<Dawn> {
   env.XDG_RUNTIME_DIR ||= "/tmp"; // lavapipe warns without one
-  let gpu: GPU | null = create([
-    "disable-dawn-features=timestamp_quantization", // timestamps in 0.1 ms steps are for pages that are not trusted
-    "enable-dawn-features=allow_unsafe_apis", // subgroup matrices are experimental
-    ...(options.backend ? [`backend=${options.backend}`] : []),
-  ]);
+  const gpu = instanceOf(options.backend ?? "");
   const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
   if (!adapter) throw new DeviceError("no WebGPU adapter found: run `npx gifgrad doctor` to see what is missing");
   const features = options.minimum ? [] : FEATURES.filter((f) => adapter.features.has(f));
@@ -74,7 +89,7 @@ export async function openDawn(options: DawnOptions = {}): Promise<Dawn> {
   };
   const device = await adapter.requestDevice(wanted);
   const another = async (): Promise<GPUDevice> => {
-    const same = await gpu?.requestAdapter({ powerPreference: "high-performance" }); // an adapter gives one device
+    const same = await gpu.requestAdapter({ powerPreference: "high-performance" }); // an adapter gives one device
     if (!same) throw new DeviceError("the adapter is gone");
     return await same.requestDevice(wanted);
   };
@@ -110,9 +125,6 @@ export async function openDawn(options: DawnOptions = {}): Promise<Dawn> {
         : [],
     },
     ...(/llvmpipe/i.test(text) && !env.MESA_SHADER_CACHE_DISABLE ? { another } : {}),
-    release: () => {
-      device.destroy();
-      gpu = null;
-    },
+    release: () => device.destroy(),
   };
 }
