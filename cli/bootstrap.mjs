@@ -128,7 +128,8 @@ async function test(args) {
   const tests = await runTool("vitest/vitest.mjs", ["run", "--config", "test/vitest.config.ts", ...reporters, ...args]);
   if (!existsSync(report)) say(`the test run ended with exit code ${tests} and no report`);
   const { passed, failed, skipped } = countTests(report);
-  if (tests !== 0 && failed === 0) say("a test process died before its tests had run (above): they are counted nowhere");
+  if (tests !== 0 && failed === 0)
+    say("a test process died before its tests had run (above): they are counted nowhere");
   console.log(`${passed} passed, ${failed} failed, ${skipped} skipped`);
   process.exit(types || tests);
 }
