@@ -14,10 +14,11 @@ export function debugging(topic: Topic): boolean {
 
 /**
  * trace: running the step on placeholders. plan: fusion, memory, WGSL. record: buffers, bind groups; inside it, compile:
- * shader modules and pipelines. encode: feeding, encoding, submitting. first run: from the first submission until the
- * device has done it, which on software adapters is mostly the driver compiling. wait: until a value can be read.
+ * shader modules and pipelines. encode: feeding, encoding, submitting; inside it, submit: what the queue takes. first run:
+ * from the first submission until the device has done it, which on software adapters is mostly the driver compiling. wait:
+ * until a value can be read.
  */
-export type Phase = "trace" | "plan" | "record" | "compile" | "encode" | "first run" | "wait";
+export type Phase = "trace" | "plan" | "record" | "compile" | "encode" | "submit" | "first run" | "wait";
 
 export interface Span {
   readonly phase: Phase;

@@ -121,7 +121,7 @@ describe("verdicts and tables", () => {
       {
         ...result(GIFGRAD, 1),
         workload: "host",
-        host: { dispatches: 501, encodeMs, encodeMinMs: 1, calls: 1000, grownBytes },
+        host: { dispatches: 501, encodeMs, encodeMinMs: 1, submitMs: 0.5, bareMs: 1, calls: 1000, grownBytes },
       },
     ];
     const outcomes = (results: readonly Result[]): unknown[] =>

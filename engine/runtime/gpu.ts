@@ -243,7 +243,8 @@ export class GpuDevice implements Device {
       if (place.kind !== "result" || place.name !== name) copy(memory(place), to, bytes);
     }
     for (const { from, to, bytes } of plan.copies) copy(memory(from), memory(to), bytes);
-    this.#device.queue.submit([encoder.finish()]);
+    const commands = encoder.finish();
+    timed("submit", plan.name, () => this.#device.queue.submit([commands]));
     traced?.submitted();
     return this.#handOut(recording, set, reused);
   }

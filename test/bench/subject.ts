@@ -10,9 +10,13 @@ export interface Opened {
 /** What a replayed step costs the host, and what it leaves behind. */
 export interface HostCost {
   readonly dispatches: number;
-  /** Feeding, encoding and submitting one call: the median and the least, in milliseconds. */
+  /** Feeding and encoding one call: the median and the least, in milliseconds. */
   readonly encodeMs: number;
   readonly encodeMinMs: number;
+  /** What the queue takes to accept it, the median. */
+  readonly submitMs: number;
+  /** WebGPU's calls for as many dispatches with nothing around them, the median: what no host code can go below. */
+  readonly bareMs: number;
   /** Device memory after so many calls beside before them, in bytes. */
   readonly calls: number;
   readonly grownBytes: number;

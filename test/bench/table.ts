@@ -63,7 +63,7 @@ export function resultTable(results: readonly Result[]): string {
   const costs = results.flatMap(({ workload, host, arena }) => [
     ...(host
       ? [
-          `${workload}: ${host.dispatches} dispatches encoded in ${short(host.encodeMs)} ms (median; least ${short(host.encodeMinMs)}); ${host.grownBytes} bytes more on the device after ${host.calls} calls`,
+          `${workload}: ${host.dispatches} dispatches encoded in ${short(host.encodeMs)} ms (median; least ${short(host.encodeMinMs)}; ${short(host.bareMs)} for the calls alone), submitted in ${short(host.submitMs)} ms; ${host.grownBytes} bytes more on the device after ${host.calls} calls`,
         ]
       : []),
     ...(arena ? [`${workload}: arena ${arena.bytes} bytes, lower bound ${arena.least}`] : []),

@@ -41,13 +41,18 @@ export async function host(): Promise<Subject> {
     },
     host: async () => {
       const dispatches = makePlan(step.program(), device.caps, plan).dispatches.length;
-      const times: number[] = [];
+      const [encoded, submitted, bare]: number[][] = [[], [], []];
+      const encodeBare = bareCalls(device.dawn.device, dispatches);
       const stop = observe(({ phase, start, end }) => {
-        if (phase === "encode") times.push(end - start);
+        if (phase === "submit") submitted.push(end - start);
+        if (phase === "encode") encoded.push(end - start - submitted[submitted.length - 1]);
       });
       for (let i = 0; i < TIMED; i++) {
         call();
         await device.settle(); // the queue is empty when the next one is encoded
+        const start = performance.now();
+        encodeBare();
+        bare.push(performance.now() - start);
       }
       stop();
       const before = device.memory().bytes;
@@ -55,9 +60,37 @@ export async function host(): Promise<Subject> {
         call();
         if (i % 10 === 9) await device.settle();
       }
-      times.sort((a, b) => a - b);
+      for (const times of [encoded, submitted, bare]) times.sort((a, b) => a - b);
       const grownBytes = device.memory().bytes - before;
-      return { dispatches, encodeMs: times[TIMED >> 1], encodeMinMs: times[0], calls: CALLS, grownBytes };
+      const [encodeMs, submitMs, bareMs] = [encoded, submitted, bare].map((times) => times[TIMED >> 1]);
+      return { dispatches, encodeMs, encodeMinMs: encoded[0], submitMs, bareMs, calls: CALLS, grownBytes };
     },
+  };
+}
+
+/** Encodes so many dispatches, each of another pipeline and bind group than the one before, with nothing around the calls. */
+function bareCalls(device: GPUDevice, dispatches: number): () => void {
+  const buffer = device.createBuffer({ size: 4096, usage: GPUBufferUsage.STORAGE });
+  const pipelines = [0, 1].map((n) => {
+    const code = `@group(0) @binding(0) var<storage, read_write> a: array<u32>;
+      @compute @workgroup_size(1) fn main() { a[0] = ${n}u; }`;
+    return device.createComputePipeline({ layout: "auto", compute: { module: device.createShaderModule({ code }) } });
+  });
+  const groups = Array.from({ length: dispatches }, (_, i) =>
+    device.createBindGroup({
+      layout: pipelines[i % 2].getBindGroupLayout(0),
+      entries: [{ binding: 0, resource: { buffer, offset: (i % 8) * 256, size: 256 } }],
+    }),
+  );
+  return () => {
+    const encoder = device.createCommandEncoder();
+    const pass = encoder.beginComputePass();
+    for (let i = 0; i < dispatches; i++) {
+      pass.setPipeline(pipelines[i & 1]);
+      pass.setBindGroup(0, groups[i]);
+      pass.dispatchWorkgroups(1, 1, 1);
+    }
+    pass.end();
+    encoder.finish();
   };
 }
