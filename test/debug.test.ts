@@ -40,10 +40,10 @@ onGpu("plan prints each plan once, wgsl each kernel", async () => {
 onGpu("time prints one line per call, and the waits", async () => {
   const lines = (await runWith("time")).join("\n");
   expect(lines).toMatch(
-    /^time debugged: trace [\d.]+ ms, plan [\d.]+ ms, (compile (\d+ kernels )?[\d.]+ ms, )?record [\d.]+ ms, encode [\d.]+ ms$/m,
+    /^time debugged: trace [\d.]+ ms, plan [\d.]+ ms, (compile (\d+ kernels )?[\d.]+ ms, )?record [\d.]+ ms, submit [\d.]+ ms, encode [\d.]+ ms$/m,
   );
   expect(lines).toMatch(/^time debugged: first run [\d.]+ ms$/m);
-  expect(lines.match(/^time debugged: encode [\d.]+ ms$/gm)).toHaveLength(1);
+  expect(lines.match(/^time debugged: submit [\d.]+ ms, encode [\d.]+ ms$/gm)).toHaveLength(1);
   expect(lines.match(/^time \[2\]: wait [\d.]+ ms$/gm)).toHaveLength(2);
 });
 

@@ -244,8 +244,9 @@ export class GpuDevice implements Device {
     }
     for (const { from, to, bytes } of plan.copies) copy(memory(from), memory(to), bytes);
     const commands = encoder.finish();
+    const at = performance.now();
     timed("submit", plan.name, () => this.#device.queue.submit([commands]));
-    traced?.submitted();
+    traced?.submitted(at);
     return this.#handOut(recording, set, reused);
   }
 

@@ -65,7 +65,7 @@ export class Tracer {
   readonly #kernels: Timed[] = [];
   readonly #sets: GPUQuerySet[] = [];
   readonly #reading = new Set<Promise<void>>();
-  /** Host milliseconds minus device milliseconds: no kernel began before it was submitted, so the largest seen. */
+  /** Host milliseconds minus device milliseconds: no kernel began before its submission did, so the largest seen. */
   #offset = Number.NEGATIVE_INFINITY;
 
   /** `wait`: how to wait for what this device has promised. */
@@ -88,12 +88,12 @@ export class Tracer {
     this.#node.once("exit", this.flush);
   }
 
-  /** Encodes every dispatch of `plan` by calling `encode(pass, i)`, each in a timed pass; call `submitted` after submitting. */
+  /** Encodes every dispatch of `plan` by calling `encode(pass, i)`, each in a timed pass; `submitted` is for afterwards: when submission began. */
   encode(
     encoder: GPUCommandEncoder,
     plan: Plan,
     encode: (pass: GPUComputePassEncoder, i: number) => void,
-  ): { submitted(): void } {
+  ): { submitted(at: number): void } {
     const known = this.#plans.get(plan) ?? { infos: dispatchInfos(plan), calls: 0 };
     this.#plans.set(plan, known);
     const { infos } = known;
@@ -118,8 +118,7 @@ export class Tracer {
         });
     }
     return {
-      submitted: () => {
-        const at = performance.now();
+      submitted: (at) => {
         // What was not read when the device goes is missing from the trace; the device's own errors say why.
         for (const r of reads) {
           const reading: Promise<void> = this.#read(r, at)
