@@ -2,9 +2,9 @@
 // a file of clips. Called for training (clip_build.ts), in decoding processes (curate/worker.ts) and by the classifier
 // of domains.
 
-import { readFile } from "node:fs/promises";
+import { readFileSync } from "node:fs";
 import { DecodeError, developSticker } from "./decode/index.ts";
-import { writeAt } from "./file_at.ts";
+import { writeAtOnce } from "./file_at.ts";
 import { pickFrames, prepareFrame } from "./frames.ts";
 import { sha256 } from "./hash.ts";
 
@@ -40,16 +40,22 @@ export interface ClipTask {
 /** What became of it: the hash of the bytes that are in their place now, or why there are none. */
 export type ClipResult = { readonly sha256: string } | { readonly reason: string };
 
-/** Decodes into the place. Rejects when the clip cannot be written; a file that cannot be used is a result. */
+/**
+ * Decodes into the place. Rejects when the clip cannot be written; a file that cannot be used is a result. Reads and
+ * writes at once: a process works on one file at a time, and waiting for each step of them takes a fifth of its time.
+ */
 export async function storeClip({ path, shape, target, slot }: ClipTask): Promise<ClipResult> {
   let clip: Uint8Array;
   try {
-    clip = await decodeClip(await readFile(path), path, shape);
+    clip = await decodeClip(readFileSync(path), path, shape);
   } catch (error) {
     return { reason: error instanceof DecodeError ? error.reason : (error as Error).message };
   }
-  await writeAt(target, clip, slot * clip.length).catch((error: Error) => {
-    throw new Error(`${target} cannot be written (${error.message}): make room there, or choose another cacheDir`);
-  });
+  try {
+    writeAtOnce(target, clip, slot * clip.length);
+  } catch (error) {
+    const why = `${target} cannot be written (${(error as Error).message}): make room there, or choose another cacheDir`;
+    throw new Error(why, { cause: error });
+  }
   return { sha256: sha256(clip) };
 }

@@ -1,8 +1,7 @@
 // A piece of a file at a position: read at once or while the caller goes on, and written. Used by clip_cache.ts, by
 // what fills its file, and by the files of features in train/.
 
-import { read, readSync } from "node:fs";
-import { type FileHandle, open } from "node:fs/promises";
+import { closeSync, openSync, read, readSync, writeSync } from "node:fs";
 import { promisify } from "node:util";
 
 const readLater = promisify(read);
@@ -18,13 +17,13 @@ export async function readAt(file: number, into: Uint8Array, at: number): Promis
 }
 
 /** Writes all of `bytes` at byte `at` of the file at `path`, which exists: several processes may fill one file so. */
-export async function writeAt(path: string, bytes: Uint8Array, at: number): Promise<void> {
-  const file: FileHandle = await open(path, "r+");
+export function writeAtOnce(path: string, bytes: Uint8Array, at: number): void {
+  const file = openSync(path, "r+");
   try {
     for (let done = 0; done < bytes.length; ) {
-      done += (await file.write(bytes, done, bytes.length - done, at + done)).bytesWritten; // a full disk writes a part first
+      done += writeSync(file, bytes, done, bytes.length - done, at + done); // a full disk writes a part first
     }
   } finally {
-    await file.close();
+    closeSync(file);
   }
 }

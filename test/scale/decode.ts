@@ -1,6 +1,6 @@
-// How fast stickers become training clips, by as many processes as there are cores and by fewer: 12 frames of 256
-// pixels to 8 of 64, through the build of the cache that training reads. `npm run dataset:scale -- --decode`. Prints
-// JSON lines.
+// How fast stickers become training clips, in this process, by as many others as there are cores and by fewer: 12
+// frames of 256 pixels to 8 of 64, through the build of the cache that training reads. `npm run dataset:scale --
+// --decode`. Prints JSON lines; `cpuMs` is what a sticker costs this process, and does not hang on what else runs.
 
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { availableParallelism, tmpdir } from "node:os";
@@ -58,40 +58,49 @@ export function sticker(kind: keyof typeof KINDS, seed: number): Uint8Array {
   return encodeGif(frames, SIDE, SIDE);
 }
 
-/** Times the decoding of `stickers` files of each kind by 1, 2, 4, ... processes, up to one per core, in turns. */
+/** Times the decoding of `stickers` files of each kind by 0 (here), 1, 2, 4, ... processes, up to one per core, in turns. */
 export async function decodeScale(stickers: number): Promise<void> {
-  const counts = Array.from({ length: 10 }, (_, i) => 2 ** i).filter((n) => n < availableParallelism());
-  counts.push(availableParallelism());
+  const fewer = Array.from({ length: 10 }, (_, i) => 2 ** i).filter((n) => n < availableParallelism());
+  const counts = [0, ...fewer, availableParallelism()];
   const dir = await mkdtemp(join(tmpdir(), "gifgrad-decode-"));
   try {
     for (const kind of Object.keys(KINDS) as (keyof typeof KINDS)[]) {
       const some = Array.from({ length: DIFFERENT }, (_, i) => sticker(kind, i));
       const names = Array.from({ length: stickers }, (_, i) => `${kind}-${i}.gif`);
       for (const [i, name] of names.entries()) await writeFile(join(dir, name), some[i % DIFFERENT]);
-      const best = new Map(counts.map((processes) => [processes, 0]));
+      const best = new Map(counts.map((processes) => [processes, { perSecond: 0, cpuMs: Infinity }]));
       for (let turn = 0; turn < TURNS; turn++) {
-        for (const processes of counts)
-          best.set(processes, Math.max(best.get(processes) ?? 0, await rate(dir, names, processes)));
+        for (const [processes, so] of best) {
+          const { perSecond, cpuMs } = await rate(dir, names, processes);
+          so.perSecond = Math.max(so.perSecond, Math.round(perSecond));
+          so.cpuMs = Math.min(so.cpuMs, Number(cpuMs.toFixed(2)));
+        }
       }
-      for (const [processes, perSecond] of best)
-        console.log(JSON.stringify({ what: "decode", kind, stickers, processes, perSecond: Math.round(perSecond) }));
+      for (const [processes, so] of best)
+        console.log(JSON.stringify({ what: "decode", kind, stickers, processes, ...so }));
     }
   } finally {
     await rm(dir, { recursive: true, force: true });
   }
 }
 
-/** Stickers a second, from the first that is done: before it, processes start. */
-async function rate(dir: string, names: readonly string[], processes: number): Promise<number> {
+/** Stickers a second, and this process's milliseconds for each, from the first that is done: before it, processes start. */
+async function rate(
+  dir: string,
+  names: readonly string[],
+  processes: number,
+): Promise<{ readonly perSecond: number; readonly cpuMs: number }> {
   const cacheDir = join(dir, "cache");
-  let first = 0;
+  let [first, used] = [0, process.cpuUsage()];
   const onProgress = (): void => {
-    first ||= performance.now();
+    if (first === 0) [first, used] = [performance.now(), process.cpuUsage()];
   };
   const cache = await openClipCache(dir, names, SHAPE, { cacheDir, processes, onProgress });
   const seconds = (performance.now() - first) / 1000;
+  const { user, system } = process.cpuUsage(used);
   if (cache.rejected.length > 0) throw new Error(`${cache.rejected[0].file_name}: ${cache.rejected[0].reason}`);
   cache.close();
   await rm(cacheDir, { recursive: true });
-  return (names.length - 1) / seconds;
+  const stickers = names.length - 1;
+  return { perSecond: stickers / seconds, cpuMs: (user + system) / 1000 / stickers };
 }
