@@ -16,6 +16,7 @@ import {
 } from "../data/curate/derived.ts";
 import { editsTable } from "../data/curate/edits.ts";
 import { beginExport } from "../data/curate/export/begin.ts";
+import { dataFiles } from "../data/curate/export/data_files.ts";
 import { exportImagefolder } from "../data/curate/export/imagefolder.ts";
 import { exportParquet } from "../data/curate/export/parquet.ts";
 import { exported } from "../data/curate/export/rows.ts";
@@ -239,7 +240,7 @@ export async function exportTo(dir: string, { format, out, strips }: ExportOptio
     parquet: () => exportParquet(collection, out, { onProgress }),
   }[format]();
   await replaceFile(join(out, "README.md"), async (file) =>
-    file.writeFile(dataCard(await statistics(collection), collection.config)),
+    file.writeFile(dataCard(await statistics(collection), collection.config, await dataFiles(out))),
   );
   await finish();
   line.done();

@@ -9,9 +9,12 @@ export type Domain = (typeof DOMAINS)[number];
 /** Of records that name none. */
 export const [DEFAULT_DOMAIN] = DOMAINS;
 
-/** JSON has no undefined: writers put null where a column has no value for this row. */
+/**
+ * JSON has no undefined: writers put null where a column has no value for this row, or an empty text where every row must have
+ * a value of one type (curate/export/rows.ts).
+ */
 function orNull<T extends z.ZodType>(schema: T) {
-  return schema.nullish();
+  return z.preprocess((given) => (given === "" ? null : given), schema.nullish());
 }
 
 const domain = z.string().transform((given, context): Domain => {

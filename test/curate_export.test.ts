@@ -199,7 +199,7 @@ it("the card names licences and attributions of stickers, and what the sources o
   await wordsTable(set);
   const stats = await statistics(set);
   expect(stats.filter).toEqual({ kept: 3, "not-collected": 3 });
-  const card = dataCard(stats, set.config).split("\n");
+  const card = dataCard(stats, set.config, "configs:").split("\n");
   for (const line of [
     "- **stated** (folder): each sticker states its licence",
     "- CC-BY-4.0: 3",

@@ -292,6 +292,8 @@ describe("parseRecord", () => {
       mood: 3,
     });
     expect(parseRecord('{"file_name":"b.gif","caption":"a cat","domain":null}', "line 1").domain).toBeNull();
+    const empty = parseRecord('{"file_name":"b.gif","caption":"a cat","domain":"","subject":""}', "line 1");
+    expect([empty.domain, empty.subject]).toEqual([null, null]);
   });
 
   it.each([

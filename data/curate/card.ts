@@ -8,7 +8,8 @@ import type { Stats } from "./stats.ts";
 /** Lines of a list. */
 const SHOWN = 20;
 
-export function dataCard(stats: Stats, { sources, filter }: CurateConfig): string {
+/** `files`: the lines of the header that say where the splits are (export/data_files.ts). */
+export function dataCard(stats: Stats, { sources, filter }: CurateConfig, files: string): string {
   const languages = stats.facts.language.includes("Cn") ? ["en", "zh"] : ["en"];
   const percent = (name: keyof typeof TABLE_3): string => {
     const value = stats.table3[name];
@@ -24,6 +25,7 @@ language: [${languages.join(", ")}]
 task_categories: [text-to-video, text-to-image]
 tags: [stickers, gif]
 size_categories: [${sizeCategory(stats.stickers)}]
+${files}
 ---
 
 # ${stats.name}

@@ -30,8 +30,8 @@ export interface Database {
   /** Rows as they come, however many. */
   rows(sql: string): AsyncGenerator<Row>;
   run(sql: string): Promise<void>;
-  /** Writes the rows of a query as Parquet, whole or not at all. The query must order them. */
-  write(sql: string, path: string): Promise<void>;
+  /** Writes the rows of a query as Parquet, whole or not at all. The query must order them. `notes` go into the file's footer. */
+  write(sql: string, path: string, notes?: Readonly<Record<string, string>>): Promise<void>;
   close(): void;
 }
 
@@ -50,11 +50,15 @@ export async function openDatabase(): Promise<Database> {
       for await (const chunk of (await connection.stream(sql)).yieldRowObjectJs()) yield* chunk;
     },
     run: async (sql) => void (await connection.run(sql)),
-    async write(sql, path) {
+    async write(sql, path, notes = {}) {
       await mkdir(dirname(path), { recursive: true });
       await sweep(dirname(path), `${basename(path)}.`);
       try {
-        const options = `FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE ${ROW_GROUP}`;
+        const footer = Object.entries(notes).map(([key, note]) => `${name(key)}: ${text(note)}`);
+        const options = [
+          `FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE ${ROW_GROUP}`,
+          ...(footer.length > 0 ? [`KV_METADATA {${footer.join(", ")}}`] : []),
+        ].join(", ");
         await connection.run(`COPY (${sql}) TO ${text(asideOf(path))} (${options})`);
         await rename(asideOf(path), path);
       } catch (error) {

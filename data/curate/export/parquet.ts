@@ -14,6 +14,8 @@ export interface ParquetOptions {
 }
 
 const FILE_BYTES = 200_000_000;
+/** By which Hugging Face's reader knows that the struct is a picture; the other columns it takes as they are. */
+const HUGGINGFACE = JSON.stringify({ info: { features: { image: { _type: "Image" } } } });
 
 /** Writes <split>-00000.parquet, ...; returns how many stickers they hold. Files that are there already stay. */
 export async function exportParquet(collection: Collection, out: string, o: ParquetOptions = {}): Promise<number> {
@@ -21,7 +23,7 @@ export async function exportParquet(collection: Collection, out: string, o: Parq
   let done = 0;
   await withDatabase(async (db) => {
     for await (const part of exportParts(collection, db, fileBytes)) {
-      const path = join(out, `${part.split}-${String(part.index).padStart(5, "0")}.parquet`);
+      const path = join(out, `${part.group}-${String(part.index).padStart(5, "0")}.parquet`);
       if (!existsSync(path)) await writePart(collection, part, path);
       done += part.rows.length;
       onProgress?.(done);
@@ -44,6 +46,7 @@ async function writePart(collection: Collection, { rows }: Part, path: string): 
       FROM ${exported(collection)} e JOIN (VALUES ${names}) n(id, path, name) USING (id)
       JOIN read_blob([${paths}]) b ON b.filename = n.path ORDER BY e.id`,
       path,
+      { huggingface: HUGGINGFACE },
     ),
   );
 }

@@ -1,5 +1,7 @@
 // What leaves with a sticker, in every format of export: the fields of a line of metadata.jsonl (../../record.ts), so that an
-// export is a data set for training as it is. A sticker without a description goes by its trigger words.
+// export is a data set for training as it is. A sticker without a description goes by its trigger words. Readers of JSON take a
+// column's type from its first values, and Hugging Face's refuses splits whose columns or types differ: where there is JSON, every
+// record has every field, a whole number or a text, empty where there is nothing to say. Parquet has types, and NULL.
 
 import type { Collection } from "../collection.ts";
 import { type Database, table } from "../tables.ts";
@@ -9,7 +11,7 @@ export interface ExportRow {
   readonly format: string;
   readonly bytes: number;
   readonly split: string;
-  /** Fields of the record, those without a value left out. */
+  /** Every field of the record; a text that is not there is empty. */
   readonly record: Readonly<Record<string, unknown>>;
 }
 
@@ -28,7 +30,7 @@ const FIELDS = {
   frames: "frames",
   width: "width",
   height: "height",
-  duration_ms: "duration_ms",
+  duration_ms: "round(duration_ms)::INT", // an APNG's need not be whole
   test_set: "test_set",
   test_word: "test_word",
 } as const;
@@ -47,39 +49,66 @@ export function fields(): string {
     .join(", ");
 }
 
-/** Every sticker that leaves, by split and id. */
-export async function* exportRows(collection: Collection, db: Database): AsyncGenerator<ExportRow> {
-  const sql = `SELECT id, format, bytes::INT AS bytes, split, ${fields()} FROM ${exported(collection)} ORDER BY split, id`;
+/** What an export's files may be grouped by: the split, and the kind of file too. */
+export type Grouping = "split" | "kind";
+
+/** Every sticker that leaves, by split (and kind of file) and id. */
+export async function* exportRows(
+  collection: Collection,
+  db: Database,
+  by: Grouping = "split",
+): AsyncGenerator<ExportRow> {
+  const order = { split: "split, id", kind: `split, ${KIND}, id` }[by];
+  const sql = `SELECT id, format, bytes::INT AS bytes, split, ${fields()} FROM ${exported(collection)} ORDER BY ${order}`;
   for await (const { id, format, bytes, split, ...rest } of db.rows(sql)) {
-    const record = Object.fromEntries(Object.entries(rest).filter(([, value]) => value !== null));
+    const record = Object.fromEntries(Object.entries(rest).map(([name, value]) => [name, value ?? ""]));
     yield { id: String(id), format: String(format), bytes: bytes as number, split: String(split), record };
   }
 }
 
-/** Rows of one split that go into one file. */
+/** Rows of one group that go into one file. */
 export interface Part {
-  readonly split: string;
-  /** Number of the file within its split. */
+  /** Their split, or what `by` says. */
+  readonly group: string;
+  /** Number of the file within its group. */
   readonly index: number;
   readonly rows: readonly ExportRow[];
 }
 
 /** Everything that leaves, in parts of about `limit` bytes of image files: the same parts each time. */
-export async function* exportParts(collection: Collection, db: Database, limit: number): AsyncGenerator<Part> {
-  let [rows, bytes, index]: [ExportRow[], number, number] = [[], 0, 0];
-  for await (const row of exportRows(collection, db)) {
-    const split = rows[0]?.split;
-    if (split !== undefined && (split !== row.split || bytes >= limit)) {
-      yield { split, index, rows };
-      [rows, bytes, index] = [[], 0, split === row.split ? index + 1 : 0];
+export async function* exportParts(
+  collection: Collection,
+  db: Database,
+  limit: number,
+  by: Grouping = "split",
+): AsyncGenerator<Part> {
+  const groupOf = (row: ExportRow): string => (by === "split" ? row.split : `${row.split}-${extension(row.format)}`);
+  let [group, rows, bytes, index]: [string, ExportRow[], number, number] = ["", [], 0, 0];
+  for await (const row of exportRows(collection, db, by)) {
+    const next = groupOf(row);
+    if (rows.length > 0 && (group !== next || bytes >= limit)) {
+      yield { group, index, rows };
+      [rows, bytes, index] = [[], 0, group === next ? index + 1 : 0];
     }
+    group = next;
     rows.push(row);
     bytes += row.bytes;
   }
-  if (rows.length > 0) yield { split: rows[0].split, index, rows };
+  if (rows.length > 0) yield { group, index, rows };
 }
 
-/** The name of a sticker's file. APNG is PNG to those who look at names. */
+/** Kinds of files that have another name than their format. APNG is PNG to those who look at names. */
+const EXTENSIONS: Readonly<Record<string, string>> = { apng: "png", jpeg: "jpg" };
+/** SQL of the same. */
+const KIND = `CASE format ${Object.entries(EXTENSIONS)
+  .map(([format, kind]) => `WHEN '${format}' THEN '${kind}'`)
+  .join(" ")} ELSE format END`;
+
+function extension(format: string): string {
+  return EXTENSIONS[format] ?? format;
+}
+
+/** The name of a sticker's file. */
 export function fileName({ id, format }: { readonly id: string; readonly format: string }): string {
-  return `${id}.${format === "apng" ? "png" : format === "jpeg" ? "jpg" : format}`;
+  return `${id}.${extension(format)}`;
 }

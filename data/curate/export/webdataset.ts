@@ -1,5 +1,5 @@
-// WebDataset: tar shards of about 500 MB in which a sticker is <id>.<ext>, <id>.json and <id>.txt. Times are zero, so the same
-// data set gives the same bytes.
+// WebDataset: tar shards of about 500 MB in which a sticker is <id>.<ext>, <id>.json and <id>.txt. A shard has one kind of files,
+// because readers call a column by the extension. Times are zero, so the same data set gives the same bytes.
 
 import { createWriteStream, existsSync } from "node:fs";
 import { mkdir, readFile, rename } from "node:fs/promises";
@@ -20,7 +20,7 @@ export interface WebDatasetOptions {
 const SHARD_BYTES = 500_000_000;
 const EPOCH = new Date(0);
 
-/** Writes the shards <split>-000000.tar, ...; returns how many stickers they hold. Shards that are there already stay. */
+/** Writes the shards <split>-<ext>-000000.tar, ...; returns how many stickers they hold. Shards that are there already stay. */
 export async function exportWebDataset(
   collection: Collection,
   out: string,
@@ -30,8 +30,8 @@ export async function exportWebDataset(
   await mkdir(out, { recursive: true });
   let done = 0;
   await withDatabase(async (db) => {
-    for await (const { split, index, rows } of exportParts(collection, db, shardBytes)) {
-      const path = join(out, `${split}-${String(index).padStart(6, "0")}.tar`);
+    for await (const { group, index, rows } of exportParts(collection, db, shardBytes, "kind")) {
+      const path = join(out, `${group}-${String(index).padStart(6, "0")}.tar`);
       if (!existsSync(path)) await writeShard(collection, rows, path, (n) => onProgress?.(done + n));
       done += rows.length;
       onProgress?.(done);
