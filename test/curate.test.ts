@@ -379,6 +379,30 @@ describe("near duplicates", () => {
     );
   });
 
+  it.each([1, 2])("are found whichever bits differ, up to %i of them and no further", (bits) => {
+    const some = fc.sample(hash, { numRuns: 8, seed: 3 });
+    const isLike = likeAny(new HashList(some), bits);
+    const places = Array.from({ length: 256 }, (_, bit) => bit);
+    const pairs = places.flatMap((a) => places.slice(a + 1).map((b) => [a, b]));
+    // Were a band missing, or a bit in two, those that differ in a bit of each band would not be found: all are tried.
+    const [found, beyond] =
+      bits === 1 ? [places.map((bit) => [bit]), pairs] : [pairs, pairs.map((p) => [...p, p[0] ^ 128])];
+    const [target] = some;
+    expect(found.filter((at) => !isLike(flip(target, at)))).toEqual([]);
+    expect(beyond.filter((at) => new Set(at).size > bits && isLike(flip(target, at)))).toEqual([]);
+  });
+
+  it.each([0, 1, 2, 3, 9])("are pairs that differ in %i bits, whichever those are", (bits) => {
+    const apart = fc.sample(fc.tuple(hash, fc.uniqueArray(fc.nat(255), { minLength: bits + 1, maxLength: bits + 1 })), {
+      numRuns: 1000,
+      seed: 4,
+    });
+    const hashes = apart.flatMap(([one, flips]) => [one, flip(one, flips.slice(1))]);
+    const further = apart.flatMap(([one, flips]) => [one, flip(one, flips)]);
+    expect([...nearDuplicates(new HashList(hashes), bits, 3)]).toEqual(hashes.map((_, i) => i - (i % 2)));
+    expect([...nearDuplicates(new HashList(further), bits, 3)]).toEqual(further.map((_, i) => i));
+  });
+
   /** Hashes as stickers have them: few patterns in a row, margins blank in many, and for some a few that are nearly it. */
   function skewed(count: number): string[] {
     let state = 7;
