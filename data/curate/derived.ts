@@ -1,10 +1,14 @@
 // Tables that follow from others at once: the filter's verdicts and the records. They are made anew whenever they are asked for,
 // so a threshold is changed in seconds and nothing is lost: what was measured stays measured.
 
+import { rm } from "node:fs/promises";
+import { dirname } from "node:path";
+import { asideOf } from "../../engine/atomic.ts";
 import { DOMAINS } from "../record.ts";
 import type { Collection } from "./collection.ts";
+import { sweep } from "./files.ts";
 import { HashList, nearDuplicates } from "./near.ts";
-import { type Database, table, text, withDatabase } from "./tables.ts";
+import { type Database, PASSING, table, text, withDatabase } from "./tables.ts";
 
 /** Why a sticker is not in the data set; spec 5's filters and what cannot be used at all. */
 export const REASONS = ["undecodable", "aspect", "entropy", "text", "near-duplicate"] as const;
@@ -95,9 +99,22 @@ export async function recordsTable(collection: Collection): Promise<void> {
   const answer = (name: string): string => stage(name, "NULL::VARCHAR AS text");
   const edits =
     "NULL::VARCHAR AS caption, NULL::VARCHAR AS caption_zh, NULL::VARCHAR AS domain, NULL::VARCHAR AS text, NULL::VARCHAR[] AS trigger_words";
-  await withDatabase((db) =>
-    db.write(
-      `WITH entries AS (
+  const path = collection.tablePath("records");
+  const unsorted = asideOf(collection.tablePath(".records.unsorted"));
+  await sweep(dirname(path), ".records.");
+  await withDatabase(async (db) => {
+    await db.run(
+      `CREATE TABLE several AS SELECT id FROM ${table(collection, "collect")} WHERE id IS NOT NULL GROUP BY id HAVING count(*) > 1`,
+    );
+    // A million lists of words are too much to have in memory: most stickers have one entry, whose list passes by, and what
+    // has been joined is written before it is sorted.
+    await db.run(
+      `COPY (WITH entries AS (
+        SELECT id, format, bytes, list_sort(list_distinct(words)) AS trigger_words, [source] AS sources,
+          caption, caption_zh, if(${knownDomain("domain")}, domain, NULL) AS domain, text, subject, action,
+          nullif(license, '') AS license, nullif(attribution, '') AS attribution
+        FROM ${table(collection, "collect")} ANTI JOIN several USING (id) WHERE id IS NOT NULL
+        UNION ALL BY NAME
         SELECT id, min(format) AS format, min(bytes) AS bytes,
           list_sort(list_distinct(flatten(list(words)))) AS trigger_words,
           list_sort(list_distinct(list(source))) AS sources,
@@ -109,7 +126,7 @@ export async function recordsTable(collection: Collection): Promise<void> {
           arg_min(action, "key") FILTER (action IS NOT NULL) AS action,
           array_to_string(list_sort(list_distinct(list(license) FILTER (license <> ''))), '; ') AS license,
           array_to_string(list_sort(list_distinct(list(attribution) FILTER (attribution <> ''))), '; ') AS attribution
-        FROM ${table(collection, "collect")} WHERE id IS NOT NULL GROUP BY id)
+        FROM ${table(collection, "collect")} SEMI JOIN several USING (id) GROUP BY id)
       SELECT e.id, e.format, e.bytes, m.width, m.height, m.frames, m.duration_ms, m.frames > 1 AS animated, m.has_alpha,
         m.aspect, m.entropy, m.motion, m.phash,
         CASE lower(coalesce(h.domain, e.domain, d.domain)) WHEN 'cartoon' THEN 'Cartoon' WHEN 'real' THEN 'Real' END AS domain,
@@ -127,11 +144,10 @@ export async function recordsTable(collection: Collection): Promise<void> {
       LEFT JOIN ${answer("describe")} v ON v."key" = e.id
       LEFT JOIN ${answer("summarise")} s ON s."key" = e.id
       LEFT JOIN ${answer("translate")} t ON t."key" = e.id
-      LEFT JOIN ${stage("edits", edits)} h ON h."key" = e.id
-      ORDER BY e.id`,
-      collection.tablePath("records"),
-    ),
-  );
+      LEFT JOIN ${stage("edits", edits)} h ON h."key" = e.id) TO ${text(unsorted)} (${PASSING})`,
+    );
+    await db.write(`SELECT * FROM read_parquet(${text(unsorted)}) ORDER BY id`, path);
+  }).finally(() => rm(unsorted, { force: true }));
 }
 
 const PUNCTUATION = `.,;:!?"()[]{}…。，、；：！？“”（）`;

@@ -2,17 +2,15 @@
 // are made, a run that is killed or repeated goes on where it was, machines share the items by `shard`, and a complete stage
 // becomes a table. This file runs stages; each stage is a file in stages/.
 
-import { appendFileSync, closeSync, openSync } from "node:fs";
-import { mkdir, rm } from "node:fs/promises";
-import { join } from "node:path";
-import { asideOf } from "../../engine/atomic.ts";
+import { rm } from "node:fs/promises";
 import { sha256, sha256Json } from "../hash.ts";
 import type { Collection } from "./collection.ts";
 import type { CurateConfig } from "./config.ts";
 import { DigestSet } from "./digests.ts";
 import { sweep } from "./files.ts";
-import { finished, openJournal, wellFormedJson } from "./journal.ts";
-import { type Columns, type Database, journalRows, text, withDatabase } from "./tables.ts";
+import { finished, openJournal } from "./journal.ts";
+import { openList, sealTable, sweepPassing } from "./seal.ts";
+import { type Columns, type Database, withDatabase } from "./tables.ts";
 
 /** Something to be done. All its fields together determine the row. */
 export interface Item {
@@ -183,7 +181,7 @@ export async function runStage(collection: Collection, stage: Stage, o: StageOpt
   const interrupted = signal?.aborted ?? false;
   const sealed = !interrupted && shard.count === 1;
   if (sealed) {
-    checkRows(collection, stage, await seal(collection, stage, list.path), putOff.length);
+    checkRows(collection, stage, await sealTable(collection, stage.name, stage.columns, list), putOff.length);
   }
   await rm(list.path, { force: true });
   return { ...count, putOff, notes, interrupted, sealed };
@@ -235,7 +233,7 @@ export async function sealStage(collection: Collection, stage: Stage): Promise<n
     }
   });
   list.close();
-  const missing = await seal(collection, stage, list.path);
+  const missing = await sealTable(collection, stage.name, stage.columns, list);
   checkRows(collection, stage, missing, undone);
   await rm(list.path, { force: true });
   return missing;
@@ -251,59 +249,11 @@ function checkRows(collection: Collection, { name }: Stage, missing: number, und
   );
 }
 
-/** Rows whose item is still there, done from what the item is now. Returns how many items have none. */
-async function seal(collection: Collection, stage: Stage, list: string): Promise<number> {
-  return withDatabase(async (db) => {
-    const path = collection.tablePath(stage.name);
-    const rows = await journalRows(collection, stage.name, stage.columns);
-    const columns = Object.entries(stage.columns);
-    const empty = columns.map(([column, type]) => `NULL::${type} AS "${column}"`).join(", ");
-    const source = rows ?? `(SELECT NULL AS "key", NULL AS input, ${empty} LIMIT 0)`;
-    const names = columns.map(([column]) => `r."${column}"`).join(", ");
-    const items = `read_json(${text(list)}, format = 'newline_delimited', columns = {'key': 'VARCHAR', 'input': 'VARCHAR'})`;
-    await db.write(
-      `SELECT r."key", ${names} FROM ${source} r JOIN ${items} i ON r."key" = i."key" AND r.input = i.input ORDER BY r."key"`,
-      path,
-    );
-    const [{ missing }] = await db.all(
-      `SELECT ((SELECT count(*) FROM ${items}) - (SELECT count(*) FROM ${text(path)}))::INT AS missing`,
-    );
-    return missing as number;
-  });
-}
-
 /** Takes away what a killed run has left behind: halves of files, never lines of a journal. */
 async function tidy(collection: Collection, stage: Stage): Promise<void> {
-  await sweep(join(collection.dir, "annotations"), `.${stage.name}.items.`);
+  await sweepPassing(collection, stage.name);
   await sweep(collection.journalDir(stage.name));
   for (const folder of (await stage.folders?.(collection)) ?? []) await sweep(folder);
-}
-
-/** Characters of the list of items that wait to be written together. */
-const LIST_BUFFER = 65536;
-
-/** The items of a stage with their hashes, in a file: there may be millions. */
-async function openList(collection: Collection, stage: string) {
-  const dir = join(collection.dir, "annotations");
-  await mkdir(dir, { recursive: true });
-  const path = asideOf(join(dir, `.${stage}.items`));
-  const file = openSync(path, "w");
-  let held = "";
-  const flush = (): void => {
-    appendFileSync(file, held);
-    held = "";
-  };
-  return {
-    path,
-    add(key: string, input: string): void {
-      held += `${wellFormedJson({ key, input })}\n`;
-      if (held.length > LIST_BUFFER) flush();
-    },
-    close(): void {
-      flush();
-      closeSync(file);
-    },
-  };
 }
 
 /** Spreads keys evenly, the same way on every machine. */

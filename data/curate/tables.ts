@@ -1,6 +1,7 @@
-// Tables of a data set: Parquet files written and queried through DuckDB. A journal becomes a table by `seal`; the same rows
-// give the same bytes, whatever wrote the journal in which order. Called by stage.ts and by everything that asks for numbers.
+// Tables of a data set: Parquet files written and queried through DuckDB, the same rows as the same bytes. How a journal becomes a
+// table is seal.ts. Called by what makes tables and by everything that asks for numbers.
 
+import { randomBytes } from "node:crypto";
 import { existsSync, rmSync } from "node:fs";
 import { mkdir, rename, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -9,7 +10,6 @@ import { DuckDBInstance, type JS } from "@duckdb/node-api";
 import { asideOf, syncFolder } from "../../engine/atomic.ts";
 import type { Collection } from "./collection.ts";
 import { sweep } from "./files.ts";
-import { journals } from "./journal.ts";
 
 /** Column name -> DuckDB type. */
 export type Columns = Readonly<Record<string, string>>;
@@ -17,11 +17,12 @@ export type Row = Readonly<Record<string, JS>>;
 
 /** Random access reads a whole group, so groups are small; DuckDB counts in vectors of 2048. */
 const ROW_GROUP = 8192;
+/** Options of COPY for a file that is needed for a while. */
+export const PASSING = `FORMAT parquet, COMPRESSION snappy, ROW_GROUP_SIZE ${ROW_GROUP}`;
 /** What DuckDB may hold; what is more, when it sorts, goes to files. Its readers and the process take as much again at most. */
-const MEMORY = "500MB";
+const MEMORY = "600MB";
 /** Bytes of a line of JSON; a buffer of DuckDB's is twice as long, and there are several. */
-const LONGEST_LINE = 16 * 2 ** 20;
-let opened = 0;
+export const LONGEST_LINE = 16 * 2 ** 20;
 
 /** A connection to an in-memory DuckDB that reads and writes Parquet files. Close it. */
 export interface Database {
@@ -37,7 +38,7 @@ export interface Database {
 
 export async function openDatabase(): Promise<Database> {
   // By itself DuckDB would put them into the working directory, and those of two processes into one folder.
-  const aside = join(tmpdir(), `gifgrad-${process.pid}-${++opened}`);
+  const aside = join(tmpdir(), `gifgrad-${randomBytes(6).toString("hex")}`);
   const instance = await DuckDBInstance.create(":memory:", {
     memory_limit: MEMORY,
     preserve_insertion_order: "true",
@@ -120,22 +121,4 @@ export async function jsonTable(db: Database, path: string): Promise<string> {
     return `${text(String(row.column_name))}: ${text(plain)}`;
   });
   return read(`, columns = {${typed.join(", ")}}`);
-}
-
-/**
- * The newest line of every key and input in the journals of `stage`, as FROM (...) with columns key, input and those of
- * `columns`; null when there is no journal.
- */
-export async function journalRows(collection: Collection, stage: string, columns: Columns): Promise<string | null> {
-  const files = await journals(collection.journalDir(stage));
-  if (files.length === 0) return null;
-  const row = Object.entries(columns).map(([column, type]) => `${name(column)} ${type}`);
-  const schema = { key: "VARCHAR", input: "VARCHAR", at: "VARCHAR", n: "BIGINT", row: `STRUCT(${row.join(", ")})` };
-  const typed = Object.entries(schema).map(([column, type]) => `${text(column)}: ${text(type)}`);
-  const list = files.map(text).join(", ");
-  // A half-written last line is cut when the journal is opened next; until then it must not spoil the table.
-  const read = `read_json([${list}], format = 'newline_delimited', maximum_object_size = ${LONGEST_LINE}, ignore_errors = true, columns = {${typed.join(", ")}})`;
-  const fields = Object.keys(columns).map((column) => `"row".${name(column)} AS ${name(column)}`);
-  return `(SELECT "key", input, ${fields.join(", ")} FROM ${read} WHERE "key" IS NOT NULL
-    QUALIFY row_number() OVER (PARTITION BY "key", input ORDER BY "at" DESC, n DESC) = 1)`;
 }
