@@ -1,5 +1,5 @@
 // Puts together WebAssembly modules from functions written in WebAssembly's own instruction names, for the loops over
-// bytes and pixels that take several times as long in JavaScript: simd.ts (resizing) and decode/lzw.ts. One module has
+// bytes and pixels that take several times as long in JavaScript: simd.ts (resizing) and decode/gif_pixels.ts. One module has
 // one memory, which belongs to whoever is at work.
 
 /**

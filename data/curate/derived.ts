@@ -2,7 +2,7 @@
 // so a threshold is changed in seconds and nothing is lost: what was measured stays measured.
 
 import { rm } from "node:fs/promises";
-import { dirname } from "node:path";
+import { dirname, join } from "node:path";
 import { asideOf } from "../../engine/atomic.ts";
 import { DOMAINS } from "../record.ts";
 import type { Collection } from "./collection.ts";
@@ -100,7 +100,7 @@ export async function recordsTable(collection: Collection): Promise<void> {
   const edits =
     "NULL::VARCHAR AS caption, NULL::VARCHAR AS caption_zh, NULL::VARCHAR AS domain, NULL::VARCHAR AS text, NULL::VARCHAR[] AS trigger_words";
   const path = collection.tablePath("records");
-  const unsorted = asideOf(collection.tablePath(".records.unsorted"));
+  const unsorted = asideOf(join(dirname(path), ".records.unsorted"));
   await sweep(dirname(path), ".records.");
   await withDatabase(async (db) => {
     await db.run(

@@ -1,6 +1,6 @@
 // What a stage has done, as lines appended to a file: a killed stage loses at most the line it was writing, and
 // machines that share the work have a file each. Lines of one key differ by their input, and what the item is now says
-// which one counts. Written by stage.ts, whose journals tables.ts reads whole, and by ../clip_build.ts.
+// which one counts. Written by stage.ts, whose journals seal.ts reads whole, and by ../clip_build.ts.
 
 import { closeSync, fsyncSync, ftruncateSync, openSync, writeSync } from "node:fs";
 import { mkdir, open, readdir } from "node:fs/promises";

@@ -45,7 +45,7 @@ export async function openList(collection: Collection, stage: string): Promise<I
 
 /** Where a file is that a stage needs for a while. */
 function passing(collection: Collection, stage: string, what: string): string {
-  return asideOf(collection.tablePath(`.${stage}.${what}`));
+  return asideOf(join(collection.dir, "annotations", `.${stage}.${what}`));
 }
 
 /** Removes such files of runs that were killed. */
