@@ -1,4 +1,5 @@
 // `gifgrad golden`: runs golden folders and prints every tensor's error, bound and verdict, or one JSON document.
+// What keeps a folder from being checked goes to standard error.
 
 import { openDevice } from "../engine/index.ts";
 import { type Event, folderProblem, golden } from "../eval/golden/index.ts";
@@ -48,7 +49,7 @@ function record(results: Result[], event: Event): void {
 
 function print(event: Event): void {
   if (event.type === "folder") console.log(`${event.folder} (${event.kind})`);
-  else if (event.type === "problem") console.log(`${event.folder}: ${event.message}`);
+  else if (event.type === "problem") console.error(`gifgrad: golden: ${event.folder}: ${event.message}`);
   else console.log(line(event.check));
 }
 

@@ -344,6 +344,7 @@ const SYSTEM_ERRORS: Readonly<Record<string, string>> = {
   ERR_FS_EISDIR: "a folder stands where a file should be",
   EACCES: "no permission",
   EPERM: "no permission",
+  ELOOP: "a link leads to itself",
   EROFS: "the disk cannot be written",
   ENOSPC: "the disk is full",
 };

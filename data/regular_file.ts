@@ -1,6 +1,7 @@
 // Files that other people name: read only where they are files. Opening a pipe waits for a writer that may never come, a
 // device may never end. Called by what reads tables, descriptions and stickers from folders given by users.
 
+import { statSync } from "node:fs";
 import { open, readFile, stat } from "node:fs/promises";
 import { checkFileSize } from "./decode/limits.ts";
 
@@ -15,6 +16,11 @@ const UNREADABLE: Readonly<Record<string, string>> = {
 /** Why a file cannot be read, in a line that begins with `what`. */
 export function unreadable(what: string, { code = "" }: { readonly code?: string }): Error {
   return new Error(`${what} ${UNREADABLE[code] ?? `cannot be read (${code})`}`);
+}
+
+/** Whether anything is there. Throws the system's error where nobody may look, or it cannot be told: existsSync says no then. */
+export function isThere(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false }) !== undefined;
 }
 
 /** Throws Error, in one line that begins with `what` ("the table cats.csv"), unless a regular file is at `path`. */

@@ -156,8 +156,12 @@ describe("gifgrad golden", () => {
       stderr: "gifgrad: golden: /nowhere does not exist\n",
     });
   });
-  test("counts one folder as one", async () => {
-    expect(gifgrad(await plant({ tensors: false })).stdout).toMatch(/; 1 folder not checked to the end$/m);
+  test("counts one folder as one, and says why on standard error", async () => {
+    const folder = await plant({ tensors: false });
+    const { stdout, stderr, status } = gifgrad(folder);
+    expect(stdout).toMatch(/^0 of 0 tensors .*; 1 folder not checked to the end$/m);
+    const [, why = ""] = new RegExp(`^gifgrad: golden: ${basename(folder)}: (.+)`, "m").exec(stderr) ?? [];
+    expect([status, why !== "", stdout.includes(why)]).toEqual([1, true, false]);
   });
   test("--json is one document", async () => {
     const folder = await plant({ op: "sqare" });

@@ -3,7 +3,7 @@
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
-import { appendFile, cp, mkdir, mkdtemp, readFile, rm, truncate, writeFile } from "node:fs/promises";
+import { appendFile, cp, mkdir, mkdtemp, readFile, rm, symlink, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -11,6 +11,7 @@ import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type Device, openDevice, Parameter, useDevice } from "../engine/index.ts";
 import { latestCheckpoint, removeLeftovers } from "../train/checkpoints.ts";
+import { holdsImport } from "../train/foreign/record.ts";
 import { interruptible, stepLog } from "../train/log.ts";
 import { readMetrics } from "../train/metrics.ts";
 import { openRun, type RunOptions, type RunRecord, readRun } from "../train/run.ts";
@@ -100,6 +101,9 @@ describe("a run folder", () => {
     await expect(openRun(dir, options({ resume: true }))).rejects.toThrow(/holds no run to resume.*without --resume/);
     expect(existsSync(dir)).toBe(false);
     await expect(readRun(dir)).rejects.toThrow(/holds no run/);
+    await symlink("round", join(folder, "round")); // as with a folder without permission: what is in it cannot be told
+    await expect(readRun(join(folder, "round"))).rejects.toThrow("ELOOP");
+    expect(() => holdsImport(join(folder, "round"))).toThrow("ELOOP");
     await runWith(dir, [1]);
     const before = readFileSync(join(dir, "run.json"), "utf8");
     await expect(openRun(dir, options())).rejects.toThrow(/holds a run already.*--resume/);

@@ -2,9 +2,9 @@
 // ended), metrics.jsonl and checkpoints/. Every file is whole at any moment, so a run survives being killed. Training loops
 // are in the recipes; one process at a time may have a run open.
 
-import { existsSync } from "node:fs";
 import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { isThere } from "../data/regular_file.ts";
 import { replaceFile } from "../engine/atomic.ts";
 import { load } from "../engine/checkpoint.ts";
 import type { Parameter } from "../engine/index.ts";
@@ -112,8 +112,9 @@ export class Run {
   }
 }
 
+/** Throws the system's error where `dir` may not be looked into. */
 export function holdsRun(dir: string): boolean {
-  return existsSync(join(dir, CONFIG));
+  return isThere(join(dir, CONFIG));
 }
 
 /**

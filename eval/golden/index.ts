@@ -3,6 +3,7 @@
 
 import { readdir, stat } from "node:fs/promises";
 import { basename, join } from "node:path";
+import { isThere } from "../../data/regular_file.ts";
 import { clip, clipOpenai, clipText } from "./clip.ts";
 import { clipPreprocessing } from "./clip_preprocess.ts";
 import { clipTokenizer } from "./clip_tokenizer.ts";
@@ -70,11 +71,10 @@ export async function* golden(path: string): AsyncGenerator<Event> {
   for (const folder of inner) yield* checks(folder, await kindOf(folder));
 }
 
-/** Why nothing can be run at `path`; null where there is a folder. */
+/** Why nothing can be run at `path`; null where there is a folder. Throws the system's error where nobody may look. */
 export async function folderProblem(path: string): Promise<string | null> {
-  const found = await stat(path).catch(() => null);
-  if (found?.isDirectory()) return null;
-  return found ? "is not a folder" : "does not exist";
+  if (!isThere(path)) return "does not exist";
+  return (await stat(path)).isDirectory() ? null : "is not a folder";
 }
 
 /** The kind of a folder, or why it has none: a file by which it would be known may be damaged. */

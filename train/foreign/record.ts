@@ -2,8 +2,8 @@
 // our names of weights, torch's order of axes and the element types they came in, and below source/ what it takes to write
 // the files it came from again, byte by byte. Written by import.ts; read by export.ts and imported.ts.
 
-import { existsSync } from "node:fs";
 import { join } from "node:path";
+import { isThere } from "../../data/regular_file.ts";
 import { CHECKPOINTS, type CheckpointKind, type PartName } from "../../models/checkpoints/parts.ts";
 import { ConfigReader } from "../../models/checkpoints/reader.ts";
 import type { SchedulerDescription } from "../../models/checkpoints/scheduler.ts";
@@ -37,8 +37,9 @@ export const headerFile = (dir: string, file: string): string => join(dir, SOURC
 /** Tensors of a network's files that are no weights (position numbers), under their own names. */
 export const restFile = (dir: string, part: string): string => join(dir, SOURCE, `${part}.rest.safetensors`);
 
+/** Throws the system's error where `dir` may not be looked into. */
 export function holdsImport(dir: string): boolean {
-  return existsSync(join(dir, RECORD));
+  return isThere(join(dir, RECORD));
 }
 
 /** Throws one line when the folder holds no import, or one that this version does not know. */
