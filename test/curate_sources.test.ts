@@ -245,6 +245,29 @@ describe("what is no regular file is refused in a line, and not waited for", () 
 });
 
 describe("a folder", () => {
+  it("is described by the metadata.jsonl of any of its folders, a sticker by the nearest", async () => {
+    const path = await folder("nested", { "0.gif": files[0] });
+    const deep = await folder("nested/cats/small", { "1.gif": files[1], "2.gif": files[2], "3.gif": files[3] });
+    const describe = (at: string, ...captions: [string, string][]): Promise<void> =>
+      writeFile(
+        join(at, "metadata.jsonl"),
+        captions.map(([file_name, caption]) => `${JSON.stringify({ file_name, caption })}\n`).join(""),
+      );
+    await describe(path, ["0.gif", "top"], ["cats/small/1.gif", "from above"], ["cats/small/2.gif", "far"]);
+    await describe(join(path, "cats"), ["small/2.gif", "between"], ["small/3.gif", "far"], ["9.gif", "lost"]);
+    await describe(deep, ["3.gif", "near"], ["../../0.gif", "out"]);
+    const [rows, notes] = await collectedWithNotes("nested", { type: "folder", path });
+    expect(rows.map(({ entry, caption, error }) => [entry, caption, error])).toEqual([
+      ["0.gif", "top", null],
+      ["cats/9.gif", null, expect.stringMatching("^cats/metadata.jsonl names it")],
+      ["cats/small/1.gif", "from above", null],
+      ["cats/small/2.gif", "between", null],
+      ["cats/small/3.gif", "near", null],
+      ["cats/small/metadata.jsonl line 2", null, expect.stringContaining("must be a path inside the folder")],
+    ]);
+    expect(notes).toEqual([]);
+  });
+
   it("with a pipe in it does not hang", async () => {
     const path = await folder("pipe", { "0.gif": files[0] });
     execFileSync("mkfifo", [join(path, "1.gif")]);

@@ -43,7 +43,9 @@ const columns = section({
 const folder = section({
   type: z.literal("folder"),
   ...provenance,
-  path: z.string().describe("A folder of stickers with its subfolders; a metadata.jsonl in it describes them."),
+  path: z
+    .string()
+    .describe("A folder of stickers with its subfolders; a metadata.jsonl in any of these describes what is below."),
   words: words.default("folders").describe(WORDS),
 });
 const archive = section({

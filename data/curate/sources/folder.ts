@@ -1,9 +1,10 @@
-// A folder of sticker files, with its subfolders. A metadata.jsonl in it (record.ts) describes them, as in folders that
-// `gifgrad starter` or an export writes; stickers it does not name are taken without a description, other files passed over.
+// A folder of sticker files, with its subfolders. A metadata.jsonl in any of them (record.ts) describes what lies below it, as
+// Hugging Face's imagefolder, `gifgrad starter` and exports have it; where two name a sticker the nearer one counts. Stickers that
+// none names are taken without a description, other files passed over.
 
 import { existsSync } from "node:fs";
 import { opendir, realpath } from "node:fs/promises";
-import { join, posix, relative, sep } from "node:path";
+import { basename, join, posix, relative, sep } from "node:path";
 import { parseRecord, type StickerRecord } from "../../record.ts";
 import { fileLines, readSticker } from "../../regular_file.ts";
 import type { SourceOf } from "../config.ts";
@@ -11,7 +12,12 @@ import { openName, PassedOver, STICKER_NAME, stickerFile } from "./sniff.ts";
 import { fault, fileStamp, folderWords, type Reading, type SourceEntry } from "./source.ts";
 
 const METADATA = "metadata.jsonl";
-const NOT_THERE = `${METADATA} names it, and it is not among the files (hidden ones are not read)`;
+
+/** What a metadata.jsonl says of a file, and which it is. */
+interface Described {
+  readonly record: StickerRecord;
+  readonly by: string;
+}
 
 export async function* folderEntries(
   { name, path, words }: SourceOf<"folder">,
@@ -19,15 +25,18 @@ export async function* folderEntries(
 ): AsyncGenerator<SourceEntry> {
   if (!existsSync(path)) throw new Error(`the folder ${path} does not exist`);
   const root = await realpath(path);
-  const { records, faults } = await readRecords(root);
-  for (const [at, error] of faults) yield fault(at, error);
+  const described = new Map<string, Described>();
   const passed = new PassedOver();
   for await (const file of walk(root)) {
     const at = relative(root, file).split(sep).join("/");
-    const record = records.get(at);
-    records.delete(at);
+    if (basename(at) === METADATA) {
+      for (const [where, error] of await readRecords(file, at, described)) yield fault(where, error);
+      continue;
+    }
+    const record = described.get(at)?.record;
+    described.delete(at);
     if (!record && !(STICKER_NAME.test(at) || (openName(at) && (await stickerFile(file))))) {
-      if (at !== METADATA) passed.add(at);
+      passed.add(at);
       continue;
     }
     const found = words === "folders" ? folderWords(at) : words;
@@ -46,17 +55,20 @@ export async function* folderEntries(
       bytes: () => readInside(root, file),
     };
   }
-  for (const at of [...records.keys()].sort()) yield fault(at, new Error(NOT_THERE));
+  const lost = [...described].sort(([a], [b]) => (a < b ? -1 : 1));
+  for (const [at, { by }] of lost)
+    yield fault(at, new Error(`${by} names it, and it is not among the files (hidden ones are not read)`));
   for (const line of passed.told(name)) note(line);
 }
 
-/** All files that are not hidden, in the order of their paths. */
+/** All files that are not hidden, in the order of their paths, but a folder's metadata.jsonl before what it describes. */
 async function* walk(dir: string): AsyncGenerator<string> {
   const names: { name: string; folder: boolean }[] = [];
   for await (const entry of await opendir(dir)) {
     if (!entry.name.startsWith(".")) names.push({ name: entry.name, folder: entry.isDirectory() });
   }
-  names.sort((a, b) => (a.name < b.name ? -1 : 1));
+  const rank = (name: string): string => (name === METADATA ? "" : name);
+  names.sort((a, b) => (rank(a.name) < rank(b.name) ? -1 : 1));
   for (const { name, folder } of names) {
     if (folder) yield* walk(join(dir, name));
     else yield join(dir, name);
@@ -70,21 +82,20 @@ async function readInside(root: string, file: string): Promise<Uint8Array> {
   return readSticker(real);
 }
 
-/** The records of metadata.jsonl by file, and what is wrong with its other lines. */
-async function readRecords(root: string): Promise<{ records: Map<string, StickerRecord>; faults: Map<string, Error> }> {
-  const path = join(root, METADATA);
-  const [records, faults] = [new Map<string, StickerRecord>(), new Map<string, Error>()];
-  if (!existsSync(path)) return { records, faults };
+/** Puts what the metadata.jsonl `at` says of files into `described`; returns what is wrong with its other lines. */
+async function readRecords(path: string, at: string, described: Map<string, Described>): Promise<Map<string, Error>> {
+  const faults = new Map<string, Error>();
   let number = 0;
   for await (const line of fileLines(path)) {
-    const where = `${METADATA} line ${++number}`;
+    const where = `${at} line ${++number}`;
     if (line.trim() === "") continue;
     try {
       const record = parseRecord(line, where);
-      records.set(posix.normalize(record.file_name.replaceAll("\\", "/")), record);
+      const file = posix.join(posix.dirname(at), record.file_name.replaceAll("\\", "/"));
+      described.set(file, { record, by: at });
     } catch (error) {
       faults.set(where, error as Error);
     }
   }
-  return { records, faults };
+  return faults;
 }
