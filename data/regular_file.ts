@@ -20,7 +20,13 @@ export function unreadable(what: string, { code = "" }: { readonly code?: string
 
 /** Whether anything is there. Throws the system's error where nobody may look, or it cannot be told: existsSync says no then. */
 export function isThere(path: string): boolean {
-  return statSync(path, { throwIfNoEntry: false }) !== undefined;
+  try {
+    statSync(path);
+    return true;
+  } catch (error) {
+    if (["ENOENT", "ENOTDIR"].includes((error as NodeJS.ErrnoException).code ?? "")) return false;
+    throw error;
+  }
 }
 
 /** Throws Error, in one line that begins with `what` ("the table cats.csv"), unless a regular file is at `path`. */

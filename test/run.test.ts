@@ -104,6 +104,8 @@ describe("a run folder", () => {
     await symlink("round", join(folder, "round")); // as with a folder without permission: what is in it cannot be told
     await expect(readRun(join(folder, "round"))).rejects.toThrow("ELOOP");
     expect(() => holdsImport(join(folder, "round"))).toThrow("ELOOP");
+    await writeFile(join(folder, "file"), "");
+    expect([holdsImport(join(folder, "file")), holdsImport(join(folder, "none"))]).toEqual([false, false]);
     await runWith(dir, [1]);
     const before = readFileSync(join(dir, "run.json"), "utf8");
     await expect(openRun(dir, options())).rejects.toThrow(/holds a run already.*--resume/);
