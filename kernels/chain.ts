@@ -23,11 +23,22 @@ export interface Kernel {
   readonly builtins: readonly string[];
   /** Has memory that its workgroup shares, or barriers: its threads must be those of a whole workgroup. */
   readonly shares: boolean;
+  /** Has memory that its workgroup shares, which is zero where a workgroup begins: a second one would find what the first left. */
+  readonly remembers: boolean;
+  /** Talks to its subgroup, which must be all of its own workgroup. */
+  readonly shuffles: boolean;
 }
 
 const NAME = /^(?:@\w+(?:\([^)]*\))?\s*)*(?:fn|struct|alias|const|var(?:<[^>]*>)?)\s+(\w+)/;
 const BINDING = /^@group\(0\) @binding\((\d+)\) var<(storage|uniform)[^>]*> (\w+): (?:array<(.*)>|\w+);$/;
 const MAIN = /^@compute\s+@workgroup_size\((\d+)\)\s+fn main\(([^{]*?),?\s*\)\s*\{/;
+const PARAMETER = /^@builtin\((\w+)\)\s*\w+\s*:\s*[\w<>]+$/;
+/** Where names that are not declared at module scope come from: locals, and parameters, members and whatever else has a type. */
+const LOCAL = /\b(?:let|var|const)\s+(\w+)|(\w+)\s*:/g;
+/** Names that a chain gives. */
+const GIVEN = /^(?:place|load|store)_\d|__\d+$/;
+/** What cannot be renamed word by word: the uniforms as a whole, and members behind a gap. */
+const UNCLEAR = /(?<![\w.])u(?![\w.])|\bUniforms\b|\.\s+[A-Za-z_]|\/\*/;
 
 /** The parts of a kernel; null where its text has something that this file knows nothing of. */
 export function takeApart(source: KernelSource): Kernel | null {
@@ -41,13 +52,16 @@ export function takeApart(source: KernelSource): Kernel | null {
     const binding = BINDING.exec(item);
     if (binding?.[2] === "storage") bindings[Number(binding[1])] = { name: binding[3], element: binding[4] };
     else if (item.startsWith("struct Uniforms ")) fields = fieldsOf(item);
-    else if (!binding) rest.push(item);
+    else if (binding?.[3] !== "u") rest.push(item);
     main ??= MAIN.exec(item);
   }
   const names = rest.map((item) => NAME.exec(item)?.[1] ?? "");
-  const unknown = names.includes("") || rest.some((item) => /^(var<private>|@group)/.test(item) || hides(item, names));
-  if (!main || unknown || fields.length !== source.uniforms.length || Object.keys(bindings).length < bindings.length)
-    return null;
+  const outer = new Set([...names, ...bindings.map((b) => b?.name), "u"]);
+  const unknown = (item: string): boolean =>
+    /^(var<private>|@group)/.test(item) || UNCLEAR.test(item) || hides(item, outer);
+  const parameters = main?.[2].split(",").map((p) => PARAMETER.exec(p.trim())?.[1] ?? "") ?? [];
+  if (!main || names.includes("") || parameters.includes("") || rest.some(unknown)) return null;
+  if (fields.length !== source.uniforms.length || Object.keys(bindings).length < bindings.length) return null;
   return {
     source,
     directives,
@@ -56,8 +70,10 @@ export function takeApart(source: KernelSource): Kernel | null {
     names,
     text: rest.map((item) => item.replace(/^@compute\s+@workgroup_size\(\d+\)\s+/, "")).join("\n"),
     size: Number(main[1]),
-    builtins: [...main[2].matchAll(/@builtin\((\w+)\)/g)].map((m) => m[1]),
+    builtins: parameters,
     shares: /var<workgroup>|Barrier\(|workgroupUniformLoad/.test(source.wgsl),
+    remembers: source.wgsl.includes("var<workgroup>"),
+    shuffles: /\b(?:subgroup|quad)[A-Z]/.test(source.wgsl),
   };
 }
 
@@ -81,9 +97,10 @@ function fieldsOf(struct: string): Kernel["fields"] {
   return [...struct.matchAll(/(\w+): ([fiu]32)\s*[,}]/g)].map(([, name, type]) => [name, type as Scalar]);
 }
 
-/** Is it a struct with a member that is called like something else? Such names could not be told apart. */
-function hides(item: string, names: readonly string[]): boolean {
-  return item.startsWith("struct ") && [...item.matchAll(/(\w+):/g)].some(([, member]) => names.includes(member));
+/** Does it call something inside like something outside, or like what a chain adds? Such names could not be told apart. */
+function hides(item: string, outer: ReadonlySet<string>): boolean {
+  const inside = [...item.replace(NAME, "").matchAll(LOCAL)].map(([, local, typed]) => local ?? typed);
+  return inside.some((name) => outer.has(name) || GIVEN.test(name));
 }
 
 /** What a chain knows of the place and size of a thread's workgroup in the kernel that it is made of. */
@@ -97,7 +114,7 @@ const ARGUMENTS: Readonly<Record<string, (groups: string, group: string, thread:
  * Idea: one workgroup, as large as the largest of the kernels'. Of a kernel with smaller workgroups it runs several at a time, of
  * one with more workgroups one after another. Barriers between kernels order what they do in memory, which one workgroup sees
  * as one: what a kernel writes, the next ones read.
- * `passes` are small: their grids are one row. Operands of a pass are places of the chain, which has `places` storage bindings.
+ * Grids are one row, and one workgroup where it has memory of its own. Operands of a pass are places of the chain, which has `places` storage bindings.
  * A place that kernels see as different types is declared as one of them, or in scalars, and loaded and stored as each sees it.
  * null: these do not fit together.
  */
@@ -108,10 +125,12 @@ export function chainKernel(
   caps: Caps,
 ): KernelSource | null {
   const size = Math.max(...kernels.map((k) => k.size));
-  const fits = ({ builtins, shares, size: own, source }: Kernel): boolean =>
+  const fits = ({ builtins, shares, remembers, shuffles, size: own, source }: Kernel): boolean =>
     builtins.every((b) => b in ARGUMENTS) &&
     (shares ? own === size : size % own === 0) &&
-    source.workgroups[1] * source.workgroups[2] === 1;
+    (!shuffles || (caps.subgroupSize > 0 && own % caps.subgroupSize === 0)) &&
+    source.workgroups[1] * source.workgroups[2] === 1 &&
+    (!remembers || source.workgroups[0] === 1);
   const elements = Array.from({ length: places }, (_, p) =>
     commonType(kernels.flatMap((k, i) => k.bindings.filter((_b, j) => operands[i][j] === p).map((b) => b.element))),
   );
@@ -192,13 +211,17 @@ function elementOf(type: string): Element | null {
   return scalar ? { lanes: 1, scalar: scalar as Scalar } : null;
 }
 
-/** How a place is declared that is seen as these: as the first, in scalars where widths differ; null where that is impossible. */
+/**
+ * How a place is declared that is seen as these: in scalars where widths differ, as bits where kinds of number do (a small
+ * whole number is a denormal float, which an adapter may make zero); null where that is impossible.
+ */
 function commonType(types: readonly string[]): string | null {
   if (types.every((t) => t === types[0])) return types[0];
   const elements = types.map(elementOf).filter((e) => e !== null);
   if (elements.length < types.length) return null;
   const [first] = elements;
-  return typeOf(elements.every((e) => e.lanes === first.lanes) ? first : { ...first, lanes: 1 });
+  const lanes = elements.every((e) => e.lanes === first.lanes) ? first.lanes : 1;
+  return typeOf({ lanes, scalar: elements.every((e) => e.scalar === first.scalar) ? first.scalar : "u32" });
 }
 
 /**

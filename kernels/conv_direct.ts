@@ -48,18 +48,18 @@ function lanesOf(s: GroupedConvSpec): Lanes {
 const WORKGROUP = 64;
 
 /** One thread per `count`; operands as in `Pass`. */
-function pass(
-  label: string,
-  count: number,
-  operands: readonly number[],
-  extra: readonly Field[],
-  s: GroupedConvSpec,
-  text: (uniforms: string) => string,
-  caps: Caps,
-): Pass {
+interface DirectPass extends Pick<Pass, "operands"> {
+  readonly label: string;
+  readonly count: number;
+  readonly flops: number;
+  readonly extra?: readonly Field[];
+  readonly text: (uniforms: string) => string;
+}
+
+function pass(s: GroupedConvSpec, { label, count, operands, flops, extra = [], text }: DirectPass, caps: Caps): Pass {
   const u = uniforms(operands.length, [...fields(s), ["count", "u32", count], ...extra]);
   const workgroups = foldGrid(Math.max(1, Math.ceil(count / WORKGROUP)), caps);
-  return { source: { label, wgsl: text(u.wgsl), workgroups, uniforms: u.words }, operands };
+  return { source: { label, wgsl: text(u.wgsl), workgroups, uniforms: u.words, flops }, operands };
 }
 
 /** Idea: a thread is one output, or four neighbouring filters of it. Traffic: a load of x and of w per multiply-add. */
@@ -69,18 +69,17 @@ function emitForward(s: GroupedConvSpec, caps: Caps): Lowered {
   const operands = Array.from({ length: 3 + extras }, (_, i) => i);
   const count = outputSize(s) / (lanes === "scalar" ? 1 : 4);
   const label = `conv direct/${lanes}${s.epilogue ? ` + ${s.epilogue.label}` : ""}`;
-  return {
-    passes: [pass(label, count, operands, [], s, (u) => forwardText(lanes, u, s.epilogue), caps)],
-    scratch: [],
-  };
+  const text = (u: string): string => forwardText(lanes, u, s.epilogue);
+  return { passes: [pass(s, { label, count, operands, flops: flopsOf(s), text }, caps)], scratch: [] };
 }
 
 /** Idea: a thread is one input (four channels when depthwise) and visits the outputs that read it, filters by fours. */
 function emitInputGrad(s: GroupedConvSpec, caps: Caps): Lowered {
   const lanes = lanesOf(s);
   const count = inputSize(s) / (lanes === "depthwise" ? 4 : 1);
+  const label = `conv direct input grad/${lanes}`;
   const text = (u: string): string => inputGradText(lanes, u);
-  return { passes: [pass(`conv direct input grad/${lanes}`, count, [0, 1, 2], [], s, text, caps)], scratch: [] };
+  return { passes: [pass(s, { label, count, operands: [0, 1, 2], flops: flopsOf(s), text }, caps)], scratch: [] };
 }
 
 /** Threads that should be busy at least, and rows of outputs that one of them should sum at least. */
@@ -102,14 +101,18 @@ function emitWeightGrad(s: GroupedConvSpec, caps: Caps): Lowered {
     ["weights", "u32", weights],
   ];
   const text = (u: string): string => weightGradText(lanes, u);
-  const label = `conv direct weight grad/${lanes}`;
-  if (parts === 1) return { passes: [pass(label, weights, [0, 1, 2], share, s, text, caps)], scratch: [] };
-  const sum: Field[] = [["parts", "u32", parts]];
+  const all = { label: `conv direct weight grad/${lanes}`, flops: flopsOf(s), extra: share, text };
+  if (parts === 1) return { passes: [pass(s, { ...all, count: weights, operands: [0, 1, 2] }, caps)], scratch: [] };
+  const sum: DirectPass = {
+    label: "conv direct sum parts",
+    count: weightSize(s),
+    operands: [3, 2],
+    flops: weightSize(s) * parts,
+    extra: [["parts", "u32", parts]],
+    text: sumPartsText,
+  };
   return {
-    passes: [
-      pass(label, weights * parts, [0, 1, 3], share, s, text, caps),
-      pass("conv direct sum parts", weightSize(s), [3, 2], sum, s, sumPartsText, caps),
-    ],
+    passes: [pass(s, { ...all, count: weights * parts, operands: [0, 1, 3] }, caps), pass(s, sum, caps)],
     scratch: [weightSize(s) * parts],
   };
 }
@@ -117,6 +120,8 @@ function emitWeightGrad(s: GroupedConvSpec, caps: Caps): Lowered {
 const inputSize = (s: GroupedConvSpec): number => s.batch * volume(s.in) * s.channels;
 const outputSize = (s: GroupedConvSpec): number => s.batch * volume(s.out) * s.filters;
 const weightSize = (s: GroupedConvSpec): number => (volume(s.kernel) * s.channels * s.filters) / s.groups;
+/** Of the convolution and of either gradient, with the taps that stand on padding. */
+const flopsOf = (s: GroupedConvSpec): number => 2 * s.batch * volume(s.out) * weightSize(s);
 
 /** Calls `visit` with the flat indices of x, weight and y of every multiply-add that does not fall on padding. */
 function eachProduct(s: GroupedConvSpec, visit: (x: number, w: number, y: number) => void): void {

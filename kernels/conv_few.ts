@@ -142,12 +142,12 @@ function forward(s: ConvSpec, caps: Caps): Lowered {
   const p = new Passes(y + 1, caps);
   const [m, k, n] = [pixels(s), s.channels, columns(s)];
   const [w, product] = [k * n, m * n].map((elements) => p.buffer(elements));
-  p.add("few weights", (k * n) / WIDTH, [1, w], fields(s), weightText);
+  p.add("few weights", (k * n) / WIDTH, 0, [1, w], fields(s), weightText);
   p.product({ m, n, k, batch: [1, 1], a: rows(m, k), b: rows(k, n) }, 0, w, product);
   const operands = [product, ...Array.from({ length: extras }, (_, i) => 2 + i), y];
   const label = ["few sum", s.epilogue?.label].filter(Boolean).join(" ");
   const count = s.batch * volume(s.out);
-  p.add(label, count, operands, [...fields(s), ...windowFields(s)], (u) => sumText(u, s.epilogue?.code(1)));
+  p.add(label, count, columns(s), operands, [...fields(s), ...windowFields(s)], (u) => sumText(u, s.epilogue?.code(1)));
   return p;
 }
 
@@ -155,9 +155,9 @@ function weightGrad(s: ConvSpec, caps: Caps): Lowered {
   const p = new Passes(3, caps);
   const [m, k, n] = [s.channels, pixels(s), columns(s)];
   const [g, product] = [k * n, m * n].map((elements) => p.buffer(elements));
-  p.add("few spread", k, [1, g], [...fields(s), ...windowFields(s)], spreadText);
+  p.add("few spread", k, 0, [1, g], [...fields(s), ...windowFields(s)], spreadText);
   p.product({ m, n, k, batch: [1, 1], a: { ...rows(k, m), row: 1, col: m }, b: rows(k, n) }, 0, g, product);
-  p.add("few weight grad", (m * n) / WIDTH, [product, 2], fields(s), weightGradText);
+  p.add("few weight grad", (m * n) / WIDTH, 0, [product, 2], fields(s), weightGradText);
   return p;
 }
 

@@ -72,7 +72,14 @@ function emitGather(spec: GatherSpec, caps: Caps): Lowered {
   `;
   const workgroups = foldGrid(Math.ceil((spec.count * lanes) / WORKGROUP), caps);
   const bytes = 4 * spec.count * (2 * spec.dim + 1);
-  const source = { label: `gatherRows/copy_x${widthOf(spec)}`, wgsl: text, workgroups, uniforms: u.words, bytes };
+  const source = {
+    label: `gatherRows/copy_x${widthOf(spec)}`,
+    wgsl: text,
+    workgroups,
+    uniforms: u.words,
+    flops: 0,
+    bytes,
+  };
   return { passes: [{ source, operands: [0, 1, 2] }], scratch: [] };
 }
 
@@ -190,11 +197,23 @@ function emitSort(spec: GatherSpec, caps: Caps): Lowered {
   return {
     passes: [
       {
-        source: { label: "gatherRowsGrad/sort", wgsl: sort, workgroups: [1, 1, 1], uniforms: s.words },
+        source: {
+          label: "gatherRowsGrad/sort",
+          wgsl: sort,
+          workgroups: [1, 1, 1],
+          uniforms: s.words,
+          flops: 2 * (spec.count + spec.rows * runs),
+        },
         operands: [1, 3, 4],
       },
       {
-        source: { label: `gatherRowsGrad/sum_x${widthOf(spec)}`, wgsl: sum, workgroups, uniforms: w.words },
+        source: {
+          label: `gatherRowsGrad/sum_x${widthOf(spec)}`,
+          wgsl: sum,
+          workgroups,
+          uniforms: w.words,
+          flops: spec.count * spec.dim,
+        },
         operands: [0, 2, 3, 4],
       },
     ],
@@ -252,7 +271,8 @@ function emitMerge(spec: GatherSpec, caps: Caps): Lowered {
     }
   `;
   const workgroups = foldGrid(Math.ceil(total / WORKGROUP), caps);
-  const source = { label: "gatherRowsGrad/segments", wgsl: text, workgroups, uniforms: u.words };
+  const flops = total * Math.ceil(Math.log2(spec.count + 1)) + spec.count * spec.dim;
+  const source = { label: "gatherRowsGrad/segments", wgsl: text, workgroups, uniforms: u.words, flops };
   const [index, order] = [1, 3];
   return {
     passes: [...argsortPasses(sorting, caps, index, order, 4), { source, operands: [0, index, 2, order] }],
@@ -290,7 +310,8 @@ function emitScan(spec: GatherSpec, caps: Caps): Lowered {
     }
   `;
   const workgroups = foldGrid(Math.ceil((spec.rows * lanes) / WORKGROUP), caps);
-  const source = { label: `gatherRowsGrad/scan_x${widthOf(spec)}`, wgsl: text, workgroups, uniforms: u.words };
+  const flops = spec.rows * lanes * spec.count + spec.count * spec.dim;
+  const source = { label: `gatherRowsGrad/scan_x${widthOf(spec)}`, wgsl: text, workgroups, uniforms: u.words, flops };
   return { passes: [{ source, operands: [0, 1, 2] }], scratch: [] };
 }
 

@@ -325,6 +325,7 @@ function relayout({ sizes, offset, strides }: Relayout, caps: Caps): KernelSourc
     `,
     workgroups: grid,
     uniforms: u.words,
+    flops: 0,
   };
 }
 
@@ -375,5 +376,6 @@ function sumParts(size: number, parts: number, caps: Caps): KernelSource {
     `,
     workgroups: grid,
     uniforms: u.words,
+    flops: size * parts,
   };
 }

@@ -37,17 +37,18 @@ export class Passes {
   buffer(elements: number): number {
     return this.#first + this.scratch.push(elements) - 1;
   }
-  /** One thread per `count`, which is a field of the uniforms. */
+  /** One thread per `count`, which is a field of the uniforms, with `each` operations. */
   add(
     label: string,
     count: number,
+    each: number,
     operands: readonly number[],
     fields: readonly Field[],
     text: (u: string) => string,
   ): void {
     const u = uniforms(operands.length, [["count", "u32", count], ...fields]);
     const workgroups = foldGrid(Math.ceil(count / 64), this.#caps);
-    const source = { label, wgsl: text(u.wgsl), workgroups, uniforms: u.words };
+    const source = { label, wgsl: text(u.wgsl), workgroups, uniforms: u.words, flops: count * each };
     this.passes.push({ source, operands });
   }
   /** y = a b. */

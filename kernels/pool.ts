@@ -68,6 +68,8 @@ function emitPool(
     label: string;
     positions: "in" | "out";
     vector: 1 | 4;
+    /** Operations per number of the grid. */
+    each: number;
     bindings: [string, string][];
     body: string;
     functions?: string;
@@ -101,6 +103,7 @@ function emitPool(
     wgsl: text,
     workgroups,
     uniforms: u.words,
+    flops: count * o.vector * o.each,
   };
   return { passes: [{ source, operands: o.bindings.map((_, i) => i) }], scratch: [] };
 }
@@ -137,7 +140,7 @@ function emitTap(s: PoolSpec, caps: Caps): Lowered {
     ["x", T],
     ["taps", I],
   ];
-  return emitPool(s, { label: "maxPoolTap", positions: "out", vector, bindings, body }, caps);
+  return emitPool(s, { label: "maxPoolTap", positions: "out", vector, each: volume(s.kernel), bindings, body }, caps);
 }
 
 /** Idea: a thread is one window of one or four channels, which may read different taps, so these are scalar loads. */
@@ -166,7 +169,7 @@ function emitTake(s: PoolSpec, caps: Caps): Lowered {
     ["taps", type("i32", vector)],
     ["y", type("f32", vector)],
   ];
-  return emitPool(s, { label: "poolTake", positions: "out", vector, bindings, body, functions: read }, caps);
+  return emitPool(s, { label: "poolTake", positions: "out", vector, each: 0, bindings, body, functions: read }, caps);
 }
 
 /**
@@ -204,7 +207,8 @@ function emitSpread(s: PoolSpec, caps: Caps): Lowered {
     ["taps", I],
     ["gx", T],
   ];
-  return emitPool(s, { label: "poolSpread", positions: "in", vector, bindings, body }, caps);
+  const each = 2 * volume(map3((i) => Math.ceil(s.kernel[i] / s.stride[i]))); // windows over a position, at most
+  return emitPool(s, { label: "poolSpread", positions: "in", vector, each, bindings, body }, caps);
 }
 
 // ---- definitions

@@ -122,10 +122,11 @@ const NORMAL_OF = wgsl`
   }
 `;
 
+/** `each`: operations per number, which are half those of a block of two words. */
 const OUTPUT = {
-  bits: { type: "u32", value: (word: string) => word },
-  uniform: { type: "f32", value: (word: string) => `f32(${word} >> 8u) * ${2 ** -24}` },
-  normal: { type: "f32", value: (word: string) => `normal_of(${word})` },
+  bits: { type: "u32", each: 57, value: (word: string) => word },
+  uniform: { type: "f32", each: 59, value: (word: string) => `f32(${word} >> 8u) * ${2 ** -24}` },
+  normal: { type: "f32", each: 75, value: (word: string) => `normal_of(${word})` },
 } as const;
 
 /** The rounds unrolled: the rotations are constants, and there is nothing to load. */
@@ -178,7 +179,13 @@ function emit(spec: RandomSpec, caps: Caps): Lowered {
     }
   `;
   const workgroups = foldGrid(Math.ceil(spec.count / 128), caps);
-  const source = { label: `random/${spec.kind}`, wgsl: text, workgroups, uniforms: u.words };
+  const source = {
+    label: `random/${spec.kind}`,
+    wgsl: text,
+    workgroups,
+    uniforms: u.words,
+    flops: spec.count * out.each,
+  };
   return { passes: [{ source, operands: bindings.map((_, i) => i) }], scratch: [] };
 }
 

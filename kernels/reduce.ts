@@ -272,5 +272,6 @@ function secondPass(spec: ReduceSpec, split: number, caps: Caps): KernelSource {
     wgsl: text,
     workgroups: foldGrid(Math.ceil(items(spec) / 64), caps),
     uniforms: u.words,
+    flops: spec.outputs * split,
   };
 }

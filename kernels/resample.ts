@@ -114,7 +114,8 @@ function emitBand(s: ResampleSpec, caps: Caps): Lowered {
     words[fields.length + 4 * i] = word;
   });
   const workgroups = foldGrid(Math.max(1, Math.ceil(count / 64)), caps);
-  const source = { label: `resample/band_x${vector * run}_${table}`, wgsl: text, workgroups, uniforms: words };
+  const flops = 2 * s.outer * s.inner * s.weights.reduce((sum, row) => sum + row.length, 0);
+  const source = { label: `resample/band_x${vector * run}_${table}`, wgsl: text, workgroups, uniforms: words, flops };
   return { passes: [{ source, operands: [0, 1] }], scratch: [] };
 }
 

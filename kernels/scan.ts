@@ -41,11 +41,19 @@ function fields(s: ScanSpec, part: number): Field[] {
 interface Text {
   readonly name: string;
   readonly bindings: readonly (readonly [string, string])[];
+  readonly flops: number;
   /** Statements for `worker`, which is one row, or one part of one row. */
   readonly body: string;
 }
 
-function pass(family: string, { name, bindings, body }: Text, s: ScanSpec, part: number, workers: number, caps: Caps) {
+function pass(
+  family: string,
+  { name, bindings, flops, body }: Text,
+  s: ScanSpec,
+  part: number,
+  workers: number,
+  caps: Caps,
+) {
   const u = uniforms(bindings.length, [...fields(s, part), ["workers", "u32", workers]]);
   const text = wgsl`
     ${storage(bindings)}
@@ -62,7 +70,7 @@ function pass(family: string, { name, bindings, body }: Text, s: ScanSpec, part:
     }
   `;
   const workgroups = foldGrid(Math.ceil(workers / WORKGROUP), caps);
-  return { label: `${family}/${name}`, wgsl: text, workgroups, uniforms: u.words };
+  return { label: `${family}/${name}`, wgsl: text, workgroups, uniforms: u.words, flops };
 }
 
 const f32s = (...names: string[]): [string, string][] => names.map((n) => [n, "f32"]);
@@ -79,7 +87,8 @@ function emitThread(family: string, scaled: boolean, s: ScanSpec, caps: Caps): L
         h = ${scaled ? "a[at] * h + b[at]" : "h + b[at]"};
         y[at] = h;
       }`;
-  const text = { name: "thread", bindings: f32s("b", ...(scaled ? ["a"] : []), "y"), body };
+  const flops = (scaled ? 2 : 1) * rowsOf(s) * s.length;
+  const text = { name: "thread", bindings: f32s("b", ...(scaled ? ["a"] : []), "y"), flops, body };
   const source = pass(family, text, s, s.length, rowsOf(s), caps);
   return { passes: [{ source, operands: scaled ? [0, 1, 2] : [0, 1] }], scratch: [] };
 }
@@ -103,9 +112,11 @@ function emitParts(family: string, scaled: boolean, s: ScanSpec, caps: Caps): Lo
       let end = min(begin + u.part, u.length);`;
   const operand = scaled ? ["a"] : [];
   const factor = scaled ? ["total_a"] : [];
+  const each = scaled ? 2 : 1;
   const totals = {
     name: "totals",
     bindings: f32s("b", ...operand, "total_h", ...factor),
+    flops: (scaled ? 5 : 1) * rows * s.length,
     body: `${range}
       var h = 0.0f;
       ${scaled ? "var p = 1.0f;" : ""}
@@ -120,6 +131,7 @@ function emitParts(family: string, scaled: boolean, s: ScanSpec, caps: Caps): Lo
   const carries = {
     name: "carries",
     bindings: f32s("total_h", ...factor, "enters"),
+    flops: each * workers,
     body: `
       var h = 0.0f;
       for (var j = 0u; j < u.parts; j++) {
@@ -131,6 +143,7 @@ function emitParts(family: string, scaled: boolean, s: ScanSpec, caps: Caps): Lo
   const scan = {
     name: "scan",
     bindings: f32s("b", ...operand, "enters", "y"),
+    flops: each * rows * s.length,
     body: `${range}
       var h = enters[worker];
       for (var i = begin; i < end; i++) {

@@ -5,6 +5,7 @@ import {
   type Caps,
   type Family,
   foldGrid,
+  type KernelSource,
   type Lowered,
   type Pass,
   type Scalar,
@@ -37,7 +38,18 @@ const KEY = wgsl`
   }
 `;
 
-function pass(s: SortSpec, name: string, from: readonly [string, string][], width: number, caps: Caps, body: string) {
+interface SortPass {
+  readonly name: string;
+  /** Bindings between the keys and the result. */
+  readonly from: readonly [string, string][];
+  /** Elements of a run. */
+  readonly width: number;
+  /** Comparisons of a thread; there is one per element. */
+  readonly each: number;
+  readonly body: string;
+}
+
+function pass(s: SortSpec, { name, from, width, each, body }: SortPass, caps: Caps): KernelSource {
   const bindings = [["x", "u32"] as const, ...from, ["after", "i32"] as const];
   const total = s.rows * s.length;
   const u = uniforms(bindings.length, [
@@ -62,7 +74,7 @@ function pass(s: SortSpec, name: string, from: readonly [string, string][], widt
     }
   `;
   const workgroups = foldGrid(Math.ceil(total / WORKGROUP), caps);
-  return { label: `argsort/${name}`, wgsl: text, workgroups, uniforms: u.words };
+  return { label: `argsort/${name}`, wgsl: text, workgroups, uniforms: u.words, flops: total * each };
 }
 
 /** One thread per element: its rank in its block is the number of elements before it. */
@@ -104,12 +116,13 @@ export function argsortPasses(s: SortSpec, caps: Caps, x: number, y: number, spa
   for (let width = BLOCK; width < s.length; width *= 2) widths.push(width);
   // The two buffers take turns so that the last pass writes the result.
   const target = (i: number): number => ((widths.length - i) % 2 === 0 ? y : spare);
-  const first = { source: pass(s, "count", [], BLOCK, caps, COUNT), operands: [x, target(0)] };
+  const count: SortPass = { name: "count", from: [], width: BLOCK, each: Math.min(BLOCK, s.length), body: COUNT };
+  const merge = { name: "merge", from: [["before", "i32"]], body: MERGE } satisfies Partial<SortPass>;
   const merges = widths.map((width, i) => ({
-    source: pass(s, "merge", [["before", "i32"]], width, caps, MERGE),
+    source: pass(s, { ...merge, width, each: Math.log2(width) }, caps),
     operands: [x, target(i), target(i + 1)],
   }));
-  return [first, ...merges];
+  return [{ source: pass(s, count, caps), operands: [x, target(0)] }, ...merges];
 }
 
 function emitMerge(s: SortSpec, caps: Caps): Lowered {

@@ -77,7 +77,7 @@ export interface KernelSource {
   readonly workgroups: readonly [number, number, number];
   /** 32-bit words of the uniform struct at the binding after the last storage buffer; none when empty. */
   readonly uniforms: readonly number[];
-  /** Arithmetic operations of the dispatch (an exp counts as one), where its generator can say; for profilers. */
+  /** Arithmetic operations of the dispatch (an exp counts as one). Where none are stated, it is taken for a large one. */
   readonly flops?: number;
   /** Bytes it moves, where that is not what it binds: a lookup reads few rows of its table. */
   readonly bytes?: number;

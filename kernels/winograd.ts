@@ -11,6 +11,8 @@ import { patchText, resultText, weightGradText, weightText } from "./winograd_te
 
 /** Products of matrices: elements of a transformed 4 x 4 patch. */
 const POINTS = 16;
+/** Operations of one transform (the paper's section 4.1); its transpose takes about as many. */
+const COST = { patch: 32, weight: 28, result: 24 };
 /** Harmonic mean of channels and filters: with fewer the transforms, which touch each, cost what the products save. */
 const FEWEST_CHANNELS = 24;
 /** Tiles among which the transformed weights, 16/9 as large as the weights, are shared. */
@@ -76,14 +78,14 @@ function convolve(
   const p = new Passes(y + 1, caps);
   const tiles = results.images * tilesOf(results);
   const [u, v, m] = [k * n, tiles * k, tiles * n].map((count) => p.buffer(POINTS * count));
-  p.add("winograd weight", k * n, [1, u], [["n", "u32", n], ...weight], weightText);
-  p.add("winograd patches", tiles * k, [0, v], [...tiling(results, k, origin), ...size(data)], (t) =>
+  p.add("winograd weight", k * n, COST.weight, [1, u], [["n", "u32", n], ...weight], weightText);
+  p.add("winograd patches", tiles * k, COST.patch, [0, v], [...tiling(results, k, origin), ...size(data)], (t) =>
     patchText("data", t),
   );
   p.product({ m: tiles, n, k, batch: [POINTS, 1], a: rows(tiles, k), b: rows(k, n) }, v, u, m);
   const operands = [m, ...Array.from({ length: extras }, (_, i) => 2 + i), y];
   const label = ["winograd result", s.epilogue?.label].filter(Boolean).join(" ");
-  p.add(label, tiles * n, operands, [...tiling(results, n, [0, 0]), ...size(results)], (t) =>
+  p.add(label, tiles * n, COST.result, operands, [...tiling(results, n, [0, 0]), ...size(results)], (t) =>
     resultText(t, s.epilogue?.code(1)),
   );
   return p;
@@ -120,11 +122,15 @@ function weightGrad(s: ConvSpec, caps: Caps): Lowered {
   const tiles = y.images * tilesOf(y);
   const [v, g, w] = [tiles * m, tiles * n, m * n].map((count) => p.buffer(POINTS * count));
   const origin = [s.padding[1], s.padding[2]] as const;
-  p.add("winograd patches", tiles * m, [0, v], [...tiling(y, m, origin), ...size(x)], (t) => patchText("data", t));
-  p.add("winograd gradient", tiles * n, [1, g], [...tiling(y, n, [0, 0]), ...size(y)], (t) => patchText("gradient", t));
+  const [data, gradient] = [
+    [...tiling(y, m, origin), ...size(x)],
+    [...tiling(y, n, [0, 0]), ...size(y)],
+  ];
+  p.add("winograd patches", tiles * m, COST.patch, [0, v], data, (t) => patchText("data", t));
+  p.add("winograd gradient", tiles * n, COST.result, [1, g], gradient, (t) => patchText("gradient", t));
   const a = { ...rows(tiles, m), row: 1, col: m };
   p.product({ m, n, k: tiles, batch: [POINTS, 1], a, b: rows(tiles, n) }, v, g, w);
-  p.add("winograd weight grad", m * n, [w, 2], [], weightGradText);
+  p.add("winograd weight grad", m * n, COST.weight, [w, 2], [], weightGradText);
   return p;
 }
 

@@ -6,11 +6,12 @@ import { trace } from "../engine/compile.ts";
 import type { Data } from "../engine/dtype.ts";
 import { compile, type Tensor, tensor, useDevice } from "../engine/index.ts";
 import { layerNorm } from "../engine/nn/index.ts";
-import { makePlan, type PlanOptions } from "../engine/plan/plan.ts";
+import { chained } from "../engine/plan/chain.ts";
+import { type Dispatch, makePlan, type Place, type PlanOptions } from "../engine/plan/plan.ts";
 import { type GpuDevice, openGpu } from "../engine/runtime/gpu.ts";
 import { bitDifference } from "../engine/testing/close.ts";
 import { chainKernel, takeApart } from "../kernels/chain.ts";
-import { type KernelSource, MINIMUM_CAPS, type Pass } from "../kernels/wgsl.ts";
+import { type Caps, type KernelSource, MINIMUM_CAPS, type Pass } from "../kernels/wgsl.ts";
 import { gpu, onGpu } from "./device.ts";
 import { prepare } from "./kernel_runner.ts";
 
@@ -97,11 +98,20 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
 const twice = kernel(["f32", "f32"], "y[i] = 2.0 * x[i];");
 const mirror = kernel(["f32", "f32"], "y[i] = x[mirrored(i)];");
 
-function chainOf(...sources: KernelSource[]): KernelSource | null {
-  const kernels = sources.map((s) => takeApart(s));
+function chainFor(caps: Caps, sources: readonly KernelSource[]): KernelSource | null {
+  const kernels = sources.map((s) => takeApart(s)).filter((k) => k !== null);
   const operands = sources.map((_, i): Pass["operands"] => [i, i + 1]);
-  if (kernels.includes(null)) return null;
-  return chainKernel(kernels as NonNullable<(typeof kernels)[number]>[], operands, sources.length + 1, MINIMUM_CAPS);
+  return kernels.length < sources.length ? null : chainKernel(kernels, operands, sources.length + 1, caps);
+}
+const chainOf = (...sources: KernelSource[]): KernelSource | null => chainFor(MINIMUM_CAPS, sources);
+
+/** y = x plus how often the thread's place in memory of the workgroup was used before: by workgroups before it, if that is shared. */
+function tallying(workgroups: number): KernelSource {
+  const source = kernel(["f32", "f32"], "y[i] = x[i] + seen[lane]; seen[lane] += 1.0;", 32, workgroups);
+  return {
+    ...source,
+    wgsl: source.wgsl.replace("const LAST", "var<workgroup> seen: array<f32, 32>;\nconst LAST"),
+  };
 }
 
 /** The last of the chain's places, for x = 1, 2, ..., 64. */
@@ -141,11 +151,37 @@ onGpu("kernels of one chain may differ in their workgroups and in how they see a
     expect(await run(device, chainOf(...sources) as KernelSource, sources.length + 1)).toEqual(mirrored);
 });
 
+onGpu("memory of a workgroup is zero where one begins, also of the second", async (device) => {
+  const short = kernel(["f32", "f32"], "y[i] = 2.0 * x[i];", 32, 2);
+  const doubled = Array.from({ length: 32 }, (_, i) => 2 * (i + 1));
+  const once = chainOf(short, tallying(1)) as KernelSource;
+  expect((await run(device, once, 3)).slice(0, 32)).toEqual(doubled);
+  expect(chainOf(short, tallying(2))).toBeNull();
+  const joined = { ...once, uniforms: once.uniforms.map((n, i) => (i === 2 ? 2 : i === 3 ? 64 : n)) };
+  expect((await run(device, joined, 3)).slice(32)).toEqual(doubled.map((y) => y + 64 + 1));
+});
+
+test("a buffer that is floats to one kernel and whole numbers to another is declared as bits", () => {
+  const whole = kernel(["i32", "i32"], "y[i] = x[i] + 1;");
+  const declared = (...sources: KernelSource[]): string[] =>
+    [...(chainOf(...sources) as KernelSource).wgsl.matchAll(/place_\d: array<(\w+)>/g)].map(([, type]) => type);
+  expect(declared(twice, whole)).toEqual(["f32", "u32", "i32"]);
+  expect(declared(whole, twice)).toEqual(["i32", "u32", "f32"]);
+  expect(declared(twice, mirror)).toEqual(["f32", "f32", "f32"]);
+});
+
+test("a subgroup is not shared by workgroups", () => {
+  const ofFour = kernel(["f32", "f32"], "y[i] = subgroupAdd(x[i]);", 4, 16);
+  const withSubgroups = (subgroupSize: number): Caps => ({ ...MINIMUM_CAPS, subgroupSize });
+  expect([0, 4, 8].map((n) => chainFor(withSubgroups(n), [twice, ofFour]) !== null)).toEqual([false, true, false]);
+});
+
 test("what cannot be joined is left alone", () => {
   const changed = (from: string, to: string): KernelSource => {
     expect(mirror.wgsl).toContain(from);
     return { ...mirror, wgsl: mirror.wgsl.replace(from, to) };
   };
+  const parameters = "@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) lane: u32";
   expect(chainOf(twice, mirror)).not.toBeNull();
   for (const odd of [
     changed("const LAST", "override LAST"),
@@ -161,6 +197,60 @@ test("what cannot be joined is left alone", () => {
     kernel(["vec4<f32>", "f32"], "x[i] += vec4<f32>(1.0); y[i] = x[i].x;"),
     kernel(["vec4<f32>", "f32"], "x[i].y = 1.0; y[i] = x[i].x;"),
     kernel(["f32", "f32"], "workgroupBarrier(); y[i] = x[i];", 32),
+    // Names inside that are names outside, or that the chain gives; what is not named word by word.
+    kernel(["f32", "f32"], "let x = x[i]; y[i] = x;"),
+    kernel(["f32", "f32"], "let place_1 = x[i]; y[i] = place_1;"),
+    kernel(["f32", "f32"], "let n__1 = x[i]; y[i] = n__1;"),
+    kernel(["f32", "f32"], "let all = u; y[i] = x[i] + f32(all.n);"),
+    kernel(["f32", "f32"], "y[i] = vec2<f32>(x[i]). x;"),
+    kernel(["f32", "f32"], "y[i] = x[i]; /* y[i] = 1.0; */"),
+    changed("const LAST", "struct Pair { x: u32 }\nconst LAST"),
+    changed("const LAST", "fn first(u: vec2<f32>) -> f32 { return u.x; }\nconst LAST"),
+    changed("const LAST", "fn first(all: Uniforms) -> u32 { return all.n; }\nconst LAST"),
+    changed(parameters, "at: At, @builtin(local_invocation_index) lane: u32"),
   ])
     expect(chainOf(twice, odd)?.wgsl ?? null).toBeNull();
+});
+
+// ---- which are small -------------------------------------------------------------------------------------------------
+
+/** Dispatches one after another, each on memory of its own. */
+function dispatchesOf(sources: readonly KernelSource[], bytes = 256): Dispatch[] {
+  return sources.map((source, i) => {
+    const places = [i, i + 1].map((index): Place => ({ kind: "arena", index, bytes }));
+    return { source, places, groups: [], slots: [], written: new Set() };
+  });
+}
+const keyOf = (p: Place): string => (p.kind === "arena" ? `${p.index}` : p.kind);
+const lengths = (dispatches: Dispatch[], caps: Caps): number[] =>
+  chained(dispatches, caps, { keyOf, always: true }).map((d) => d.source.label.split(" + ").length);
+
+test("no dispatch is lost where the same text has more workgroups elsewhere", () => {
+  const short = kernel(["f32", "f32"], "y[i] = 2.0 * x[i];", 32, 1);
+  const cpu: Caps = { ...MINIMUM_CAPS, adapter: "cpu" };
+  const parts = [short, tallying(1), short, tallying(2)].map((s) => ({ ...s, flops: 0 }));
+  expect(lengths(dispatchesOf(parts), cpu)).toEqual([3, 1]);
+});
+
+test("on a software adapter small is what moves and computes little, and says so", () => {
+  const cpu: Caps = { ...MINIMUM_CAPS, adapter: "cpu" };
+  const of = (flops: number | undefined, bytes = 256, workgroups = 1): number[] =>
+    lengths(
+      dispatchesOf(
+        [0, 1].map(() => ({ ...kernel(["f32", "f32"], "y[i] = x[i];", 64, workgroups), flops })),
+        bytes,
+      ),
+      cpu,
+    );
+  expect(of(64)).toEqual([2]);
+  expect(of(64, 256, 9)).toEqual([2]);
+  expect(of(2 ** 17)).toEqual([1, 1]);
+  expect(of(undefined)).toEqual([1, 1]);
+  expect(of(64, 2 ** 17)).toEqual([1, 1]);
+});
+
+test("on a GPU small is a single workgroup", () => {
+  const of = (workgroups: number): number[] =>
+    lengths(dispatchesOf([0, 1].map(() => kernel(["f32", "f32"], "y[i] = x[i];", 64, workgroups))), MINIMUM_CAPS);
+  expect([of(1), of(2)]).toEqual([[2], [1, 1]]);
 });

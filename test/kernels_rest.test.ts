@@ -142,6 +142,7 @@ describe.each(families.map((f) => [f.name, f] as const))("%s", (_name, family) =
           if (!variant.supports(spec, caps)) return;
           for (const { source } of variant.emit(spec, caps).passes) {
             expect(texts.get(source.label) ?? source.wgsl, source.label).toBe(source.wgsl);
+            expect(source.flops, `${source.label}: operations`).toBeDefined(); // else it counts as a large dispatch
             texts.set(source.label, source.wgsl);
           }
         });

@@ -76,18 +76,19 @@ export function chained(dispatches: readonly Dispatch[], caps: Caps, options: Ch
   for (let i = 0; i < dispatches.length; i += taken.get(i) ?? 1) {
     const length = taken.get(i) ?? 1;
     const part = dispatches.slice(i, i + length);
-    out.push(length > 1 ? (joined(part, small.slice(i, i + length) as Kernel[], caps, options) ?? part[0]) : part[0]);
+    const chain = length > 1 ? joined(part, small.slice(i, i + length) as Kernel[], caps, options) : null;
+    out.push(...(chain ? [chain] : part));
   }
   return out;
 }
 
 const count = (list: readonly string[], t: string): number => list.filter((u) => u === t).length;
 
-function isSmall(d: Dispatch, { size }: Kernel, caps: Caps): boolean {
+function isSmall(d: Dispatch, { size, remembers }: Kernel, caps: Caps): boolean {
   const [x, y, z] = d.source.workgroups;
-  if (y * z !== 1 || size > 256) return false;
+  if (y * z !== 1 || size > 256 || (remembers && x > 1)) return false;
   if (caps.adapter === "gpu") return x === 1;
-  return (d.source.bytes ?? boundBytes(d)) <= SMALL.bytes && (d.source.flops ?? 0) <= SMALL.flops;
+  return (d.source.bytes ?? boundBytes(d)) <= SMALL.bytes && (d.source.flops ?? Infinity) <= SMALL.flops;
 }
 
 /** Everything that can be chained, by what its text would be. */

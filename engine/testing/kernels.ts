@@ -1,9 +1,30 @@
 // A kernel family as checks: every variant against the family's float64 definition over drawn specs, as each kind of machine
 // would run it, twice with the same bits; and its WGSL type-checked for machines that are not here.
 
-import { type Caps, type Family, type Lowered, MINIMUM_CAPS, type Operand, type Variant } from "../../kernels/wgsl.ts";
+import { chainKernel, takeApart } from "../../kernels/chain.ts";
+import {
+  type Caps,
+  type Family,
+  type KernelSource,
+  type Lowered,
+  MINIMUM_CAPS,
+  type Operand,
+  storage,
+  type Variant,
+  wgsl,
+} from "../../kernels/wgsl.ts";
 import { device } from "../device.ts";
-import { type Budget, type Check, type CheckOptions, forAll, type Outcome, type Report, runChecks } from "./check.ts";
+import {
+  type Budget,
+  type Check,
+  type CheckOptions,
+  forAll,
+  type Outcome,
+  type Report,
+  runChecks,
+  Skip,
+  type Verdict,
+} from "./check.ts";
 import { bitDifference, difference, magnitude } from "./close.ts";
 import { drawn, uniforms, values } from "./draw.ts";
 import { type Machine, prepare, type Values } from "./runner.ts";
@@ -20,7 +41,7 @@ export interface KernelCheckOptions extends CheckOptions {
 /**
  * Checks a kernel family: a variant for every spec on the weakest device, WGSL that compiles for every kind of machine, and
  * every variant equal to `reference` over drawn specs on the open GPU device, the same bits twice, whatever the buffers held
- * before. Throws CheckError: "matmul/shuffle, {"m":3,...}: output 0, element 4: expected ..., got ...".
+ * before, and joined with other kernels as plans join small ones. Throws CheckError: "matmul/shuffle, {"m":3,...}: output 0, element 4: expected ..., got ...".
  */
 export function checkKernel(family: AnyFamily, options: KernelCheckOptions = {}): Promise<Report> {
   const { variant } = options;
@@ -46,6 +67,9 @@ export function kernelChecks(family: AnyFamily): Check[] {
       const outcome = await forAll(specs, budget, (spec, seed) => variantsProblem(family, spec, seed, runs));
       return { ...outcome, runs };
     }),
+    check("joined with others equals the definition", "gpu", (budget) =>
+      forAll(specs, budget, (spec, seed) => joinedProblem(family, spec, seed)),
+    ),
   ];
 }
 
@@ -202,6 +226,55 @@ async function variantsProblem(
       if (wrong) return `${words}: ${wrong}`;
     }
   return null;
+}
+
+/** A kernel that knows nothing of others. */
+const NEIGHBOUR: KernelSource = {
+  label: "neighbour",
+  wgsl: wgsl`
+    ${storage([["y", "u32"]])}
+    @compute @workgroup_size(64)
+    fn main(@builtin(local_invocation_index) i: u32) { y[i] = i; }
+  `,
+  workgroups: [1, 1, 1],
+  uniforms: [],
+};
+
+/** Workgroups that a plan might let one workgroup run. */
+const FEW = 256;
+
+/** The passes of a kernel and a neighbour on either side as one kernel; null where they cannot be joined. */
+function joinedWithOthers({ passes, scratch }: Lowered, buffers: number, caps: Caps): Lowered | null {
+  const around = { source: NEIGHBOUR, operands: [buffers] };
+  const all = [around, ...passes, around];
+  const kernels = all.map(({ source }) => takeApart(source)).filter((k) => k !== null);
+  if (kernels.length < all.length || all.some(({ source }) => source.workgroups[0] > FEW)) return null;
+  const operands = all.map((p) => p.operands);
+  const source = buffers < caps.maxBindings ? chainKernel(kernels, operands, buffers + 1, caps) : null;
+  const places = Array.from({ length: buffers + 1 }, (_, i) => i);
+  return source && { passes: [{ source, operands: places }], scratch: [...scratch, 64] };
+}
+
+/** Every variant as a part of a chain. Skipped where none can be one. */
+async function joinedProblem(family: AnyFamily, spec: unknown, seed: number): Promise<Verdict> {
+  const bare = machine();
+  const inputs = kernelInputs(family.inputs(spec), seed);
+  const want = family.reference(
+    spec,
+    inputs.map((v) => Float64Array.from(v)),
+  );
+  const ran = new Set<string>();
+  for (const caps of machinesOf(bare.caps))
+    for (const variant of family.variants) {
+      if (!variant.supports(spec, caps)) continue;
+      const lowered = variant.emit(spec, caps);
+      const joined = joinedWithOthers(lowered, inputs.length + want.length + lowered.scratch.length, caps);
+      if (!joined || ran.has(joined.passes[0].source.wgsl)) continue;
+      ran.add(joined.passes[0].source.wgsl);
+      const wrong = await kernelProblem(bare, family, spec, joined, inputs, want);
+      if (wrong) return `${family.name}/${variant.name} between other kernels, ${JSON.stringify(spec)}: ${wrong}`;
+    }
+  return ran.size > 0 ? null : new Skip("its kernels are not joined with others");
 }
 
 /** What the errors of each output are relative to. */
