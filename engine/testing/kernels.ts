@@ -197,6 +197,27 @@ export function kernelInputs(operands: readonly Operand[], seed: number): Values
   );
 }
 
+interface Emitted {
+  readonly variant: string;
+  readonly caps: Caps;
+  readonly lowered: Lowered;
+}
+
+/** What the variants make of a spec for every machine that the one at hand can stand in for, drawn inputs and the definition. */
+function emitted(family: AnyFamily, spec: unknown, seed: number, { caps: real }: Machine) {
+  const inputs = kernelInputs(family.inputs(spec), seed);
+  const want = family.reference(
+    spec,
+    inputs.map((v) => Float64Array.from(v)),
+  );
+  const all = machinesOf(real).flatMap((caps): Emitted[] =>
+    family.variants
+      .filter((v) => v.supports(spec, caps))
+      .map((v) => ({ variant: v.name, caps, lowered: v.emit(spec, caps) })),
+  );
+  return { inputs, want, all };
+}
+
 /** Every variant that some machine would run on this spec, against the definition. Same text and sizes run once. */
 async function variantsProblem(
   family: AnyFamily,
@@ -205,26 +226,19 @@ async function variantsProblem(
   runs: Record<string, number>,
 ): Promise<string | null> {
   const bare = machine();
-  const inputs = kernelInputs(family.inputs(spec), seed);
-  const want = family.reference(
-    spec,
-    inputs.map((v) => Float64Array.from(v)),
-  );
+  const { inputs, want, all } = emitted(family, spec, seed, bare);
   const ran = new Set<string>();
-  for (const caps of machinesOf(bare.caps))
-    for (const variant of family.variants) {
-      if (!variant.supports(spec, caps)) continue;
-      const lowered = variant.emit(spec, caps);
-      const words = `${family.name}/${variant.name}, ${JSON.stringify(spec)}`;
-      const beyond = loweredProblem(family, spec, lowered, caps);
-      if (beyond) return `${words}: ${beyond}`;
-      const key = JSON.stringify(lowered.passes.map(({ source }) => [source.wgsl, source.uniforms, source.workgroups]));
-      if (ran.has(key)) continue;
-      ran.add(key);
-      runs[variant.name] = (runs[variant.name] ?? 0) + 1;
-      const wrong = await kernelProblem(bare, family, spec, lowered, inputs, want);
-      if (wrong) return `${words}: ${wrong}`;
-    }
+  for (const { variant, caps, lowered } of all) {
+    const words = `${family.name}/${variant}, ${JSON.stringify(spec)}`;
+    const beyond = loweredProblem(family, spec, lowered, caps);
+    if (beyond) return `${words}: ${beyond}`;
+    const key = JSON.stringify(lowered.passes.map(({ source }) => [source.wgsl, source.uniforms, source.workgroups]));
+    if (ran.has(key)) continue;
+    ran.add(key);
+    runs[variant] = (runs[variant] ?? 0) + 1;
+    const wrong = await kernelProblem(bare, family, spec, lowered, inputs, want);
+    if (wrong) return `${words}: ${wrong}`;
+  }
   return null;
 }
 
@@ -258,22 +272,15 @@ function joinedWithOthers({ passes, scratch }: Lowered, buffers: number, caps: C
 /** Every variant as a part of a chain. Skipped where none can be one. */
 async function joinedProblem(family: AnyFamily, spec: unknown, seed: number): Promise<Verdict> {
   const bare = machine();
-  const inputs = kernelInputs(family.inputs(spec), seed);
-  const want = family.reference(
-    spec,
-    inputs.map((v) => Float64Array.from(v)),
-  );
+  const { inputs, want, all } = emitted(family, spec, seed, bare);
   const ran = new Set<string>();
-  for (const caps of machinesOf(bare.caps))
-    for (const variant of family.variants) {
-      if (!variant.supports(spec, caps)) continue;
-      const lowered = variant.emit(spec, caps);
-      const joined = joinedWithOthers(lowered, inputs.length + want.length + lowered.scratch.length, caps);
-      if (!joined || ran.has(joined.passes[0].source.wgsl)) continue;
-      ran.add(joined.passes[0].source.wgsl);
-      const wrong = await kernelProblem(bare, family, spec, joined, inputs, want);
-      if (wrong) return `${family.name}/${variant.name} between other kernels, ${JSON.stringify(spec)}: ${wrong}`;
-    }
+  for (const { variant, caps, lowered } of all) {
+    const joined = joinedWithOthers(lowered, inputs.length + want.length + lowered.scratch.length, caps);
+    if (!joined || ran.has(joined.passes[0].source.wgsl)) continue;
+    ran.add(joined.passes[0].source.wgsl);
+    const wrong = await kernelProblem(bare, family, spec, joined, inputs, want);
+    if (wrong) return `${family.name}/${variant} between other kernels, ${JSON.stringify(spec)}: ${wrong}`;
+  }
   return ran.size > 0 ? null : new Skip("its kernels are not joined with others");
 }
 
