@@ -4,14 +4,19 @@
 
 import { describe, expect, test } from "vitest";
 import { CHROMIUM, hasChromium } from "./browser/chromium.ts";
-import { type BrowserResult, runInBrowser } from "./browser/run.ts";
-import { QUICK } from "./browser/suites.ts";
+import { type BrowserResult, bundle, runInBrowser } from "./browser/run.ts";
+import { QUICK, SUITES } from "./browser/suites.ts";
 
 if (!hasChromium) console.warn(`${CHROMIUM} is not installed: the engine is not tested in a browser`);
 
 const NONE = "this Chromium has no WebGPU adapter";
 const by = (state: string, { outcomes }: BrowserResult): string[] =>
   outcomes.filter((o) => o.state === state).map(({ file, name, message }) => `${file}: ${name}: ${message}`);
+
+test("the files that `npm run test:browser` runs ask nothing of Node", async () => {
+  await expect(bundle(["debug.test.ts"])).rejects.toThrow(/debug.test.ts.*Could not resolve "node:util"/);
+  expect([...(await bundle(SUITES)).keys()]).toEqual(expect.arrayContaining(["/functions.test.js", "/page.js"]));
+});
 
 describe.skipIf(!hasChromium)("in Chromium", () => {
   test("the tests of ops, gradients and compiled steps pass", async (context) => {

@@ -1,5 +1,6 @@
-// DEBUG=plan, wgsl and time: what each prints, and that nothing is printed without it.
+// DEBUG=plan, wgsl and time: what each prints, and that nothing is printed without it. What a tensor prints as.
 
+import { inspect } from "node:util";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { compile } from "../engine/compile.ts";
 import { type Tensor, tensor } from "../engine/tensor.ts";
@@ -69,4 +70,8 @@ onGpu("an observer gets spans, in order and inside each other", async (device) =
   expect(spans.every((s) => s.end >= s.start)).toBe(true);
   const [plan, record] = ["plan", "record"].map((phase) => spans.find((s) => s.phase === phase) as Span);
   expect(record.start).toBeGreaterThanOrEqual(plan.end);
+});
+
+test("a tensor prints as what it is", () => {
+  expect(inspect({ x: tensor([1, 2]) })).toBe("{ x: Tensor f32[2] }");
 });

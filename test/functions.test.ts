@@ -1,7 +1,6 @@
 // The functions of nn and einsum against plain loops in float64, at drawn sizes, and their gradients against central
 // differences. What torch computes of the same functions is checked by golden_runner.test.ts; here are the definitions.
 
-import { inspect } from "node:util";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import {
@@ -232,8 +231,4 @@ describe("a call that makes no sense says so:", () => {
       /^openDevice: device: "cuda" is no device \(gpu or /,
     );
   });
-});
-
-test("a tensor prints as what it is", () => {
-  expect(inspect({ x: tensor([1, 2]) })).toBe("{ x: Tensor f32[2] }");
 });

@@ -10,7 +10,7 @@ import type { Outcome, Wanted } from "./page.ts";
 const root = process.env.GIFGRAD_ROOT ?? fileURLToPath(new URL("../..", import.meta.url));
 
 /** Address -> JavaScript. Throws with esbuild's message when a test needs what a browser does not have. */
-async function bundle(files: readonly string[]): Promise<Map<string, string>> {
+export async function bundle(files: readonly string[]): Promise<Map<string, string>> {
   const { outputFiles } = await build({
     absWorkingDir: root,
     entryPoints: ["test/browser/page.ts", ...files.map((file) => `test/${file}`)],
